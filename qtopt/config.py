@@ -1,0 +1,89 @@
+"""Configuration: frozen dataclasses that check themselves, read from and written to YAML, and the camera both sides share.
+
+Each part keeps its own configuration beside its code; the programs in ``qtopt.apps`` put them together.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from qtopt.errors import ConfigError
+
+T = TypeVar("T")
+
+STRICT = ConfigDict(extra="forbid")
+"""Put ``__pydantic_config__ = STRICT`` on a configuration dataclass so that an unknown key in a file is an error."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CameraConfig:
+    """A pinhole camera in the base frame, shared by the simulator and by networks that look where the tool will be.
+
+    Attributes:
+        position_m: the optical centre.
+        target_m: the point in the middle of the image.
+        fov_deg: opening angle across the (square) image.
+        size_px: height and width of the image.
+    """
+
+    __pydantic_config__ = STRICT
+
+    position_m: tuple[float, float, float] = (0.30, 0.42, 0.62)
+    target_m: tuple[float, float, float] = (0.60, 0.0, 0.05)
+    fov_deg: float = 34.0
+    size_px: int = 72
+
+    def __post_init__(self) -> None:
+        if not 1.0 <= self.fov_deg <= 150.0:
+            raise ConfigError(f"camera fov_deg is {self.fov_deg}, expected 1 to 150 degrees")
+        if self.size_px < 16:
+            raise ConfigError(f"camera size_px is {self.size_px}, expected at least 16 pixels")
+
+    def projection(self) -> npt.NDArray[np.float64]:
+        """Returns the 3x4 matrix that takes (x, y, z, 1) [m, base frame] to (u w, v w, w) [pixels from the top left corner]."""
+        position = np.array(self.position_m, np.float64)
+        forward = np.array(self.target_m, np.float64) - position
+        forward /= np.linalg.norm(forward)
+        right = np.cross(forward, (0.0, 0.0, 1.0))
+        right /= np.linalg.norm(right)
+        rotation = np.stack([right, np.cross(forward, right), forward])
+        focal_px = 0.5 * self.size_px / np.tan(np.radians(self.fov_deg) / 2)
+        centre_px = self.size_px / 2
+        intrinsics = np.array([[focal_px, 0.0, centre_px], [0.0, focal_px, centre_px], [0.0, 0.0, 1.0]])
+        return intrinsics @ np.hstack([rotation, -(rotation @ position)[:, None]])
+
+
+def to_plain(config: Any) -> Any:
+    """Returns a configuration dataclass as plain dictionaries, lists and scalars."""
+    return TypeAdapter(type(config)).dump_python(config, mode="json")
+
+
+def from_plain(kind: type[T], values: Any, where: str = "configuration") -> T:
+    """Builds a configuration of ``kind`` from plain values; raises ConfigError naming each bad key."""
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc']) or 'value'}: {fault['msg']} (found {fault['input']!r})"
+            for fault in error.errors()
+        )
+        raise ConfigError(f"{where}: {faults}") from error
+
+
+def save_yaml(config: Any, path: Path) -> None:
+    """Writes a configuration dataclass as YAML."""
+    path.write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
+
+
+def load_yaml(kind: type[T], path: Path) -> T:
+    """Reads a configuration of ``kind``; raises ConfigError when the file is missing, not YAML or does not fit."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
+    return from_plain(kind, values or {}, str(path))

@@ -1,0 +1,75 @@
+"""Every error that this project raises on purpose.
+
+* QtOptError
+    * ConfigError: a setting that cannot work (exit code 2)
+    * SchemaMismatch: two sides disagree about the shape of the data (exit code 3)
+    * StoreError: the episode store refused (exit code 4)
+        * CorruptEpisode: bytes that do not match their checksum
+        * EpisodeConflict: a known UUID with other content
+        * StoreFull: no space left on the store's disk
+    * CheckpointError: weights or a checkpoint that cannot be used (exit code 5)
+    * RemoteError: a call to another process failed (exit code 6)
+        * ServerUnavailable: nobody answered in time; the call may be tried again
+    * RobotError: the arm or the camera did not do what was asked (exit code 7)
+
+A message says what was found, what was expected and what to do. The command line prints it on one line and exits with
+the class's ``exit_code``.
+"""
+
+
+class QtOptError(Exception):
+    """Base of all errors that this project raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(QtOptError):
+    """A setting that cannot work, found before anything was started."""
+
+    exit_code = 2
+
+
+class SchemaMismatch(QtOptError):
+    """Data of another shape, dtype or version than this program works with."""
+
+    exit_code = 3
+
+
+class StoreError(QtOptError):
+    """The episode store refused an operation."""
+
+    exit_code = 4
+
+
+class CorruptEpisode(StoreError):
+    """Stored or received bytes do not match their checksum."""
+
+
+class EpisodeConflict(StoreError):
+    """An episode with a known UUID but other content; it was kept aside, not stored."""
+
+
+class StoreFull(StoreError):
+    """The store's disk has no room; nothing was acknowledged."""
+
+
+class CheckpointError(QtOptError):
+    """A checkpoint or a set of weights that cannot be used."""
+
+    exit_code = 5
+
+
+class RemoteError(QtOptError):
+    """A call to another process failed."""
+
+    exit_code = 6
+
+
+class ServerUnavailable(RemoteError):
+    """Nobody answered in time. The call may be tried again."""
+
+
+class RobotError(QtOptError):
+    """The arm, gripper or camera did not do what was asked."""
+
+    exit_code = 7

@@ -1,0 +1,104 @@
+"""The arrays' shapes, dtypes, bounds and units, written once. Storage, codec, networks and test data derive from here."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from qtopt.errors import SchemaMismatch
+from qtopt.types import FloatArray
+
+SCHEMA_VERSION = 1
+"""Raised when a field changes meaning; two sides with different versions refuse each other and say why."""
+
+MAX_STEPS = 20
+"""Actions in an episode at most (QT-Opt, section 4.1)."""
+
+ACTION_FIELDS = (
+    "world_vector_x",
+    "world_vector_y",
+    "world_vector_z",
+    "vertical_rotation_sin",
+    "vertical_rotation_cos",
+    "close_gripper",
+    "open_gripper",
+    "terminate_episode",
+)
+WORLD_VECTOR = slice(0, 3)
+ROTATION_SIN, ROTATION_COS = 3, 4
+CLOSE, OPEN, TERMINATE = 5, 6, 7
+ACTION_SIZE = len(ACTION_FIELDS)
+
+STEP_XY_M = 0.08
+"""Largest displacement of one action along x and along y [m]."""
+STEP_Z_M = 0.10
+"""Largest displacement of one action along z [m]."""
+STEP_YAW_RAD = np.pi / 2
+"""Largest change of azimuth of one action [rad]: a two-finger gripper repeats after a half turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArraySpec:
+    """Shape, dtype and inclusive bounds of an array; a dimension of -1 is free."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    minimum: float = -np.inf
+    maximum: float = np.inf
+
+    def validate(self, value: npt.NDArray[np.generic]) -> None:
+        """Raises SchemaMismatch, naming what was found and expected, unless ``value`` fits."""
+        found = f"{value.dtype}{list(value.shape)}"
+        fits = len(value.shape) == len(self.shape) and all(
+            want in (-1, have) for want, have in zip(self.shape, value.shape, strict=True)
+        )
+        if not fits or value.dtype != np.dtype(self.dtype):
+            raise SchemaMismatch(f"{self.name}: found {found}, expected {self.dtype}{list(self.shape)} (-1 is any size)")
+        if value.dtype.kind == "f":
+            number = value.astype(np.float64)
+            if not np.all((number >= self.minimum) & (number <= self.maximum)):
+                raise SchemaMismatch(
+                    f"{self.name}: values {number.min()} to {number.max()} leave the bounds "
+                    f"[{self.minimum}, {self.maximum}] or are not numbers"
+                )
+
+    def example(self, rng: np.random.Generator, free: int = 3) -> npt.NDArray[np.generic]:
+        """Returns a legal random value; free dimensions have size ``free``."""
+        shape = tuple(free if size == -1 else size for size in self.shape)
+        if self.dtype == "bool":
+            return rng.random(shape) < 0.5
+        if self.dtype == "uint8":
+            return rng.integers(0, 256, shape, dtype=np.uint8)
+        low, high = max(self.minimum, -1.0), min(self.maximum, 1.0)
+        return rng.uniform(low, high, shape).astype(self.dtype)
+
+
+_SLACK = 1e-4
+ACTION_SPEC = ArraySpec("action", (ACTION_SIZE,), "float32", -1.0 - _SLACK, 1.0 + _SLACK)
+"""One action: ``world_vector`` [m, base frame], sine and cosine of the change of azimuth, three flags in {0, 1}."""
+
+EPISODE_SPECS = (
+    ArraySpec("images", (-1, -1, -1, 3), "uint8"),
+    ArraySpec("gripper_closed", (-1,), "bool"),
+    ArraySpec("height_to_bottom", (-1,), "float32", -1.0, 10.0),
+    ArraySpec("tool_pose", (-1, 4), "float32", -100.0, 100.0),
+    ArraySpec("actions", (-1, ACTION_SIZE), "float32", -1.0 - _SLACK, 1.0 + _SLACK),
+    ArraySpec("rewards", (-1,), "float32", -10.0, 10.0),
+    ArraySpec("behaviour", (-1,), "uint8"),
+)
+"""The arrays of an ``Episode``: the first four have T + 1 rows, the others T."""
+
+
+def make_action(
+    world_vector_m: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    yaw_rad: float = 0.0,
+    *,
+    close: bool = False,
+    open_: bool = False,
+    terminate: bool = False,
+) -> FloatArray:
+    """Returns an action, float32 (8,): a displacement in the base frame [m], a change of azimuth [rad], three flags."""
+    return np.array(
+        [*world_vector_m, np.sin(yaw_rad), np.cos(yaw_rad), float(close), float(open_), float(terminate)], np.float32
+    )
