@@ -1,0 +1,173 @@
+"""The compact network: it learns to grasp on two CPU cores because it looks where the fingers will be.
+
+What it shares with the paper's network: one trunk a state, the action merged by addition into a map of image features, a
+sigmoid Q. What differs, and why:
+
+* The tool is found in the image by a soft argmax, trained on the side against telemetry (``auxiliary_loss``). Only the image, the
+  gripper state and the height enter; telemetry is a label, never an input.
+* The camera's nominal projection turns "the action moves the tool there" into pixels, and features are read *at those
+  pixels*: under the middle of the gripper, under both fingers and beside them, after the commanded rotation. Position and
+  azimuth, which a plain trunk of this size takes millions of samples to untangle, thus need not be learned. As everything is
+  measured from where the tool was *seen*, a camera that stands a little off shifts both alike.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qtopt.agent.network import Features, Inputs, NetworkConfig, QNetwork
+from qtopt.specs import CLOSE, OPEN, ROTATION_COS, ROTATION_SIN, TERMINATE, WORLD_VECTOR
+
+FINGER_M = 0.035
+"""Half the opening between the fingers: where they come down beside the middle [m]."""
+GRASP_HEIGHT_M = 0.02
+"""Height above the floor at which the place under the gripper is looked up [m]: about the middle of an object."""
+
+
+class CompactNetwork(QNetwork):
+    """A trunk with a fine (stride 2) and a coarse (stride 4) map, read at the places that an action leads to."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        width = config.width
+        fine, hidden = width // 2, 64
+        self.stem = nn.Sequential(_block(3, fine, 6, 2, 2), _block(fine, fine, 3, 1, 1))
+        self.coarse = nn.Sequential(
+            _block(fine, width, 4, 2, 1), _block(width, width, 3, 1, 1), _block(width, width, 3, 1, 1)
+        )
+        self.tool_heat = nn.Conv2d(width, 1, 1)
+        self.tool_yaw = nn.Sequential(nn.Linear(fine + width, hidden), nn.ReLU(), nn.Linear(hidden, 2))
+        local = fine + width
+        self.under_middle = nn.Linear(local, hidden)
+        self.under_finger = nn.Linear(local, hidden)
+        self.beside = nn.Linear(local, hidden)
+        self.at_tool = nn.Linear(local, hidden)
+        self.scene = nn.Linear(width, hidden)
+        self.command = nn.Linear(9, hidden)
+        self.head = nn.Sequential(
+            nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)
+        )
+        final = self.head[-1]
+        assert isinstance(final, nn.Linear)
+        nn.init.constant_(final.bias, -2.0)
+        projection = torch.from_numpy(config.camera.projection()).float()
+        self.register_buffer("projection", projection)
+
+    projection: Tensor
+
+    def encode(self, inputs: Inputs) -> Features:
+        """Runs the trunk and finds the tool.
+
+        Returns:
+            ``map`` (B, F, 32, 32) fine and coarse features on one grid at 64 px; ``scene`` (B, C); ``tool_px`` (B, 2) column and row in
+            the crop; ``tool_yaw`` (B, 2) sine and cosine of twice the azimuth; ``tool_local`` (B, F); ``state`` (B, 2).
+        """
+        with torch.autocast(inputs.pixels.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+            fine = self.stem(inputs.pixels)
+            coarse = self.coarse(fine)
+            heat = self.tool_heat(coarse)
+        fine, coarse, heat = fine.float(), coarse.float(), heat.float()
+        tool_px = _soft_argmax(heat[:, 0]) * (self.config.image.crop_px / heat.shape[-1])
+        at_tool = tool_px.detach()[:, None]
+        tool_local = self._read(fine, coarse, at_tool)[:, 0]
+        return {
+            "fine": fine,
+            "coarse": coarse,
+            "scene": coarse.mean((2, 3)),
+            "tool_px": tool_px,
+            "tool_yaw": self.tool_yaw(tool_local),
+            "tool_local": tool_local,
+            "state": inputs.state,
+        }
+
+    def score(self, features: Features, actions: Tensor) -> Tensor:
+        """Reads the maps where each candidate leads and merges them by addition."""
+        state = features["state"]
+        closed, height = state[:, 0, None], state[:, 1, None]
+        tool_xy = self._unproject(features["tool_px"].detach() + self._offset, height[:, 0])
+        target = tool_xy[:, None] + actions[..., WORLD_VECTOR][..., :2]
+        target_height = (height + actions[..., WORLD_VECTOR][..., 2]).clamp(min=0.0)
+        across = FINGER_M * self._finger_direction(features["tool_yaw"].detach(), actions)
+        along = torch.stack([-across[..., 1], across[..., 0]], -1)
+        places = torch.stack([target, target + across, target - across, target + along, target - along], 2)
+        batch, candidates = actions.shape[:2]
+        pixels = self._project(places.flatten(1, 2), GRASP_HEIGHT_M) - self._offset
+        local = self._read(features["fine"], features["coarse"], pixels).view(batch, candidates, 5, -1)
+        command = torch.stack(
+            [
+                10 * target_height,
+                10 * actions[..., 2],
+                10 * actions[..., 0],
+                10 * actions[..., 1],
+                actions[..., ROTATION_COS],
+                actions[..., CLOSE],
+                actions[..., OPEN],
+                actions[..., TERMINATE],
+                closed.expand(-1, candidates),
+            ],
+            -1,
+        )
+        fingers = self.under_finger(local[:, :, 1:3]).relu().sum(2)
+        beside = self.beside(local[:, :, 3:5]).relu().sum(2)
+        of_state = self.at_tool(features["tool_local"]) + self.scene(features["scene"])
+        hidden = self.under_middle(local[:, :, 0]) + fingers + beside + self.command(command) + of_state[:, None]
+        logits: Tensor = self.head(hidden)[..., 0]
+        return logits
+
+    def auxiliary_loss(self, features: Features, inputs: Inputs, tool_pose: Tensor) -> Tensor:
+        """Squared error of where the tool is seen (in units of 8 px) plus that of its azimuth's double-angle vector."""
+        seen = self._project(tool_pose[:, None, :2], tool_pose[:, 2, None])[:, 0] - inputs.corner
+        place = F.smooth_l1_loss(features["tool_px"] / 8, seen / 8)
+        double = torch.stack([(2 * tool_pose[:, 3]).sin(), (2 * tool_pose[:, 3]).cos()], 1)
+        return place + F.mse_loss(features["tool_yaw"], double)
+
+    @property
+    def _offset(self) -> float:
+        return float(self.config.image.centre_offset_px)
+
+    def _finger_direction(self, double_yaw: Tensor, actions: Tensor) -> Tensor:
+        """Unit vectors (B, N, 2) along which the fingers open after the action."""
+        half = 0.5 * torch.atan2(double_yaw[:, 0], double_yaw[:, 1])
+        turn = torch.atan2(actions[..., ROTATION_SIN], actions[..., ROTATION_COS])
+        yaw = half[:, None] + turn
+        return torch.stack([yaw.cos(), yaw.sin()], -1)
+
+    def _project(self, xy: Tensor, height: Tensor | float) -> Tensor:
+        """Pixels (B, K, 2) in the stored image of base-frame points (B, K, 2) at heights (B, K) or one height [m]."""
+        third = xy.new_full(xy.shape[:-1], height) if isinstance(height, float) else height
+        point = torch.stack([xy[..., 0], xy[..., 1], third, torch.ones_like(third)], -1)
+        pixel = point @ self.projection.T
+        return pixel[..., :2] / pixel[..., 2:]
+
+    def _unproject(self, pixel: Tensor, height: Tensor) -> Tensor:
+        """Base-frame xy (B, 2) of the points at heights (B,) [m] that are seen at pixels (B, 2) of the stored image."""
+        p = self.projection
+        rows = p[None, :2] - pixel[:, :, None] * p[None, 2:]
+        right = -(rows[..., 2] * height[:, None] + rows[..., 3])
+        a, b, c, d = rows[:, 0, 0], rows[:, 0, 1], rows[:, 1, 0], rows[:, 1, 1]
+        determinant = a * d - b * c
+        x = (d * right[:, 0] - b * right[:, 1]) / determinant
+        y = (a * right[:, 1] - c * right[:, 0]) / determinant
+        return torch.stack([x, y], 1)
+
+    def _read(self, fine: Tensor, coarse: Tensor, pixels: Tensor) -> Tensor:
+        """Features (B, K, F) of both maps at crop pixels (B, K, 2), interpolated."""
+        grid = (pixels * (2 / self.config.image.crop_px) - 1)[:, :, None]
+        read = [F.grid_sample(m, grid, padding_mode="border", align_corners=False)[..., 0] for m in (fine, coarse)]
+        return torch.cat(read, 1).transpose(1, 2)
+
+
+def _block(channels_in: int, channels_out: int, kernel: int, stride: int, padding: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False),
+        nn.BatchNorm2d(channels_out, eps=1e-3, momentum=0.01),
+        nn.ReLU(),
+    )
+
+
+def _soft_argmax(heat: Tensor) -> Tensor:
+    """Mean place (B, 2), column and row in cells from the corner, of softmax(heat) over maps (B, H, W)."""
+    weight = heat.flatten(1).softmax(1).view_as(heat)
+    rows = torch.arange(heat.shape[1], device=heat.device) + 0.5
+    columns = torch.arange(heat.shape[2], device=heat.device) + 0.5
+    return torch.stack([(weight.sum(1) * columns).sum(1), (weight.sum(2) * rows).sum(1)], 1)

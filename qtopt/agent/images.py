@@ -1,0 +1,99 @@
+"""From camera images to network inputs: crop and photometric augmentation, the same code for training and acting.
+
+Training crops at random and disturbs the colours; acting takes the middle (QT-Opt, appendix; ranges as published in
+tensor2robot, scaled by ``photometric``).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qtopt.config import STRICT
+from qtopt.errors import ConfigError, SchemaMismatch
+from qtopt.types import UInt8Array
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """How images enter a network.
+
+    Attributes:
+        stored_px: height and width as captured and stored.
+        crop_px: height and width as seen by the network.
+        photometric: strength of the colour disturbance in training; 0 turns it off, 1 gives the published ranges.
+    """
+
+    __pydantic_config__ = STRICT
+
+    stored_px: int = 72
+    crop_px: int = 64
+    photometric: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop_px <= self.stored_px:
+            raise ConfigError(f"crop_px is {self.crop_px}, expected 1 to stored_px ({self.stored_px})")
+
+    @property
+    def centre_offset_px(self) -> int:
+        """Rows and columns left out before the middle crop."""
+        return (self.stored_px - self.crop_px) // 2
+
+
+def crop(images: UInt8Array, config: ImageConfig, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Crops B images, at random places with a generator, else in the middle.
+
+    Args:
+        images: uint8 (B, H, W, 3).
+        config: sizes.
+        generator: source of chance in training; None when acting.
+
+    Returns:
+        uint8 (B, 3, crop, crop) and the crops' corners (B, 2) as (column, row) [px].
+
+    Raises:
+        SchemaMismatch: the images have another size.
+    """
+    if images.shape[1:3] != (config.stored_px, config.stored_px):
+        raise SchemaMismatch(
+            f"the network works with images of {config.stored_px}x{config.stored_px} px, found {images.shape[1]}x{images.shape[2]};"
+            " use a network profile and a camera of the same size"
+        )
+    size, slack = config.crop_px, config.stored_px - config.crop_px
+    pixels = torch.from_numpy(images) if images.flags.writeable else torch.from_numpy(images.copy())
+    if generator is None or slack == 0:
+        start = config.centre_offset_px
+        corner = torch.full((len(images), 2), float(start))
+        return pixels[:, start : start + size, start : start + size].permute(0, 3, 1, 2), corner
+    shift = torch.randint(0, slack + 1, (len(images), 2), generator=generator)
+    rows = shift[:, 1, None] + torch.arange(size)
+    columns = shift[:, 0, None] + torch.arange(size)
+    cut = pixels[torch.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return cut.permute(0, 3, 1, 2), shift.float()
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Returns uint8 pixels (B, 3, H, W) as float32 in [-0.5, 0.5]."""
+    return pixels.float().div_(255.0).sub_(0.5)
+
+
+def distort(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Disturbs brightness, contrast, colour balance and adds noise, drawn for each image.
+
+    Args:
+        images: float32 (B, 3, H, W) in [-0.5, 0.5].
+        strength: 1 gives brightness +-0.125, contrast 0.5 to 1.5, each colour channel's gain 0.8 to 1.2, noise of 0.02.
+        generator: source of chance.
+    """
+    if strength == 0:
+        return images
+    batch = len(images)
+
+    def uniform(half_width: float, channels: int) -> Tensor:
+        draw = torch.rand(batch, channels, 1, 1, generator=generator)
+        return ((2 * draw - 1) * half_width * strength).to(images.device)
+
+    mean = images.mean((1, 2, 3), keepdim=True)
+    gain = (1 + uniform(0.5, 1)) * (1 + uniform(0.2, 3))
+    noise = torch.randn(images.shape[0], 1, *images.shape[2:], generator=generator).to(images.device)
+    return ((images - mean) * gain + mean + uniform(0.125, 1) + 0.02 * strength * noise).clamp(-0.5, 0.5)

@@ -1,0 +1,114 @@
+"""What every Q-network here offers, and how one is built.
+
+The image trunk runs once a state (``encode``); the action joins afterwards, so all CEM candidates share the features
+(``score``). Q is the sigmoid of the logit that ``score`` returns.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from qtopt.agent import images
+from qtopt.agent.images import ImageConfig
+from qtopt.config import STRICT, CameraConfig
+from qtopt.types import Observations
+
+Features = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Which network, and what it needs to know of its images.
+
+    Attributes:
+        kind: ``paper`` is the published network (1,242,817 parameters, 472 px), ``compact`` learns on two CPU cores.
+        image: sizes of captured and of cropped images.
+        camera: where the camera nominally stands; the compact network looks where the tool will be. Unused by ``paper``.
+        width: channels of the compact network's coarse map.
+        bfloat16: run convolutions and matrix products in bfloat16 (always float32 results and parameters).
+    """
+
+    __pydantic_config__ = STRICT
+
+    kind: Literal["compact", "paper"] = "compact"
+    image: ImageConfig = field(default_factory=ImageConfig)
+    camera: CameraConfig = field(default_factory=CameraConfig)
+    width: int = 48
+    bfloat16: bool = False
+
+
+PAPER_PROFILE = NetworkConfig(kind="paper", image=ImageConfig(stored_px=512, crop_px=472))
+"""Square frames of 512 px, cropped to 472 as in the paper."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A network's view of B observations.
+
+    Attributes:
+        pixels: float32 (B, 3, crop, crop) in [-0.5, 0.5].
+        corner: (B, 2), column and row of the crop's corner in the stored image [px].
+        state: (B, 2), gripper_closed in {0, 1} and height_to_bottom [m].
+    """
+
+    pixels: Tensor
+    corner: Tensor
+    state: Tensor
+
+
+class QNetwork(nn.Module, ABC):
+    """A state-action value whose trunk is shared by all candidates of a state."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def inputs(self, observations: Observations, augment: torch.Generator | None = None) -> Inputs:
+        """Turns B observations into inputs; a generator asks for training's random crop and colour disturbance.
+
+        Raises:
+            SchemaMismatch: the images have another size than the network's.
+        """
+        pixels, corner = images.crop(observations.image, self.config.image, augment)
+        normal = images.normalise(pixels.to(self.device, non_blocking=True))
+        if augment is not None:
+            normal = images.distort(normal, self.config.image.photometric, augment)
+        closed = torch.from_numpy(observations.gripper_closed.astype("float32"))
+        height = torch.from_numpy(observations.height_to_bottom.astype("float32"))
+        state = torch.stack([closed, height], 1).to(self.device)
+        return Inputs(normal.contiguous(memory_format=torch.channels_last), corner.to(self.device), state)
+
+    @abstractmethod
+    def encode(self, inputs: Inputs) -> Features:
+        """Runs the trunk: whatever ``score`` needs of B states."""
+
+    @abstractmethod
+    def score(self, features: Features, actions: Tensor) -> Tensor:
+        """Returns logits (B, N) of N candidate actions (B, N, 8) for each of B states."""
+
+    def auxiliary_loss(self, features: Features, inputs: Inputs, tool_pose: Tensor) -> Tensor:
+        """Returns a scalar that helps the trunk in training; zero unless a network has one.
+
+        Args:
+            features: what ``encode`` returned.
+            inputs: what it was given.
+            tool_pose: (B, 4), x, y, z [m] and azimuth [rad] of the finger tips, known in training only.
+        """
+        del inputs, tool_pose
+        return next(iter(features.values())).new_zeros(())
+
+
+def build_network(config: NetworkConfig) -> QNetwork:
+    """Builds the network that ``config.kind`` names, with fresh weights."""
+    from qtopt.agent.compact import CompactNetwork
+    from qtopt.agent.paper import PaperNetwork
+
+    return CompactNetwork(config) if config.kind == "compact" else PaperNetwork(config)

@@ -1,0 +1,79 @@
+"""The published Q-network (QT-Opt, appendix E; layout as in tensor2robot)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qtopt.agent.network import Features, Inputs, NetworkConfig, QNetwork
+
+
+def convolution(channels_in: int, channels_out: int, kernel: int, *, stride: int = 1, padding: int = 0) -> nn.Sequential:
+    """Convolution without bias, BatchNorm, ReLU: the block of the paper's trunk."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False), batch_norm(channels_out), nn.ReLU()
+    )
+
+
+def batch_norm(channels: int, *, gamma: bool = True) -> nn.BatchNorm2d:
+    """BatchNorm with the paper's decay 0.9997 and epsilon 0.001; ``gamma=False`` keeps the offset alone trainable."""
+    layer = nn.BatchNorm2d(channels, eps=1e-3, momentum=3e-4)
+    if not gamma:
+        layer.weight.requires_grad_(requires_grad=False)
+    return layer
+
+
+class PaperNetwork(QNetwork):
+    """QT-Opt's network (appendix E; layout as published in tensor2robot): 1,242,817 trainable parameters at 472 px."""
+
+    ACTION_BLOCKS = (3, 2, 1, 1, 1, 1, 1)
+    """Sizes of world_vector, vertical_rotation, close, open, terminate, gripper_closed, height_to_bottom."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self.first = nn.Sequential(nn.Conv2d(3, 64, 6, 2, 2), batch_norm(64, gamma=False), nn.ReLU())
+        self.before = nn.Sequential(*(convolution(64, 64, 5, padding=2) for _ in range(6)))
+        self.blocks = nn.ModuleList(nn.Linear(size, 256) for size in self.ACTION_BLOCKS)
+        self.merge = nn.Sequential(
+            batch_norm(256, gamma=False), nn.ReLU(), nn.Conv2d(256, 64, 1, bias=False), batch_norm(64), nn.ReLU()
+        )
+        self.after = nn.Sequential(*(convolution(64, 64, 3, padding=1) for _ in range(6)))
+        self.last = nn.Sequential(*(convolution(64, 64, 3) for _ in range(3)))
+        side = self._final_side(config.image.crop_px)
+        self.head = nn.Sequential(
+            convolution(64 * side * side, 64, 1), convolution(64, 64, 1), nn.Conv2d(64, 1, 1), nn.Flatten(0)
+        )
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.trunc_normal_(parameter, std=0.01, a=-0.02, b=0.02)
+
+    @staticmethod
+    def _final_side(crop_px: int) -> int:
+        side = crop_px
+        for stride in (2, 3, 3, 2):
+            side = -(-side // stride)
+        return side - 6
+
+    def encode(self, inputs: Inputs) -> Features:
+        """Runs the seven convolutions before the merge: (B, 64, 27, 27) at 472 px."""
+        image = _pool_same(self.before(_pool_same(self.first(inputs.pixels), 3)), 3)
+        return {"image": image, "state": inputs.state}
+
+    def score(self, features: Features, actions: Tensor) -> Tensor:
+        """Adds each candidate's embedding to every place of its state's map and runs the rest."""
+        batch, candidates = actions.shape[:2]
+        state = features["state"][:, None].expand(-1, candidates, -1)
+        parts = torch.cat([actions, state], -1).flatten(0, 1).split(self.ACTION_BLOCKS, 1)
+        embedding = sum((block(part) for block, part in zip(self.blocks, parts, strict=True)), parts[0].new_zeros(()))
+        embedding = self.merge(embedding[:, :, None, None])
+        merged = features["image"].repeat_interleave(candidates, 0) + embedding
+        final = self.last(_pool_same(self.after(merged), 2))
+        logits: Tensor = self.head(final.flatten(1)[:, :, None, None])
+        return logits.view(batch, candidates)
+
+
+def _pool_same(image: Tensor, size: int) -> Tensor:
+    """Max pooling with TensorFlow's SAME padding, kernel and stride ``size``; inputs are non-negative, so zeros pad."""
+    total = [(-side) % size for side in image.shape[-2:]]
+    left = [padding // 2 for padding in total]
+    padded = F.pad(image, (left[1], total[1] - left[1], left[0], total[0] - left[0]))
+    return F.max_pool2d(padded, size)

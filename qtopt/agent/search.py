@@ -1,0 +1,53 @@
+"""From a network and a state to its best action: CEM over the action space of ``qtopt.specs``.
+
+Three modes: *move*, *switch* (move, then close an open or open a closed gripper) and *terminate* (which does nothing else, so its
+point is left out of the fit). That leaves no two encodings of the same act for the search to waste samples on.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qtopt.agent.cem import CemConfig, maximise
+from qtopt.agent.network import Features, QNetwork
+from qtopt.specs import STEP_XY_M, STEP_YAW_RAD, STEP_Z_M
+from qtopt.types import BoolArray
+
+MOVE, SWITCH, TERMINATE = 0, 1, 2
+LOW = (-STEP_XY_M, -STEP_XY_M, -STEP_Z_M, -STEP_YAW_RAD)
+HIGH = (STEP_XY_M, STEP_XY_M, STEP_Z_M, STEP_YAW_RAD)
+MODE_PRIOR = (0.5, 0.45, 0.05)
+
+
+def to_actions(point: Tensor, mode: Tensor, gripper_closed: Tensor) -> Tensor:
+    """Returns actions (..., 8) from points (..., 4: x, y, z [m], change of azimuth [rad]), modes (...) and gripper states (...)."""
+    stays = (mode == TERMINATE).to(point.dtype)
+    moves = 1 - stays
+    switch = (mode == SWITCH).to(point.dtype)
+    closed = gripper_closed.to(point.dtype)
+    yaw = point[..., 3] * moves
+    flags = torch.stack([switch * (1 - closed), switch * closed, stays], -1)
+    return torch.cat([point[..., :3] * moves[..., None], yaw.sin()[..., None], yaw.cos()[..., None], flags], -1)
+
+
+@torch.no_grad()
+def best_action(
+    network: QNetwork, features: Features, gripper_closed: BoolArray, cem: CemConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Returns the actions (B, 8) that maximise the network's Q for B states, and their Q (B,) in [0, 1]."""
+    device = network.device
+    closed = torch.from_numpy(np.array(gripper_closed)).to(device)
+
+    def score(point: Tensor, mode: Tensor) -> Tensor:
+        return network.score(features, to_actions(point, mode, closed[:, None].expand_as(mode)))
+
+    best = maximise(
+        score,
+        torch.tensor(LOW, device=device),
+        torch.tensor(HIGH, device=device),
+        torch.tensor(MODE_PRIOR, device=device).expand(len(closed), -1),
+        torch.tensor((True, True, False), device=device),
+        cem,
+        generator,
+    )
+    return to_actions(best.point, best.mode, closed), best.score.sigmoid()

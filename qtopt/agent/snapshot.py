@@ -1,0 +1,89 @@
+"""Published networks: both target networks in one safetensors message that says of itself how to be rebuilt."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from qtopt.agent.network import NetworkConfig, QNetwork, build_network
+from qtopt.config import from_plain, to_plain
+from qtopt.errors import CheckpointError, ConfigError
+
+FORMAT = "qtopt-targets-1"
+
+
+@dataclass(frozen=True)
+class TargetNetworks:
+    """Both target networks in evaluation mode, and the gradient step that they come from."""
+
+    theta1: QNetwork
+    theta2: QNetwork
+    step: int
+
+
+def state_arrays(network: QNetwork, prefix: str) -> dict[str, npt.NDArray[np.generic]]:
+    """Returns a network's parameters and buffers as arrays named ``prefix`` + name."""
+    return {prefix + name: tensor.detach().cpu().contiguous().numpy() for name, tensor in network.state_dict().items()}
+
+
+def pack(theta1: QNetwork, theta2: QNetwork, step: int) -> bytes:
+    """Returns safetensors bytes that hold both networks, their configuration and ``step``."""
+    header = {"format": FORMAT, "step": str(step), "network": json.dumps(to_plain(theta1.config))}
+    return save({**state_arrays(theta1, "theta1."), **state_arrays(theta2, "theta2.")}, header)
+
+
+def unpack(payload: bytes) -> TargetNetworks:
+    """Rebuilds both networks; raises CheckpointError when the bytes are anything else."""
+    header = read_header(payload)
+    config = network_config(header)
+    try:
+        arrays = load(payload)
+    except SafetensorError as error:
+        raise CheckpointError(f"published weights cannot be read: {error}") from error
+    return TargetNetworks(_load(config, arrays, "theta1."), _load(config, arrays, "theta2."), int(header["step"]))
+
+
+def load_policy_network(payload: bytes) -> QNetwork:
+    """Rebuilds the network that acts: the first target network, the averaged one."""
+    return unpack(payload).theta1
+
+
+def read_header(payload: bytes) -> dict[str, str]:
+    """Returns the safetensors header's own fields; raises CheckpointError unless they are this project's."""
+    try:
+        length = int.from_bytes(payload[:8], "little")
+        header = json.loads(payload[8 : 8 + length]).get("__metadata__", {})
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"expected safetensors with a '{FORMAT}' header, found bytes that are not: {error}") from error
+    if header.get("format") != FORMAT:
+        raise CheckpointError(
+            f"expected a policy of format '{FORMAT}', found {header.get('format')!r}; give a policy.safetensors that this project wrote"
+        )
+    return {str(key): str(value) for key, value in header.items()}
+
+
+def network_config(header: dict[str, str]) -> NetworkConfig:
+    """Returns the configuration named in a header; raises CheckpointError when it does not fit this version."""
+    try:
+        return from_plain(NetworkConfig, json.loads(header["network"]), "network in the checkpoint")
+    except (KeyError, ValueError, ConfigError) as error:
+        raise CheckpointError(f"the checkpoint's network cannot be rebuilt by this version: {error}") from error
+
+
+def _load(config: NetworkConfig, arrays: dict[str, npt.NDArray[np.generic]], prefix: str) -> QNetwork:
+    network = build_network(config)
+    load_arrays(network, arrays, prefix)
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+def load_arrays(network: QNetwork, arrays: dict[str, npt.NDArray[np.generic]], prefix: str) -> None:
+    """Fills a network from arrays named ``prefix`` + name; raises CheckpointError naming what is missing or misshapen."""
+    state = {name[len(prefix) :]: torch.from_numpy(np.array(a)) for name, a in arrays.items() if name.startswith(prefix)}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"weights do not fit the network '{network.config.kind}': {error}") from error
