@@ -1,4 +1,4 @@
-"""Configuration: frozen dataclasses that check themselves, read from and written to YAML, and the camera both sides share.
+"""Configuration: frozen dataclasses that check themselves, read from and written to YAML; and the shared camera.
 
 Each part keeps its own configuration beside its code; the programs in ``qtopt.apps`` put them together.
 """
@@ -45,7 +45,7 @@ class CameraConfig:
             raise ConfigError(f"camera size_px is {self.size_px}, expected at least 16 pixels")
 
     def projection(self) -> npt.NDArray[np.float64]:
-        """Returns the 3x4 matrix that takes (x, y, z, 1) [m, base frame] to (u w, v w, w) [pixels from the top left corner]."""
+        """Returns the 3x4 matrix from (x, y, z, 1) [m, base frame] to (u w, v w, w) [pixels from the top left]."""
         position = np.array(self.position_m, np.float64)
         forward = np.array(self.target_m, np.float64) - position
         forward /= np.linalg.norm(forward)
@@ -55,7 +55,7 @@ class CameraConfig:
         focal_px = 0.5 * self.size_px / np.tan(np.radians(self.fov_deg) / 2)
         centre_px = self.size_px / 2
         intrinsics = np.array([[focal_px, 0.0, centre_px], [0.0, focal_px, centre_px], [0.0, 0.0, 1.0]])
-        return intrinsics @ np.hstack([rotation, -(rotation @ position)[:, None]])
+        return np.asarray(intrinsics @ np.hstack([rotation, -(rotation @ position)[:, None]]))
 
 
 def to_plain(config: Any) -> Any:

@@ -53,7 +53,9 @@ class ResetResult:
 
 
 class Environment(Protocol):
-    """A cell in which episodes are run::
+    """A cell in which episodes are run.
+
+    Usage::
 
         first = environment.start_episode(seed)
         while True:
@@ -123,7 +125,7 @@ class BatchSource(Protocol):
     """Gives labelled transitions to learn from."""
 
     def sample_labelled(self, count: int, timeout_s: float) -> LabelledBatch:
-        """Returns ``count`` labelled transitions; raises ServerUnavailable when none may be had within ``timeout_s``."""
+        """Returns ``count`` labelled transitions; raises ServerUnavailable when there are none within ``timeout_s``."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The arrays' shapes, dtypes, bounds and units, written once. Storage, codec, networks and test data derive from here."""
+"""Shapes, dtypes, bounds and units, written once: storage, codec, networks and test data derive from here."""
 
 from dataclasses import dataclass
 
@@ -54,7 +54,9 @@ class ArraySpec:
             want in (-1, have) for want, have in zip(self.shape, value.shape, strict=True)
         )
         if not fits or value.dtype != np.dtype(self.dtype):
-            raise SchemaMismatch(f"{self.name}: found {found}, expected {self.dtype}{list(self.shape)} (-1 is any size)")
+            raise SchemaMismatch(
+                f"{self.name}: found {found}, expected {self.dtype}{list(self.shape)} (-1 is any size)"
+            )
         if value.dtype.kind == "f":
             number = value.astype(np.float64)
             if not np.all((number >= self.minimum) & (number <= self.maximum)):

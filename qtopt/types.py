@@ -1,7 +1,8 @@
 """The vocabulary: the values that travel between the parts.
 
-Shape letters, here and everywhere: B batch, N CEM samples, T actions of an episode, H W C image, A action. Positions are
-metres and angles radians in the robot's base frame (x forward, y left, z up). Arrays are never changed after construction.
+Shape letters, here and everywhere: B batch, N CEM samples, T actions of an episode, H W C image, A action. Positions
+are metres and angles radians in the robot's base frame (x forward, y left, z up). Arrays are never changed after
+construction.
 """
 
 import enum
@@ -86,8 +87,8 @@ class Episode:
         images: uint8, (T + 1, H, W, 3) RGB.
         gripper_closed: bool, (T + 1,).
         height_to_bottom: float32, (T + 1,) [m].
-        tool_pose: float32, (T + 1, 4): x, y, z [m] and azimuth [rad] of the finger tips in the base frame. Telemetry: never
-            an input of a policy.
+        tool_pose: float32, (T + 1, 4): x, y, z [m] and azimuth [rad] of the finger tips in the base frame. Telemetry:
+            never an input of a policy.
         actions: float32, (T, 8), the actions as *executed* after every limit.
         rewards: float32, (T,), step penalty included.
         behaviour: uint8, (T,), values of ``Behaviour``.
@@ -148,7 +149,7 @@ class Transitions:
     """B transitions waiting for a target, as a Bellman updater needs them.
 
     Attributes:
-        position: int64 (B,), where each transition stands in its store; the reference that its target is put back under.
+        position: int64 (B,), where each transition stands in its store: what its target is put back under.
         reward: float32 (B,).
         terminal: bool (B,), True where nothing follows: the target is the reward alone.
         next: the observations s' that follow; undefined content where terminal.
