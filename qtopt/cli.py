@@ -1,0 +1,128 @@
+"""The command ``qtopt``: one subcommand per process; flags, help and defaults come from the configuration dataclasses.
+
+Nothing heavy is imported before a subcommand is chosen.
+"""
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qtopt import __version__
+from qtopt.errors import ConfigError, QtOptError
+
+COMMANDS = {
+    "run": "start everything on this machine: a simulated arm learns to grasp",
+    "serve": "the server: episode store, labels, networks, policy service",
+    "collect": "a collector: runs grasp episodes with the newest policy",
+    "label": "a Bellman updater: computes targets for stored transitions",
+    "train": "the trainer: gradient steps, publication, checkpoints",
+    "eval": "evaluate a policy on fixed scenes with unseen objects",
+    "offline": "train from stored grasps alone",
+    "data": "look into a store: info, verify, show",
+    "bench": "measure: sim, cem, sample, ingest, train",
+    "doctor": "what is installed, and what is missing for which role",
+}
+"""The subcommands and what each does, in one line."""
+
+_MODULES = {"eval": "evaluate"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs ``qtopt <command> ...``; returns the exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        sys.stdout.write(_usage())
+        return 0
+    if words[0] == "--version":
+        sys.stdout.write(f"qtopt {__version__}\n")
+        return 0
+    try:
+        return _run(words[0], words[1:])
+    except QtOptError as error:
+        return _fail(str(error), error.exit_code, error)
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        if error.errno is None:
+            raise
+        return _fail(f"the system refused: {error}", 1, error)
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    if command not in COMMANDS:
+        raise ConfigError(f"found the command {command!r}, expected one of {', '.join(COMMANDS)}; see qtopt --help")
+    app = importlib.import_module(f"qtopt.apps.{_MODULES.get(command, command)}")
+    config = parse(app.Config, command, arguments)
+    code: int = app.main(config)
+    return code
+
+
+def parse(kind: Any, command: str, arguments: list[str]) -> Any:
+    """Builds a configuration of ``kind`` from flags, on top of ``--config FILE`` where given.
+
+    Raises:
+        ConfigError: a flag or value that does not fit; the message is one line.
+        SystemExit: help was asked for and shown.
+    """
+    import tyro
+
+    from qtopt.config import load_yaml
+
+    file, rest = _take_config_file(arguments)
+    extra = {} if file is None else {"default": load_yaml(kind, file)}
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                kind,
+                prog=f"qtopt {command}",
+                description=f"{COMMANDS[command]}. --config FILE reads defaults from YAML.",
+                args=rest,
+                **extra,
+            )
+    except SystemExit as end:
+        if end.code in (0, None):
+            raise
+        raise ConfigError(f"{_one_line(complaint.getvalue())} (see qtopt {command} --help)") from end
+
+
+def _take_config_file(arguments: list[str]) -> tuple[Path | None, list[str]]:
+    rest = list(arguments)
+    for index, word in enumerate(rest):
+        if word == "--config":
+            if index + 1 == len(rest):
+                raise ConfigError("--config: expected a YAML file after it, found nothing")
+            return Path(rest[index + 1]), rest[:index] + rest[index + 2 :]
+        if word.startswith("--config="):
+            return Path(word.removeprefix("--config=")), rest[:index] + rest[index + 1 :]
+    return None, rest
+
+
+def _one_line(text: str) -> str:
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    words = " ".join(re.sub("[\u2500-\u257f]+", " ", plain).split())
+    return re.sub(r" (Argument helptext:|For full helptext).*", "", words)
+
+
+def _usage() -> str:
+    rows = "\n".join(f"  {name:<9}{text}" for name, text in COMMANDS.items())
+    head = "usage: qtopt COMMAND [flags]     (qtopt COMMAND --help lists the flags)"
+    return textwrap.dedent(f"{head}\n\n{rows}\n\n  --version  the version of this program\n")
+
+
+def _fail(message: str, code: int, error: BaseException) -> int:
+    if os.environ.get("QTOPT_DEBUG") == "1":
+        raise error
+    sys.stderr.write(f"qtopt: {' '.join(message.split())}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

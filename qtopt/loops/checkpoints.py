@@ -1,0 +1,73 @@
+"""Checkpoint directories: written beside, synced, renamed; the newest few are kept, ``last`` points at the newest."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from qtopt.errors import CheckpointError
+
+_LAST = "last"
+
+
+class Checkpoints:
+    """The checkpoints of one run in ``root/<step, ten digits>/``."""
+
+    def __init__(self, root: Path, keep: int = 3) -> None:
+        self._root, self._keep = root, keep
+        root.mkdir(parents=True, exist_ok=True)
+        for torn in root.glob(".writing-*"):
+            shutil.rmtree(torn)
+
+    def save(self, step: int, write: Callable[[Path], None]) -> Path:
+        """Makes the checkpoint of ``step`` by letting ``write`` fill a directory; returns the finished directory.
+
+        A crash at any moment leaves the earlier checkpoints and ``last`` as they were.
+        """
+        final = self._root / f"{step:010d}"
+        if final.exists():
+            return final
+        writing = self._root / f".writing-{step:010d}"
+        writing.mkdir()
+        write(writing)
+        for path in [*writing.rglob("*"), writing]:
+            _sync(path)
+        writing.rename(final)
+        link = self._root / f".writing-{_LAST}"
+        link.symlink_to(final.name)
+        link.rename(self._root / _LAST)
+        _sync(self._root)
+        for old in self.all()[: -self._keep]:
+            shutil.rmtree(old)
+        return final
+
+    def all(self) -> list[Path]:
+        """Returns the finished checkpoints, oldest first."""
+        return sorted(path for path in self._root.iterdir() if path.name.isdigit() and path.is_dir())
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Returns the checkpoint directory meant by ``path``: itself, or the newest of a run's or checkpoints' directory.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for candidate in (path, path / _LAST, path / "checkpoints" / _LAST):
+        if (candidate / POLICY_FILE).is_file():
+            return candidate.resolve()
+    raise CheckpointError(
+        f"{path}: found {'no ' + POLICY_FILE if path.exists() else 'nothing'} there, expected a checkpoint or a run's "
+        f"directory; give one like outputs/kuka/<time> or outputs/kuka/<time>/checkpoints/last"
+    )
+
+
+POLICY_FILE = "policy.safetensors"
+"""The published payload inside a checkpoint; what acting needs, the rest is what training needs."""
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

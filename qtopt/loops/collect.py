@@ -1,0 +1,161 @@
+"""The collector's loop: run an episode with the newest policy, hand it over, look for a newer policy."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from qtopt.config import STRICT
+from qtopt.errors import ConfigError, ServerUnavailable
+from qtopt.interfaces import Environment, ModelSource, Policy
+from qtopt.loops.episode import run_episode
+from qtopt.loops.metrics import Clock
+from qtopt.loops.outbox import Outbox
+from qtopt.loops.retry import Backoff, Stop, never
+from qtopt.types import Episode, JsonValue, ModelSnapshot
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class CollectLoopConfig:
+    """How a collector runs.
+
+    Attributes:
+        episodes: episodes to collect; 0 collects until told to stop.
+        refresh_every: episodes between two looks for a newer policy.
+    """
+
+    __pydantic_config__ = STRICT
+
+    episodes: int = 0
+    refresh_every: int = 1
+
+    def __post_init__(self) -> None:
+        if self.episodes < 0 or self.refresh_every < 1:
+            raise ConfigError(
+                f"collector: episodes is {self.episodes} (expected 0 or more), "
+                f"refresh_every is {self.refresh_every} (expected 1 or more)"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """One episode that a collector finished.
+
+    Attributes:
+        episode: the episode.
+        delivered: False when it waits on the disk because nobody answered.
+        waiting: episodes on the disk now.
+        policy_version: version of the newest networks held; 0 before the first.
+        environment_s: time in the cell: physics, rendering, motion [s].
+        policy_s: time choosing actions [s].
+        other_s: time delivering and looking for a newer policy [s].
+    """
+
+    episode: Episode
+    delivered: bool
+    waiting: int
+    policy_version: int
+    environment_s: float
+    policy_s: float
+    other_s: float
+
+
+class Follower(Generic[T]):
+    """Keeps a role on the newest networks, and on the last ones while nobody answers.
+
+    Args:
+        models: gives the networks.
+        build: makes what the role needs of a snapshot.
+        clock: paces attempts while nobody answers [s].
+    """
+
+    def __init__(
+        self, models: ModelSource, build: Callable[[ModelSnapshot], T], clock: Clock = time.monotonic
+    ) -> None:
+        self._models, self._build = models, build
+        self._backoff = Backoff(clock=clock)
+        self.current: T | None = None
+        self.version = 0
+        self.step = 0
+
+    def refresh(self) -> bool:
+        """Takes newer networks if there are any; returns whether there were."""
+        if not self._backoff.ready():
+            return False
+        try:
+            snapshot = self._models.latest(self.version)
+        except ServerUnavailable:
+            self._backoff.failed()
+            return False
+        self._backoff.succeeded()
+        if snapshot is None:
+            return False
+        self.current = self._build(snapshot)
+        self.version, self.step = snapshot.version, snapshot.step
+        return True
+
+
+def collect(
+    environment: Environment,
+    scripted: Policy,
+    follower: Follower[Policy],
+    outbox: Outbox,
+    rng: np.random.Generator,
+    *,
+    config: CollectLoopConfig,
+    name: str,
+    facts: Mapping[str, JsonValue],
+    stop: Stop = never,
+    clock: Clock = time.monotonic,
+) -> Iterator[Collected]:
+    """Runs episodes and yields each after it was delivered or put on the disk.
+
+    An unreachable server never stops collection: the last policy is used and finished episodes wait on the disk.
+
+    Args:
+        environment: the cell; the first scene is drawn from ``rng``.
+        scripted: acts until the first networks are published.
+        follower: gives the policy that acts from then on; looked after between episodes.
+        outbox: takes the episodes.
+        rng: the source of all chance.
+        config: how long to go on.
+        name: the collector's name, stored with each episode.
+        facts: metadata to store with each episode.
+        stop: asked between actions; an unfinished episode is dropped.
+        clock: measures where the time goes [s].
+
+    Raises:
+        RobotError: the cell did not do what was asked.
+        SchemaMismatch: the server keeps another kind of episodes.
+    """
+    seed: int | None = int(rng.integers(2**31))
+    finished = 0
+    while not stop() and not (config.episodes and finished >= config.episodes):
+        started = clock()
+        if finished % config.refresh_every == 0:
+            follower.refresh()
+        refresh_s = clock() - started
+        ran = run_episode(
+            environment,
+            follower.current or scripted,
+            rng,
+            stop=stop,
+            clock=clock,
+            seed=seed,
+            policy_version=follower.version,
+            collector=name,
+            facts=facts,
+        )
+        if ran is None:
+            return
+        seed, finished = None, finished + 1
+        before = clock()
+        delivered = outbox.deliver(ran.episode)
+        other_s = refresh_s + clock() - before
+        yield Collected(
+            ran.episode, delivered, outbox.waiting, follower.version, ran.environment_s, ran.policy_s, other_s
+        )

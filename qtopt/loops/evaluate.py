@@ -1,0 +1,196 @@
+"""Evaluation: a policy on fixed scenes, success with its interval, failures by kind, and pictures of what happened."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from qtopt.config import STRICT
+from qtopt.errors import ConfigError
+from qtopt.interfaces import Environment, Policy
+from qtopt.loops.episode import run_episode
+from qtopt.loops.metrics import Clock, Proportion, wilson
+from qtopt.loops.retry import Stop, never
+from qtopt.types import Episode, JsonValue, Outcome, UInt8Array
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What is evaluated.
+
+    Attributes:
+        episodes: episodes to run.
+        seed: chooses the scenes and all chance; the same seed gives the same scenes to every policy.
+        episodes_per_scene: episodes run one after another in a bin before it is filled anew.
+        shard: which of ``shards`` parts to run; parts run side by side and are put together afterwards.
+        shards: parts in all.
+        filmstrips: episodes drawn as pictures.
+    """
+
+    __pydantic_config__ = STRICT
+
+    episodes: int = 200
+    seed: int = 0
+    episodes_per_scene: int = 5
+    shard: int = 0
+    shards: int = 1
+    filmstrips: int = 12
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1 or self.episodes_per_scene < 1 or self.filmstrips < 0 or self.seed < 0:
+            raise ConfigError(
+                f"evaluation: episodes {self.episodes} and episodes_per_scene {self.episodes_per_scene} must be "
+                f"positive, filmstrips {self.filmstrips} and seed {self.seed} not negative"
+            )
+        if not 0 <= self.shard < self.shards:
+            raise ConfigError(f"evaluation: shard is {self.shard}, expected 0 to shards - 1 = {self.shards - 1}")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """One evaluated episode.
+
+    Attributes:
+        index: its number in the whole evaluation.
+        scene_seed: seed of the scene it ran in.
+        episode: what happened.
+        values: the network's Q of each action; NaN where none was asked.
+        policy_s: time choosing actions [s].
+    """
+
+    index: int
+    scene_seed: int
+    episode: Episode
+    values: tuple[float, ...]
+    policy_s: float
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Returns what is kept of it, in JSON values."""
+        finite = [round(value, 4) for value in self.values if np.isfinite(value)]
+        return {
+            "index": self.index,
+            "scene_seed": self.scene_seed,
+            "outcome": self.episode.outcome.name.lower(),
+            "steps": len(self.episode),
+            "return": round(float(self.episode.rewards.sum()), 4),
+            "last_value": finite[-1] if finite else None,
+            "policy_ms_per_step": round(1e3 * self.policy_s / len(self.episode), 3),
+        }
+
+
+def evaluate(
+    environment: Environment,
+    policy: Policy,
+    *,
+    config: EvaluationConfig,
+    stop: Stop = never,
+    clock: Clock = time.monotonic,
+) -> Iterator[Evaluated]:
+    """Runs the episodes of this shard; ends early when told to stop.
+
+    Scene and policy draw their chance from (seed, scene) alone, so that the result depends neither on the sharding nor
+    on the policy evaluated before.
+    """
+    scenes = -(-config.episodes // config.episodes_per_scene)
+    for scene in range(config.shard, scenes, config.shards):
+        sequence = np.random.SeedSequence([config.seed, scene])
+        rng = np.random.default_rng(sequence)
+        scene_seed = int(sequence.generate_state(1)[0] >> 1)
+        first = scene * config.episodes_per_scene
+        for index in range(first, min(first + config.episodes_per_scene, config.episodes)):
+            seed = scene_seed if index == first else None
+            ran = run_episode(
+                environment, policy, rng, stop=stop, clock=clock, seed=seed, collector="evaluator", facts={}
+            )
+            if ran is None:
+                return
+            yield Evaluated(index, scene_seed, ran.episode, ran.values, ran.policy_s)
+
+
+def summarise(rows: Sequence[dict[str, JsonValue]]) -> dict[str, JsonValue]:
+    """Returns the figures of episodes given as ``Evaluated.to_json`` gives them.
+
+    Episodes that a fault ended count in ``aborted`` and not as trials.
+    """
+    outcomes = [str(row["outcome"]) for row in rows]
+    counts: dict[str, JsonValue] = {outcome.name.lower(): outcomes.count(outcome.name.lower()) for outcome in Outcome}
+    void = {Outcome.ABORTED.name.lower(), Outcome.UNKNOWN.name.lower()}
+    judged = [row for row in rows if row["outcome"] not in void]
+    success = success_of(rows)
+    steps = [_number(row["steps"]) for row in judged]
+    return {
+        "episodes": len(judged),
+        "successes": success.successes,
+        "success": round(success.rate, 4) if judged else None,
+        "wilson_95": [round(success.low, 4), round(success.high, 4)],
+        "steps_per_grasp": round(float(np.mean(steps)), 2) if judged else None,
+        "outcomes": counts,
+        "aborted": len(rows) - len(judged),
+    }
+
+
+def success_of(rows: Iterable[dict[str, JsonValue]]) -> Proportion:
+    """Returns the successes among the episodes that were judged."""
+    void = {Outcome.ABORTED.name.lower(), Outcome.UNKNOWN.name.lower()}
+    judged = [row for row in rows if row["outcome"] not in void]
+    return wilson(sum(row["outcome"] == Outcome.SUCCESS.name.lower() for row in judged), len(judged))
+
+
+def _number(value: JsonValue) -> float:
+    if not isinstance(value, int | float):
+        raise TypeError(f"found {value!r}, expected a number")
+    return float(value)
+
+
+_GREEN, _RED = (60, 200, 60), (220, 60, 60)
+_BORDER_PX, _CAPTION_PX, _SHOWN_PX = 4, 18, 144
+
+
+def filmstrip(episode: Episode, caption: str = "", most: int = 10) -> UInt8Array:
+    """Returns the frames of an episode side by side, RGB uint8 (H, W, 3): green border for success, red otherwise.
+
+    Args:
+        episode: what to draw; with more than ``most`` frames, evenly spaced ones, first and last included.
+        caption: written above.
+        most: frames at most.
+    """
+    chosen = np.unique(np.linspace(0, len(episode.images) - 1, min(most, len(episode.images))).round().astype(int))
+    scale = max(1, _SHOWN_PX // episode.images.shape[1])
+    colour = _GREEN if episode.success else _RED
+    frames = []
+    for index in chosen:
+        frame = cv2.resize(episode.images[index], None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+        action = "" if index == 0 else _describe(episode.actions[index - 1])
+        frame = cv2.copyMakeBorder(frame, *4 * [_BORDER_PX], cv2.BORDER_CONSTANT, value=colour)
+        frames.append(_write(frame, f"{index} {action}", (6, frame.shape[0] - 8), 0.35))
+    strip = np.concatenate(frames, axis=1)
+    strip = cv2.copyMakeBorder(strip, _CAPTION_PX, 0, 0, 0, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+    return np.asarray(_write(strip, caption, (4, 13), 0.42), np.uint8)
+
+
+def page(strips: Sequence[UInt8Array]) -> UInt8Array:
+    """Returns pictures of different widths one below the other, RGB uint8 (H, W, 3), on black."""
+    width = max(strip.shape[1] for strip in strips)
+    return np.concatenate([np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0))) for strip in strips])
+
+
+def save_png(image: UInt8Array, path: Path) -> None:
+    """Writes an RGB uint8 (H, W, 3) image; raises OSError when that fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
+        raise OSError(f"{path}: the picture could not be written")
+
+
+def _write(image: UInt8Array, text: str, at: tuple[int, int], size: float) -> UInt8Array:
+    image = np.ascontiguousarray(image)
+    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA)
+    return image
+
+
+def _describe(action: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> str:
+    words = [word for word, flag in zip(("close", "open", "end"), action[5:8], strict=True) if flag > 0.5]
+    return " ".join(words) or "move"
