@@ -1,0 +1,226 @@
+"""Gradient steps on labelled transitions, the averaged network and its lagged copy (QT-Opt, section 4.2).
+
+theta is trained; theta1 is its Polyak average and acts, argmaxes and is served; theta2 is theta1 of some thousand steps ago. BatchNorm's running
+statistics are averaged and lagged with the weights.
+"""
+
+import copy
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.numpy import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from qtopt.agent.network import NetworkConfig, QNetwork, build_network
+from qtopt.agent.snapshot import load_arrays, pack, state_arrays
+from qtopt.config import STRICT, from_plain, to_plain
+from qtopt.errors import CheckpointError, ConfigError
+from qtopt.types import LabelledBatch
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """How the network is trained; the defaults suit the compact profile and some ten thousand steps.
+
+    Attributes:
+        network: the network.
+        loss: cross-entropy on the sigmoid (the paper) or squared error, for the ablation.
+        optimiser: ``sgd`` with momentum (the paper) or ``adam``.
+        learning_rate: of the first step.
+        momentum: of SGD.
+        decay_steps: the rate falls by ``decay_rate`` once in so many steps; 0 keeps it.
+        decay_rate: see ``decay_steps``.
+        weight_decay: L2 on weights of convolutions and linear layers.
+        polyak: constant of the average theta1; 0.9999 in the paper, for millions of steps.
+        lag_steps: theta2 is between one and two times so many steps older than theta1's newest; about 6000 in the paper.
+        auxiliary_weight: weight of the network's auxiliary loss.
+        batch: transitions in a step.
+        compile: torch.compile the network (for GPUs).
+    """
+
+    __pydantic_config__ = STRICT
+
+    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(bfloat16=True))
+    loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
+    optimiser: Literal["adam", "sgd"] = "adam"
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    decay_steps: int = 0
+    decay_rate: float = 0.999
+    weight_decay: float = 7e-5
+    polyak: float = 0.999
+    lag_steps: int = 300
+    auxiliary_weight: float = 1.0
+    batch: int = 64
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.polyak < 1.0:
+            raise ConfigError(f"learner polyak is {self.polyak}, expected a share in [0, 1)")
+        if self.lag_steps < 1 or self.batch < 2:
+            raise ConfigError(f"learner lag_steps is {self.lag_steps} and batch {self.batch}, expected at least 1 and 2")
+
+
+PAPER_LEARNER = LearnerConfig(
+    network=NetworkConfig(),  # replaced by the profile
+    optimiser="sgd",
+    learning_rate=1e-4,
+    decay_steps=187_500,
+    polyak=0.9999,
+    lag_steps=6000,
+    auxiliary_weight=0.0,
+    batch=32,
+)
+"""The published constants (qtopt in tensor2robot; QT-Opt, section 5)."""
+
+
+def q_loss(logit: Tensor, target: Tensor, kind: Literal["cross_entropy", "squared_error"]) -> Tensor:
+    """Mean distance between sigmoid(logit) and soft targets in [0, 1], both (B,)."""
+    if kind == "cross_entropy":
+        return F.binary_cross_entropy_with_logits(logit, target)
+    return F.mse_loss(logit.sigmoid(), target)
+
+
+class Learner:
+    """theta, theta1, theta2, the optimiser and the count of steps: all of it saved and restored together."""
+
+    def __init__(self, config: LearnerConfig, seed: int, device: str = "cpu") -> None:
+        self.config = config
+        self.step = 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            theta = build_network(config.network)
+        self._theta = theta.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._theta1 = copy.deepcopy(self._theta).eval().requires_grad_(requires_grad=False)
+        self._theta2 = copy.deepcopy(self._theta1)
+        self._next_theta2 = copy.deepcopy(self._theta1)
+        self._generator = torch.Generator().manual_seed(seed + 1)
+        self._optimiser = _optimiser(self._theta, config)
+        if config.compile:
+            self._theta.compile()
+
+    @property
+    def theta1(self) -> QNetwork:
+        """The averaged network, in evaluation mode."""
+        return self._theta1
+
+    @property
+    def theta2(self) -> QNetwork:
+        """The lagged copy of the averaged network, in evaluation mode."""
+        return self._theta2
+
+    def update(self, batch: LabelledBatch) -> dict[str, float]:
+        """Makes one gradient step and moves the averages; returns figures to log.
+
+        Raises:
+            SchemaMismatch: images of another size than the network's.
+        """
+        config, theta = self.config, self._theta
+        theta.train()
+        inputs = theta.inputs(batch.observation, self._generator)
+        action = torch.from_numpy(batch.action.copy()).to(theta.device)
+        target = torch.from_numpy(batch.target.copy()).to(theta.device)
+        features = theta.encode(inputs)
+        logit = theta.score(features, action[:, None])[:, 0]
+        loss = q_loss(logit, target, config.loss)
+        total = loss
+        auxiliary = loss.new_zeros(())
+        if config.auxiliary_weight > 0:
+            pose = torch.from_numpy(batch.tool_pose.copy()).to(theta.device)
+            auxiliary = theta.auxiliary_loss(features, inputs, pose)
+            total = loss + config.auxiliary_weight * auxiliary
+        self._optimiser.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        self._set_learning_rate()
+        self._optimiser.step()
+        self.step += 1
+        self._move_averages()
+        with torch.no_grad():
+            q = logit.sigmoid()
+            entropy = F.binary_cross_entropy(target, target)
+            return {
+                "loss": float(loss),
+                "excess_loss": float(loss - entropy),
+                "auxiliary_loss": float(auxiliary),
+                "q_mean": float(q.mean()),
+                "target_mean": float(target.mean()),
+                "q_error": float((q - target).abs().mean()),
+            }
+
+    def snapshot(self) -> bytes:
+        """Returns both target networks as safetensors bytes, ready to publish."""
+        return pack(self._theta1, self._theta2, self.step)
+
+    def save(self, directory: Path) -> None:
+        """Writes everything that ``restore`` needs into an existing, empty directory."""
+        networks = (self._theta, self._theta1, self._theta2, self._next_theta2)
+        arrays = {}
+        for name, network in zip(_NETWORKS, networks, strict=True):
+            arrays.update(state_arrays(network, name + "."))
+        for index, state in self._optimiser.state_dict()["state"].items():
+            for key, value in state.items():
+                arrays[f"optimiser.{index}.{key}"] = torch.as_tensor(value).detach().cpu().contiguous().numpy()
+        arrays["generator"] = self._generator.get_state().numpy()
+        save_file(arrays, directory / "learner.safetensors")
+        (directory / "policy.safetensors").write_bytes(self.snapshot())
+        state = {"step": self.step, "config": to_plain(self.config)}
+        (directory / "learner.json").write_text(json.dumps(state, indent=1))
+
+    @classmethod
+    def restore(cls, directory: Path, device: str = "cpu") -> "Learner":
+        """Rebuilds a learner that goes on exactly as the saved one would have; raises CheckpointError if it cannot."""
+        try:
+            state = json.loads((directory / "learner.json").read_text())
+            arrays = load_file(directory / "learner.safetensors")
+            config = from_plain(LearnerConfig, state["config"], str(directory / "learner.json"))
+        except (OSError, KeyError, ValueError, ConfigError) as error:
+            raise CheckpointError(
+                f"{directory}: expected a checkpoint with learner.json and learner.safetensors, found {error}; "
+                "give the directory of one checkpoint, such as outputs/<job>/<time>/checkpoints/last"
+            ) from error
+        learner = cls(config, seed=0, device=device)
+        learner.step = int(state["step"])
+        networks = (learner._theta, learner._theta1, learner._theta2, learner._next_theta2)
+        for name, network in zip(_NETWORKS, networks, strict=True):
+            load_arrays(network, arrays, name + ".")
+        learner._generator.set_state(torch.from_numpy(arrays["generator"]))
+        optimiser = learner._optimiser.state_dict()
+        for name, array in arrays.items():
+            if name.startswith("optimiser."):
+                _, index, key = name.split(".")
+                optimiser["state"].setdefault(int(index), {})[key] = torch.from_numpy(array)
+        learner._optimiser.load_state_dict(optimiser)
+        return learner
+
+    def _set_learning_rate(self) -> None:
+        config = self.config
+        if config.decay_steps:
+            rate = config.learning_rate * config.decay_rate ** (self.step // config.decay_steps)
+            for group in self._optimiser.param_groups:
+                group["lr"] = rate
+
+    @torch.no_grad()
+    def _move_averages(self) -> None:
+        keep = min(self.config.polyak, (1 + self.step) / (10 + self.step))
+        source, average = self._theta.state_dict(), self._theta1.state_dict()
+        moving = [name for name, tensor in average.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([average[name] for name in moving], [source[name] for name in moving], 1 - keep)
+        if self.step % self.config.lag_steps == 0:
+            self._theta2.load_state_dict(self._next_theta2.state_dict())
+            self._next_theta2.load_state_dict(self._theta1.state_dict())
+
+
+_NETWORKS = ("theta", "theta1", "theta2", "next_theta2")
+
+
+def _optimiser(network: QNetwork, config: LearnerConfig) -> torch.optim.Optimizer:
+    weights = [p for p in network.parameters() if p.requires_grad and p.dim() > 1]
+    offsets = [p for p in network.parameters() if p.requires_grad and p.dim() <= 1]
+    groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": offsets, "weight_decay": 0.0}]
+    if config.optimiser == "adam":
+        return torch.optim.AdamW(groups, config.learning_rate)
+    return torch.optim.SGD(groups, config.learning_rate, config.momentum)
