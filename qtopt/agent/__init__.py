@@ -1,1 +1,1 @@
-"""The algorithm: networks, cross-entropy method, targets, learner, policies. Read ``cem``, ``targets`` and ``learner`` first."""
+"""The algorithm: networks, cross-entropy method, targets, learner, policies. Start with ``cem`` and ``targets``."""

@@ -1,13 +1,17 @@
 """The compact network: it learns to grasp on two CPU cores because it looks where the fingers will be.
 
-What it shares with the paper's network: one trunk a state, the action merged by addition into a map of image features, a
+What it shares with the paper's network: one trunk a state, the action merged by addition into a map of image
+features, a
 sigmoid Q. What differs, and why:
 
-* The tool is found in the image by a soft argmax, trained on the side against telemetry (``auxiliary_loss``). Only the image, the
+* The tool is found in the image by a soft argmax, trained on the side against telemetry (``auxiliary_loss``). Only
+the image, the
   gripper state and the height enter; telemetry is a label, never an input.
 * The camera's nominal projection turns "the action moves the tool there" into pixels, and features are read *at those
-  pixels*: under the middle of the gripper, under both fingers and beside them, after the commanded rotation. Position and
-  azimuth, which a plain trunk of this size takes millions of samples to untangle, thus need not be learned. As everything is
+  pixels*: under the middle of the gripper, under both fingers and beside them, after the commanded rotation.
+  Position and
+  azimuth, which a plain trunk of this size takes millions of samples to untangle, thus need not be learned. As
+  everything is
   measured from where the tool was *seen*, a camera that stands a little off shifts both alike.
 """
 
@@ -59,7 +63,8 @@ class CompactNetwork(QNetwork):
         """Runs the trunk and finds the tool.
 
         Returns:
-            ``map`` (B, F, 32, 32) fine and coarse features on one grid at 64 px; ``scene`` (B, C); ``tool_px`` (B, 2) column and row in
+            ``map`` (B, F, 32, 32) fine and coarse features on one grid at 64 px; ``scene`` (B, C); ``tool_px`` (B,
+            2) column and row in
             the crop; ``tool_yaw`` (B, 2) sine and cosine of twice the azimuth; ``tool_local`` (B, F); ``state`` (B, 2).
         """
         with torch.autocast(inputs.pixels.device.type, torch.bfloat16, enabled=self.config.bfloat16):

@@ -1,7 +1,9 @@
 """Policies that collect: a weak scripted one to start from nothing, then the learned one with noise and epsilon.
 
-The scripted policy knows only the observation: it wanders while it descends, closes at the bottom, lifts a little and terminates
-(QT-Opt, section 5: "a scripted policy biased towards plausible grasps", 15 to 30 % success). It could run on a real robot as it is.
+The scripted policy knows only the observation: it wanders while it descends, closes at the bottom, lifts a little
+and terminates
+(QT-Opt, section 5: "a scripted policy biased towards plausible grasps", 15 to 30 % success). It could run on a
+real robot as it is.
 """
 
 from dataclasses import dataclass, field
@@ -44,7 +46,8 @@ class ExplorationConfig:
 
     Attributes:
         scripted: the script.
-        scripted_share_start: share of scripted episodes before a policy was published, always 1 in effect, and right after.
+        scripted_share_start: share of scripted episodes before a policy was published, always 1 in effect, and
+            right after.
         scripted_share_end: share of scripted episodes in the end.
         ramp_versions: published versions over which the share goes from start to end.
         greedy_share: share of learned episodes without any noise.
@@ -125,7 +128,10 @@ class ScriptedPolicy:
 
 
 def random_action(rng: np.random.Generator, *, closed: bool) -> np.ndarray:
-    """Returns a uniformly random displacement and rotation; it switches the gripper one time in four, terminates one in twenty."""
+    """Returns a uniformly random displacement and rotation.
+
+    It switches the gripper one time in four, terminates one in twenty.
+    """
     draw = rng.random()
     low, high = (-STEP_XY_M, -STEP_XY_M, -STEP_Z_M), (STEP_XY_M, STEP_XY_M, STEP_Z_M)
     if draw < 0.05:

@@ -56,7 +56,8 @@ def crop(images: UInt8Array, config: ImageConfig, generator: torch.Generator | N
     """
     if images.shape[1:3] != (config.stored_px, config.stored_px):
         raise SchemaMismatch(
-            f"the network works with images of {config.stored_px}x{config.stored_px} px, found {images.shape[1]}x{images.shape[2]};"
+            f"the network works with images of {config.stored_px}x{config.stored_px} px, "
+            f"found {images.shape[1]}x{images.shape[2]};"
             " use a network profile and a camera of the same size"
         )
     size, slack = config.crop_px, config.stored_px - config.crop_px

@@ -1,6 +1,7 @@
 """Gradient steps on labelled transitions, the averaged network and its lagged copy (QT-Opt, section 4.2).
 
-theta is trained; theta1 is its Polyak average and acts, argmaxes and is served; theta2 is theta1 of some thousand steps ago. BatchNorm's running
+theta is trained; theta1 is its Polyak average and acts, argmaxes and is served; theta2 is theta1 of some thousand
+steps ago. BatchNorm's running
 statistics are averaged and lagged with the weights.
 """
 
@@ -36,7 +37,8 @@ class LearnerConfig:
         decay_rate: see ``decay_steps``.
         weight_decay: L2 on weights of convolutions and linear layers.
         polyak: constant of the average theta1; 0.9999 in the paper, for millions of steps.
-        lag_steps: theta2 is between one and two times so many steps older than theta1's newest; about 6000 in the paper.
+        lag_steps: theta2 is between one and two times so many steps older than theta1's newest; about 6000 in the
+            paper.
         auxiliary_weight: weight of the network's auxiliary loss.
         batch: transitions in a step.
         compile: torch.compile the network (for GPUs).
@@ -62,7 +64,9 @@ class LearnerConfig:
         if not 0.0 <= self.polyak < 1.0:
             raise ConfigError(f"learner polyak is {self.polyak}, expected a share in [0, 1)")
         if self.lag_steps < 1 or self.batch < 2:
-            raise ConfigError(f"learner lag_steps is {self.lag_steps} and batch {self.batch}, expected at least 1 and 2")
+            raise ConfigError(
+                f"learner lag_steps is {self.lag_steps} and batch {self.batch}, expected at least 1 and 2"
+            )
 
 
 PAPER_LEARNER = LearnerConfig(
@@ -94,8 +98,8 @@ class Learner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             theta = build_network(config.network)
-        self._theta = theta.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._theta1 = copy.deepcopy(self._theta).eval().requires_grad_(requires_grad=False)
+        self._theta: QNetwork = theta.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._theta1: QNetwork = copy.deepcopy(self._theta).eval().requires_grad_(requires_grad=False)
         self._theta2 = copy.deepcopy(self._theta1)
         self._next_theta2 = copy.deepcopy(self._theta1)
         self._generator = torch.Generator().manual_seed(seed + 1)

@@ -26,7 +26,8 @@ class NetworkConfig:
     Attributes:
         kind: ``paper`` is the published network (1,242,817 parameters, 472 px), ``compact`` learns on two CPU cores.
         image: sizes of captured and of cropped images.
-        camera: where the camera nominally stands; the compact network looks where the tool will be. Unused by ``paper``.
+        camera: where the camera nominally stands; the compact network looks where the tool will be. Unused by
+            ``paper``.
         width: channels of the compact network's coarse map.
         bfloat16: run convolutions and matrix products in bfloat16 (always float32 results and parameters).
     """

@@ -5,9 +5,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qtopt.agent.network import Features, Inputs, NetworkConfig, QNetwork
+from qtopt.errors import ConfigError
 
 
-def convolution(channels_in: int, channels_out: int, kernel: int, *, stride: int = 1, padding: int = 0) -> nn.Sequential:
+def convolution(
+    channels_in: int, channels_out: int, kernel: int, *, stride: int = 1, padding: int = 0
+) -> nn.Sequential:
     """Convolution without bias, BatchNorm, ReLU: the block of the paper's trunk."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False), batch_norm(channels_out), nn.ReLU()
@@ -18,7 +21,7 @@ def batch_norm(channels: int, *, gamma: bool = True) -> nn.BatchNorm2d:
     """BatchNorm with the paper's decay 0.9997 and epsilon 0.001; ``gamma=False`` keeps the offset alone trainable."""
     layer = nn.BatchNorm2d(channels, eps=1e-3, momentum=3e-4)
     if not gamma:
-        layer.weight.requires_grad_(requires_grad=False)
+        layer.weight.requires_grad = False
     return layer
 
 
@@ -51,6 +54,8 @@ class PaperNetwork(QNetwork):
         side = crop_px
         for stride in (2, 3, 3, 2):
             side = -(-side // stride)
+        if side <= 6:
+            raise ConfigError(f"the paper's network needs crops of at least 217 px, found crop_px {crop_px}")
         return side - 6
 
     def encode(self, inputs: Inputs) -> Features:
@@ -62,7 +67,7 @@ class PaperNetwork(QNetwork):
         """Adds each candidate's embedding to every place of its state's map and runs the rest."""
         batch, candidates = actions.shape[:2]
         state = features["state"][:, None].expand(-1, candidates, -1)
-        parts = torch.cat([actions, state], -1).flatten(0, 1).split(self.ACTION_BLOCKS, 1)
+        parts = torch.split(torch.cat([actions, state], -1).flatten(0, 1), list(self.ACTION_BLOCKS), 1)
         embedding = sum((block(part) for block, part in zip(self.blocks, parts, strict=True)), parts[0].new_zeros(()))
         embedding = self.merge(embedding[:, :, None, None])
         merged = features["image"].repeat_interleave(candidates, 0) + embedding

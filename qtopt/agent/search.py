@@ -1,6 +1,7 @@
 """From a network and a state to its best action: CEM over the action space of ``qtopt.specs``.
 
-Three modes: *move*, *switch* (move, then close an open or open a closed gripper) and *terminate* (which does nothing else, so its
+Three modes: *move*, *switch* (move, then close an open or open a closed gripper) and *terminate* (which does
+nothing else, so its
 point is left out of the fit). That leaves no two encodings of the same act for the search to waste samples on.
 """
 
@@ -20,7 +21,13 @@ MODE_PRIOR = (0.5, 0.45, 0.05)
 
 
 def to_actions(point: Tensor, mode: Tensor, gripper_closed: Tensor) -> Tensor:
-    """Returns actions (..., 8) from points (..., 4: x, y, z [m], change of azimuth [rad]), modes (...) and gripper states (...)."""
+    """Returns actions (..., 8).
+
+    Args:
+        point: (..., 4): x, y, z [m], change of azimuth [rad].
+        mode: (...), MOVE, SWITCH or TERMINATE.
+        gripper_closed: (...), whether the gripper is closed before the action.
+    """
     stays = (mode == TERMINATE).to(point.dtype)
     moves = 1 - stays
     switch = (mode == SWITCH).to(point.dtype)

@@ -58,10 +58,13 @@ def read_header(payload: bytes) -> dict[str, str]:
         length = int.from_bytes(payload[:8], "little")
         header = json.loads(payload[8 : 8 + length]).get("__metadata__", {})
     except (ValueError, AttributeError) as error:
-        raise CheckpointError(f"expected safetensors with a '{FORMAT}' header, found bytes that are not: {error}") from error
+        raise CheckpointError(
+            f"expected safetensors with a '{FORMAT}' header, found bytes that are not: {error}"
+        ) from error
     if header.get("format") != FORMAT:
         raise CheckpointError(
-            f"expected a policy of format '{FORMAT}', found {header.get('format')!r}; give a policy.safetensors that this project wrote"
+            f"expected a policy of format '{FORMAT}', "
+            f"found {header.get('format')!r}; give a policy.safetensors that this project wrote"
         )
     return {str(key): str(value) for key, value in header.items()}
 
@@ -81,8 +84,13 @@ def _load(config: NetworkConfig, arrays: dict[str, npt.NDArray[np.generic]], pre
 
 
 def load_arrays(network: QNetwork, arrays: dict[str, npt.NDArray[np.generic]], prefix: str) -> None:
-    """Fills a network from arrays named ``prefix`` + name; raises CheckpointError naming what is missing or misshapen."""
-    state = {name[len(prefix) :]: torch.from_numpy(np.array(a)) for name, a in arrays.items() if name.startswith(prefix)}
+    """Fills a network from arrays named ``prefix`` + name.
+
+    Raises CheckpointError naming what is missing or misshapen.
+    """
+    state = {
+        name[len(prefix) :]: torch.from_numpy(np.array(a)) for name, a in arrays.items() if name.startswith(prefix)
+    }
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -29,8 +29,13 @@ def bellman_target(r_t: Tensor, terminal_t: Tensor, q1_t: Tensor, q2_t: Tensor, 
 def clipped_value(
     theta1: QNetwork, theta2: QNetwork | None, observations: Observations, cem: CemConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Returns Q of both target networks at the argmax of the first, two tensors (B,); without theta2 the first one twice."""
-    action, q1 = best_action(theta1, theta1.encode(theta1.inputs(observations)), observations.gripper_closed, cem, generator)
+    """Returns Q of both target networks at the argmax of the first, two tensors (B,).
+
+    Without theta2 the first one twice.
+    """
+    action, q1 = best_action(
+        theta1, theta1.encode(theta1.inputs(observations)), observations.gripper_closed, cem, generator
+    )
     if theta2 is None:
         return q1, q1
     q2 = theta2.score(theta2.encode(theta2.inputs(observations)), action[:, None])[:, 0].sigmoid()

@@ -1,0 +1,105 @@
+"""The paper's network as published; the compact one's geometry."""
+
+import numpy as np
+import pytest
+import torch
+
+from qtopt.agent.compact import CompactNetwork
+from qtopt.agent.network import PAPER_PROFILE, Inputs, NetworkConfig, QNetwork, build_network
+from qtopt.errors import SchemaMismatch
+from tests.agent.examples import SMALL_PAPER, TINY, observations
+
+
+def test_the_papers_network_has_1242817_trainable_parameters() -> None:
+    network = build_network(PAPER_PROFILE)
+    assert sum(p.numel() for p in network.parameters() if p.requires_grad) == 1_242_817
+    assert sum(b.numel() for name, b in network.named_buffers() if "running" in name) == 2_944
+
+
+def test_the_papers_image_embedding_is_27_by_27_by_64() -> None:
+    network = build_network(PAPER_PROFILE).eval()
+    with torch.no_grad():
+        features = network.encode(Inputs(torch.zeros(1, 3, 472, 472), torch.zeros(1, 2), torch.zeros(1, 2)))
+        logits = network.score(features, torch.zeros(1, 2, 8))
+    assert features["image"].shape == (1, 64, 27, 27)
+    assert logits.shape == (1, 2)
+
+
+@pytest.mark.parametrize("config", [TINY, SMALL_PAPER], ids=["compact", "paper"])
+def test_candidates_are_scored_as_if_each_were_alone(config: NetworkConfig) -> None:
+    torch.manual_seed(0)
+    network = build_network(config).eval()
+    states = observations(np.random.default_rng(0), 2, config.image.stored_px)
+    actions = torch.rand(2, 5, 8)
+    with torch.no_grad():
+        together = network.score(network.encode(network.inputs(states)), actions)
+        for candidate in range(5):
+            alone = network.score(network.encode(network.inputs(states)), actions[:, candidate : candidate + 1])
+            assert torch.allclose(together[:, candidate], alone[:, 0], atol=1e-5)
+
+
+def test_wrong_image_size_is_named() -> None:
+    network = build_network(TINY)
+    with pytest.raises(SchemaMismatch, match="images of 36x36 px, found 48x48"):
+        network.inputs(observations(np.random.default_rng(0), 1, 48))
+
+
+def compact() -> CompactNetwork:
+    network = build_network(NetworkConfig())
+    assert isinstance(network, CompactNetwork)
+    return network
+
+
+def test_unproject_undoes_project() -> None:
+    network = compact()
+    xy = torch.tensor([[0.6, 0.0], [0.5, 0.1], [0.7, -0.12]])
+    height = torch.tensor([0.0, 0.1, 0.2])
+    pixels = network._project(xy[:, None], height[:, None])[:, 0]
+    assert torch.allclose(network._unproject(pixels, height), xy, atol=1e-4)
+
+
+def test_fingers_turn_with_the_commanded_rotation() -> None:
+    network = compact()
+    yaw = 0.3
+    double = torch.tensor([[np.sin(2 * yaw), np.cos(2 * yaw)]], dtype=torch.float32)
+    turn = torch.zeros(1, 1, 8)
+    turn[0, 0, 3], turn[0, 0, 4] = np.sin(0.5), np.cos(0.5)
+    direction = network._finger_direction(double, turn)[0, 0]
+    assert direction.tolist() == pytest.approx([np.cos(0.8), np.sin(0.8)], abs=1e-5)
+
+
+def test_a_displacement_moves_the_place_that_is_read() -> None:
+    """A feature planted where an action leads must change the score of that action and hardly any other's."""
+    torch.manual_seed(0)
+    network = compact().eval()
+    states = observations(np.random.default_rng(0), 1, 72)
+    with torch.no_grad():
+        features = network.encode(network.inputs(states))
+        features["tool_px"] = network._project(torch.tensor([[[0.6, 0.0]]]), torch.tensor([[0.1]]))[:, 0] - 4
+        features["state"] = torch.tensor([[0.0, 0.1]])
+        target = torch.tensor([[[0.64, 0.0]]])
+        column, row = ((network._project(target, 0.02) - 4) / 2).long()[0, 0].tolist()
+        actions = torch.zeros(1, 2, 8)
+        actions[..., 4] = 1
+        actions[0, 0, 0], actions[0, 1, 0] = 0.04, -0.06
+        before = network.score(features, actions)
+        features["fine"][0, :, row - 1 : row + 2, column - 1 : column + 2] += 10
+        change = (network.score(features, actions) - before).abs()[0]
+    assert change[0] > 1e-3
+    assert change[1] < 1e-6
+
+
+def test_auxiliary_loss_is_zero_where_the_tool_is_seen_where_it_is() -> None:
+    network = compact()
+    pose = torch.tensor([[0.6, 0.05, 0.12, 0.4]])
+    inputs = Inputs(torch.zeros(1, 3, 64, 64), torch.tensor([[2.0, 6.0]]), torch.tensor([[0.0, 0.12]]))
+    seen = network._project(pose[:, None, :2], pose[:, 2, None])[:, 0] - inputs.corner
+    double = torch.tensor([[np.sin(0.8), np.cos(0.8)]], dtype=torch.float32)
+    assert float(network.auxiliary_loss({"tool_px": seen, "tool_yaw": double}, inputs, pose)) < 1e-9
+    assert float(network.auxiliary_loss({"tool_px": seen + 8, "tool_yaw": double}, inputs, pose)) > 0.1
+
+
+def test_base_class_has_no_auxiliary_loss() -> None:
+    network: QNetwork = build_network(SMALL_PAPER)
+    inputs = network.inputs(observations(np.random.default_rng(0), 2, 236))
+    assert float(network.auxiliary_loss(network.encode(inputs), inputs, torch.zeros(2, 4))) == 0.0

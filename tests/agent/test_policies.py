@@ -1,0 +1,96 @@
+"""Policies stay inside the action space, repeat with a seed and know nothing but the observation."""
+
+import numpy as np
+import pytest
+import torch
+
+from qtopt.agent.exploration import ExplorationConfig, ExploringPolicy, ScriptedPolicy
+from qtopt.agent.network import build_network
+from qtopt.agent.policy import CemPolicy
+from qtopt.agent.search import to_actions
+from qtopt.errors import ConfigError
+from qtopt.interfaces import Policy
+from qtopt.specs import ACTION_SPEC, CLOSE, OPEN, STEP_XY_M, STEP_Z_M, TERMINATE
+from qtopt.types import Behaviour, Observation
+from tests.agent.examples import TINY
+
+
+def observation(rng: np.random.Generator) -> Observation:
+    image = rng.integers(0, 256, (36, 36, 3), dtype=np.uint8)
+    return Observation(image, bool(rng.random() < 0.5), float(rng.uniform(0, 0.2)))
+
+
+def learned() -> CemPolicy:
+    torch.manual_seed(0)
+    return CemPolicy(build_network(TINY))
+
+
+def make(name: str) -> Policy:
+    if name == "scripted":
+        return ScriptedPolicy()
+    if name == "greedy":
+        return learned()
+    return ExploringPolicy(ScriptedPolicy(), learned(), ExplorationConfig(), version=5)
+
+
+@pytest.mark.parametrize("name", ["scripted", "greedy", "exploring"])
+def test_actions_are_legal_and_repeatable(name: str) -> None:
+    runs = []
+    for _ in range(2):
+        rng, policy = np.random.default_rng(3), make(name)
+        actions = []
+        for _ in range(15):
+            policy.begin_episode(rng)
+            for _ in range(5):
+                action = policy.select(observation(rng)).action
+                ACTION_SPEC.validate(action)
+                assert np.all(np.abs(action[:3]) <= np.array([STEP_XY_M, STEP_XY_M, STEP_Z_M]) + 1e-6)
+                assert action[3] ** 2 + action[4] ** 2 == pytest.approx(1.0, abs=1e-5)
+                assert set(action[5:].tolist()) <= {0.0, 1.0}
+                assert not (action[CLOSE] and action[OPEN])
+                actions.append(action)
+        runs.append(np.array(actions))
+    assert np.array_equal(runs[0], runs[1])
+
+
+def test_script_closes_at_the_bottom_then_terminates() -> None:
+    policy = ScriptedPolicy()
+    rng = np.random.default_rng(0)
+    image = np.zeros((36, 36, 3), np.uint8)
+    finished = 0
+    for _ in range(30):
+        policy.begin_episode(rng)
+        height, closed = 0.18, False
+        for _ in range(20):
+            action = policy.select(Observation(image, closed, height)).action
+            height = max(0.0, height + float(action[2]))
+            closed = (closed or bool(action[CLOSE])) and not action[OPEN]
+            if action[TERMINATE]:
+                finished += 1
+                break
+    assert finished >= 28
+
+
+def test_before_the_first_policy_every_episode_is_scripted() -> None:
+    config = ExplorationConfig(scripted_share_start=0.5, scripted_share_end=0.1, ramp_versions=10)
+    assert config.scripted_share(0) == 1.0
+    assert config.scripted_share(5) == pytest.approx(0.3)
+    assert config.scripted_share(1000) == pytest.approx(0.1)
+    policy = ExploringPolicy(ScriptedPolicy(), None, config)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        policy.begin_episode(rng)
+        assert policy.select(observation(rng)).behaviour in (Behaviour.SCRIPTED, Behaviour.RANDOM)
+
+
+def test_shares_are_checked() -> None:
+    with pytest.raises(ConfigError, match="epsilon is 2"):
+        ExplorationConfig(epsilon=2)
+
+
+def test_modes_become_flags_that_fit_the_gripper() -> None:
+    point = torch.tensor([[0.01, 0.02, 0.03, np.pi / 2]] * 4)
+    actions = to_actions(point, torch.tensor([0, 1, 1, 2]), torch.tensor([False, False, True, True]))
+    assert actions[:, 5:].tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert actions[0, :5].tolist() == pytest.approx([0.01, 0.02, 0.03, 1.0, 0.0], abs=1e-6)
+    assert actions[3, :5].tolist() == pytest.approx([0.0, 0.0, 0.0, 0.0, 1.0], abs=1e-6)
