@@ -34,7 +34,7 @@ class CompactNetwork(QNetwork):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         width = config.width
-        fine, hidden = width // 2, 64
+        fine, hidden = width // 3, 64
         self.stem = nn.Sequential(_block(3, fine, 6, 2, 2), _block(fine, fine, 3, 1, 1))
         self.coarse = nn.Sequential(
             _block(fine, width, 4, 2, 1), _block(width, width, 3, 1, 1), _block(width, width, 3, 1, 1)

@@ -100,7 +100,7 @@ class Learner:
             theta = build_network(config.network)
         self._theta: QNetwork = theta.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._theta1: QNetwork = copy.deepcopy(self._theta).eval().requires_grad_(requires_grad=False)
-        self._theta2 = copy.deepcopy(self._theta1)
+        self._theta2: QNetwork = copy.deepcopy(self._theta1)
         self._next_theta2 = copy.deepcopy(self._theta1)
         self._generator = torch.Generator().manual_seed(seed + 1)
         self._optimiser = _optimiser(self._theta, config)
