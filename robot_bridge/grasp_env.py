@@ -1,0 +1,145 @@
+"""The one grasping environment: the paper's decision process over any cell.
+
+An action is carried out in order: displacement, then gripper. An episode ends when the policy says so or at the step
+limit. Then, unless the fingers are empty, the arm lifts and the detector judges; a held object is worth 1.
+"""
+
+import logging
+
+import numpy as np
+
+from qtopt.errors import RobotError
+from qtopt.interfaces import ResetResult, StepResult
+from qtopt.specs import CLOSE, OPEN, TERMINATE
+from qtopt.types import FloatArray, JsonValue, Observation, Outcome
+from robot_bridge.config import CellConfig
+from robot_bridge.displacement import limit_action
+from robot_bridge.robot import BinKeeper, Camera, Robot, SuccessDetector, ToolPose
+
+_log = logging.getLogger(__name__)
+
+
+class GraspEnv:
+    """Runs grasp episodes in a cell; satisfies ``qtopt.interfaces.Environment``.
+
+    Args:
+        robot: the arm.
+        camera: the over-the-shoulder camera.
+        detector: the judge of grasps.
+        bin_keeper: looks after the bin.
+        config: limits, heights, rewards.
+        seed: of the start poses until ``start_episode`` gives another.
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        camera: Camera,
+        detector: SuccessDetector,
+        bin_keeper: BinKeeper,
+        config: CellConfig,
+        seed: int = 0,
+    ) -> None:
+        self._robot, self._camera, self._detector, self._bin = robot, camera, detector, bin_keeper
+        self.config = config
+        self._rng = np.random.default_rng(seed)
+        self._running = False
+        self._steps = 0
+        self._held_once = False
+
+    def start_episode(self, seed: int | None = None) -> ResetResult:
+        """Prepares the bin and goes to a random start pose over it, with open fingers."""
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+        self._running = False
+        facts: dict[str, JsonValue] = {"seed": seed, **self._bin.prepare(seed)}
+        reached = self._robot.home(self._draw_start())
+        self._running, self._steps, self._held_once = True, 0, False
+        return ResetResult(self._observe(reached), reached.array(), facts)
+
+    def act(self, action: FloatArray) -> StepResult:
+        """Executes one action within the limits; raises RobotError when no episode is under way."""
+        if not self._running:
+            raise RobotError("act() was called after the end of an episode; call start_episode() first")
+        executed, target = limit_action(action, self._robot.state().tool, self.config.limits)
+        try:
+            return self._execute(executed, target)
+        except RobotError as error:
+            return self._abort(executed, error)
+
+    def close(self) -> None:
+        """Stops the arm and frees it."""
+        self._running = False
+        self._robot.close()
+
+    def _draw_start(self) -> ToolPose:
+        limits, floor = self.config.limits, self.config.floor_z_m
+        low, high = self.config.start_height_m
+        x_m, y_m = self._rng.uniform(limits.low_m[:2], limits.high_m[:2])
+        z_m = floor + self._rng.uniform(low, high)
+        return ToolPose(float(x_m), float(y_m), float(z_m), float(self._rng.uniform(-np.pi / 2, np.pi / 2)))
+
+    def _observe(self, tool: ToolPose) -> Observation:
+        height_m = tool.z_m - self.config.floor_z_m
+        return Observation(self._camera.capture(), self._robot.state().gripper_closed, height_m)
+
+    def _execute(self, executed: FloatArray, target: ToolPose) -> StepResult:
+        self._steps += 1
+        terminated = bool(executed[TERMINATE])
+        truncated = not terminated and self._steps >= self.config.max_steps
+        if not terminated:
+            self._robot.move(target)
+            if executed[CLOSE] or executed[OPEN]:
+                self._robot.grip(close=bool(executed[CLOSE]))
+            self._held_once = self._held_once or self._holds_up()
+        if not (terminated or truncated):
+            return self._result(executed, -self.config.step_penalty)
+        self._running = False
+        outcome = self._judge(truncated=truncated)
+        result = self._result(
+            executed, float(outcome is Outcome.SUCCESS), terminated=terminated, truncated=truncated, outcome=outcome
+        )
+        self._bin.finish(outcome)
+        return result
+
+    def _result(
+        self,
+        executed: FloatArray,
+        reward: float,
+        *,
+        terminated: bool = False,
+        truncated: bool = False,
+        outcome: Outcome | None = None,
+    ) -> StepResult:
+        tool = self._robot.state().tool
+        return StepResult(self._observe(tool), reward, terminated, truncated, executed, tool.array(), outcome)
+
+    def _fingers_full(self) -> bool:
+        state = self._robot.state()
+        return state.gripper_closed and state.gripper_width_m >= self.config.empty_width_m
+
+    def _holds_up(self) -> bool:
+        height_m = self._robot.state().tool.z_m - self.config.floor_z_m
+        return height_m >= self.config.lifted_height_m and self._fingers_full() and self._detector.lifted()
+
+    def _judge(self, *, truncated: bool) -> Outcome:
+        held: bool | None = False
+        if self._fingers_full():
+            tool = self._robot.state().tool
+            clear_z_m = max(tool.z_m, self.config.floor_z_m + self.config.clear_height_m)
+            self._robot.move(ToolPose(tool.x_m, tool.y_m, clear_z_m, tool.yaw_rad))
+            held = self._detector.judge()
+        if held is None:
+            return Outcome.UNKNOWN
+        if held:
+            return Outcome.SUCCESS
+        if self._held_once:
+            return Outcome.DROPPED
+        return Outcome.TIMED_OUT if truncated else Outcome.NOTHING_GRASPED
+
+    def _abort(self, executed: FloatArray, error: RobotError) -> StepResult:
+        _log.error("episode aborted after %d steps: %s", self._steps, error)
+        self._running = False
+        self._robot.stop()
+        self._bin.finish(Outcome.ABORTED)
+        return self._result(executed, 0.0, truncated=True, outcome=Outcome.ABORTED)
