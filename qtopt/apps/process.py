@@ -57,10 +57,25 @@ def begin(role: str) -> StopSignal:
     return stop
 
 
+def limit_threads(count: int) -> None:
+    """Lets torch and OpenCV use ``count`` threads: roles share a machine's cores."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+
+
 def logger() -> structlog.stdlib.BoundLogger:
     """Returns the process's structured log."""
     log: structlog.stdlib.BoundLogger = structlog.get_logger()
     return log
+
+
+def say(text: str) -> None:
+    """Writes to the standard output."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def _set_up_logs(role: str) -> None:

@@ -1,11 +1,9 @@
-"""Evaluation: a policy on fixed scenes, success with its interval, failures by kind, and pictures of what happened."""
+"""Evaluation: a policy on fixed scenes, success with its interval, failures by kind."""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import cv2
 import numpy as np
 
 from qtopt.config import STRICT
@@ -14,7 +12,7 @@ from qtopt.interfaces import Environment, Policy
 from qtopt.loops.episode import run_episode
 from qtopt.loops.metrics import Clock, Proportion, wilson
 from qtopt.loops.retry import Stop, never
-from qtopt.types import Episode, JsonValue, Outcome, UInt8Array
+from qtopt.types import Episode, JsonValue, Outcome
 
 
 @dataclass(frozen=True)
@@ -27,23 +25,21 @@ class EvaluationConfig:
         episodes_per_scene: episodes run one after another in a bin before it is filled anew.
         shard: which of ``shards`` parts to run; parts run side by side and are put together afterwards.
         shards: parts in all.
-        filmstrips: episodes drawn as pictures.
     """
 
     __pydantic_config__ = STRICT
 
     episodes: int = 200
     seed: int = 0
-    episodes_per_scene: int = 5
+    episodes_per_scene: int = 1
     shard: int = 0
     shards: int = 1
-    filmstrips: int = 12
 
     def __post_init__(self) -> None:
-        if self.episodes < 1 or self.episodes_per_scene < 1 or self.filmstrips < 0 or self.seed < 0:
+        if self.episodes < 1 or self.episodes_per_scene < 1 or self.seed < 0:
             raise ConfigError(
                 f"evaluation: episodes {self.episodes} and episodes_per_scene {self.episodes_per_scene} must be "
-                f"positive, filmstrips {self.filmstrips} and seed {self.seed} not negative"
+                f"positive, seed {self.seed} not negative"
             )
         if not 0 <= self.shard < self.shards:
             raise ConfigError(f"evaluation: shard is {self.shard}, expected 0 to shards - 1 = {self.shards - 1}")
@@ -143,54 +139,3 @@ def _number(value: JsonValue) -> float:
     if not isinstance(value, int | float):
         raise TypeError(f"found {value!r}, expected a number")
     return float(value)
-
-
-_GREEN, _RED = (60, 200, 60), (220, 60, 60)
-_BORDER_PX, _CAPTION_PX, _SHOWN_PX = 4, 18, 144
-
-
-def filmstrip(episode: Episode, caption: str = "", most: int = 10) -> UInt8Array:
-    """Returns the frames of an episode side by side, RGB uint8 (H, W, 3): green border for success, red otherwise.
-
-    Args:
-        episode: what to draw; with more than ``most`` frames, evenly spaced ones, first and last included.
-        caption: written above.
-        most: frames at most.
-    """
-    chosen = np.unique(np.linspace(0, len(episode.images) - 1, min(most, len(episode.images))).round().astype(int))
-    scale = max(1, _SHOWN_PX // episode.images.shape[1])
-    colour = _GREEN if episode.success else _RED
-    frames = []
-    for index in chosen:
-        frame = cv2.resize(episode.images[index], None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
-        action = "" if index == 0 else _describe(episode.actions[index - 1])
-        frame = cv2.copyMakeBorder(frame, *4 * [_BORDER_PX], cv2.BORDER_CONSTANT, value=colour)
-        frames.append(_write(frame, f"{index} {action}", (6, frame.shape[0] - 8), 0.35))
-    strip = np.concatenate(frames, axis=1)
-    strip = cv2.copyMakeBorder(strip, _CAPTION_PX, 0, 0, 0, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-    return np.asarray(_write(strip, caption, (4, 13), 0.42), np.uint8)
-
-
-def page(strips: Sequence[UInt8Array]) -> UInt8Array:
-    """Returns pictures of different widths one below the other, RGB uint8 (H, W, 3), on black."""
-    width = max(strip.shape[1] for strip in strips)
-    return np.concatenate([np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0))) for strip in strips])
-
-
-def save_png(image: UInt8Array, path: Path) -> None:
-    """Writes an RGB uint8 (H, W, 3) image; raises OSError when that fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"{path}: the picture could not be written")
-
-
-def _write(image: UInt8Array, text: str, at: tuple[int, int], size: float) -> UInt8Array:
-    image = np.ascontiguousarray(image)
-    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, (255, 255, 255), 1, cv2.LINE_AA)
-    return image
-
-
-def _describe(action: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> str:
-    words = [word for word, flag in zip(("close", "open", "end"), action[5:8], strict=True) if flag > 0.5]
-    return " ".join(words) or "move"

@@ -1,9 +1,10 @@
 """Delivery of finished episodes: at once when the server answers, from the disk when it comes back."""
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
-from qtopt.errors import ServerUnavailable
+from qtopt.errors import ServerUnavailable, StoreFull
 from qtopt.interfaces import EpisodeSink
 from qtopt.loops.metrics import Clock
 from qtopt.loops.retry import Backoff
@@ -24,3 +25,51 @@ class EpisodeSpool(Protocol):
     def __len__(self) -> int:
         """Episodes kept."""
         ...
+
+
+class Outbox:
+    """Delivers episodes to a sink and keeps them on the disk while it does not answer.
+
+    Args:
+        sink: takes the episodes.
+        spool: keeps them meanwhile.
+        clock: paces attempts while nobody answers [s].
+    """
+
+    def __init__(self, sink: EpisodeSink, spool: EpisodeSpool, clock: Clock = time.monotonic) -> None:
+        self._sink, self._spool = sink, spool
+        self._backoff = Backoff(clock=clock)
+
+    @property
+    def waiting(self) -> int:
+        """Episodes on the disk."""
+        return len(self._spool)
+
+    def deliver(self, episode: Episode) -> bool:
+        """Delivers an episode, older ones first; returns False when it was put on the disk instead.
+
+        Raises:
+            SchemaMismatch: the server keeps another kind of episodes.
+            EpisodeConflict: the server has another episode of this UUID.
+        """
+        if not self.waiting and self._attempt(lambda: self._sink.append(episode)):
+            return True
+        self._spool.put(episode)
+        self.flush()
+        return not self.waiting
+
+    def flush(self, limit: int = 20) -> None:
+        """Delivers at most ``limit`` episodes that wait on the disk, oldest first, if it is time to try."""
+        if self.waiting:
+            self._attempt(lambda: self._spool.deliver(self._sink, limit))
+
+    def _attempt(self, deliver: Callable[[], object]) -> bool:
+        if not self._backoff.ready():
+            return False
+        try:
+            deliver()
+        except (ServerUnavailable, StoreFull):
+            self._backoff.failed()
+            return False
+        self._backoff.succeeded()
+        return True

@@ -36,7 +36,6 @@ class TrainLoopConfig:
     """How the trainer runs.
 
     Attributes:
-        batch_size: labelled transitions of one gradient step.
         steps: gradient steps to do in all, those before a resume included; 0 trains until told to stop.
         publish_every_s: time between two publications [s].
         checkpoint_every_s: time between two checkpoints [s].
@@ -47,7 +46,6 @@ class TrainLoopConfig:
 
     __pydantic_config__ = STRICT
 
-    batch_size: int = 64
     steps: int = 0
     publish_every_s: float = 10.0
     checkpoint_every_s: float = 60.0
@@ -56,10 +54,9 @@ class TrainLoopConfig:
     prefetch: int = 2
 
     def __post_init__(self) -> None:
-        if self.batch_size < 2 or self.prefetch < 1 or self.keep_checkpoints < 1 or self.timeout_s <= 0:
+        if self.prefetch < 1 or self.keep_checkpoints < 1 or self.timeout_s <= 0:
             raise ConfigError(
-                f"train: batch_size {self.batch_size} (expected 2 or more), prefetch {self.prefetch}, "
-                f"keep_checkpoints {self.keep_checkpoints} and timeout_s {self.timeout_s} (expected above 0)"
+                f"train: prefetch {self.prefetch}, keep_checkpoints {self.keep_checkpoints} and timeout_s {self.timeout_s} (expected above 0)"
             )
 
 
@@ -94,6 +91,7 @@ def train(
     models: ModelSink,
     save: Callable[[], Path],
     *,
+    batch_size: int,
     config: TrainLoopConfig,
     stop: Stop = never,
     clock: Clock = time.monotonic,
@@ -105,6 +103,7 @@ def train(
         learner: does the gradient steps.
         models: takes the networks to publish.
         save: writes a checkpoint, returns its directory.
+        batch_size: labelled transitions of one gradient step.
         config: pace.
         stop: asked between steps.
         clock: measures where the time goes [s].
@@ -112,7 +111,7 @@ def train(
     publisher = _Publisher(models, learner)
     publish, checkpoint = Every(config.publish_every_s, clock=clock), Every(config.checkpoint_every_s, clock=clock)
     yield Trained(learner.step, {}, published=publisher.publish())
-    with Prefetch(lambda: batches.sample_labelled(config.batch_size, config.timeout_s), config.prefetch) as ahead:
+    with Prefetch(lambda: batches.sample_labelled(batch_size, config.timeout_s), config.prefetch) as ahead:
         while not stop() and not (config.steps and learner.step >= config.steps):
             started = clock()
             try:

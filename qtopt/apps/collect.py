@@ -1,0 +1,141 @@
+"""A collector's process on a simulated arm."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from qtopt.agent.cem import CemConfig
+from qtopt.agent.exploration import ExplorationConfig, ExploringPolicy, ScriptedPolicy
+from qtopt.agent.policy import CemPolicy
+from qtopt.agent.snapshot import load_policy_network
+from qtopt.apps.process import begin, limit_threads, logger
+from qtopt.apps.reporting import Reporting
+from qtopt.config import STRICT
+from qtopt.interfaces import Policy
+from qtopt.loops.collect import Collected, CollectLoopConfig, Follower, collect
+from qtopt.loops.metrics import Rate, Recent
+from qtopt.loops.outbox import Outbox
+from qtopt.rpc.connection import connect
+from qtopt.rpc.settings import ClientConfig
+from qtopt.types import Behaviour, ModelSnapshot
+from robot_bridge.spool import Spool
+from sim.config import SimConfig
+
+
+@dataclass(frozen=True)
+class Config:
+    """A collector: runs grasp episodes on a simulated arm with the newest policy.
+
+    Attributes:
+        server: where episodes go and policies come from (--server host:port).
+        name: stored with each episode; different for each collector.
+        spool: directory that keeps finished episodes while the server is away.
+        seed: of scenes and exploration.
+        session: counts the restarts of this collector under one seed, so that none repeats another's chance.
+        threads: threads of torch.
+        sim: the simulated cell.
+        exploration: which policy acts when.
+        cem: sizes of the search for the best action.
+        loop: how long to go on.
+    """
+
+    __pydantic_config__ = STRICT
+
+    server: ClientConfig = field(default_factory=ClientConfig)
+    name: str = "sim-0"
+    spool: Path = Path("outputs/spool")
+    seed: int = 0
+    session: int = 0
+    threads: int = 1
+    sim: SimConfig = field(default_factory=SimConfig)
+    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
+    cem: CemConfig = field(default_factory=CemConfig)
+    loop: CollectLoopConfig = field(default_factory=CollectLoopConfig)
+
+
+def build_policy(config: Config, snapshot: ModelSnapshot | None) -> Policy:
+    """Returns the policy that collects with the networks of ``snapshot``, or before there are any."""
+    scripted = ScriptedPolicy(config.exploration.scripted)
+    if snapshot is None:
+        return ExploringPolicy(scripted, None, config.exploration)
+    learned = CemPolicy(load_policy_network(snapshot.payload), config.cem)
+    return ExploringPolicy(scripted, learned, config.exploration, snapshot.version)
+
+
+def main(config: Config) -> int:
+    """Runs a collector until it is told to stop or has collected its episodes."""
+    from sim import make_env
+
+    stop = begin(f"collector/{config.name}")
+    limit_threads(config.threads)
+    rng = np.random.default_rng([config.seed, config.session])
+    with connect(config.server, 2 * (config.sim.camera.size_px,)) as remote:
+        environment = make_env(config.sim)
+        outbox = Outbox(remote.replay, Spool(config.spool))
+        reporting = Reporting(remote.monitor, f"collector/{config.name}", Figures())
+        follower = Follower(remote.model, lambda snapshot: build_policy(config, snapshot))
+        try:
+            for turn in collect(
+                environment,
+                build_policy(config, None),
+                follower,
+                outbox,
+                rng,
+                config=config.loop,
+                name=config.name,
+                facts={"sim_objects": config.sim.objects},
+                stop=stop,
+            ):
+                reporting.take(turn)
+            outbox.flush(limit=1000)
+        finally:
+            environment.close()
+    logger().info("collector ended", waiting=outbox.waiting)
+    return 0
+
+
+class Figures:
+    """Sums up the episodes collected."""
+
+    def __init__(self) -> None:
+        self._episodes, self._recent = Rate(60.0), Recent(200)
+        self._by = {Behaviour.SCRIPTED: Recent(200), Behaviour.GREEDY: Recent(200), Behaviour.NOISE: Recent(200)}
+        self._environment, self._policy, self._other = Rate(60.0), Rate(60.0), Rate(60.0)
+        self._last: Collected | None = None
+        self._steps = Recent(200)
+
+    def add(self, turn: Collected) -> None:
+        """Takes an episode."""
+        self._last = turn
+        self._episodes.add()
+        success = float(turn.episode.success)
+        self._recent.add(success)
+        self._steps.add(len(turn.episode))
+        kinds = set(turn.episode.behaviour.tolist())
+        for kind, recent in self._by.items():
+            if kind in kinds:
+                recent.add(success)
+        self._environment.add(turn.environment_s)
+        self._policy.add(turn.policy_s)
+        self._other.add(turn.other_s)
+
+    def figures(self) -> dict[str, float]:
+        """Returns the newest figures; shares are of the whole time, over the last minute."""
+        parts = [self._environment.per_s(), self._policy.per_s(), self._other.per_s()]
+        whole = max(1e-9, sum(parts))
+        values = {
+            "episodes": self._episodes.total,
+            "episodes_per_s": self._episodes.per_s(),
+            "success_recent": self._recent.mean(),
+            "steps_per_grasp": self._steps.mean(),
+            **{f"success_{kind.name.lower()}": recent.mean() for kind, recent in self._by.items()},
+            "share_environment": parts[0] / whole,
+            "share_policy": parts[1] / whole,
+            "share_other": parts[2] / whole,
+            "share_outside": (parts[1] + parts[2]) / whole,
+        }
+        if self._last is not None:
+            values |= {"policy_version": float(self._last.policy_version), "spooled": float(self._last.waiting)}
+        return {name: value for name, value in values.items() if not math.isnan(value)}

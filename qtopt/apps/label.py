@@ -1,0 +1,113 @@
+"""A Bellman updater's process."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from qtopt.agent import targets
+from qtopt.agent.cem import CemConfig
+from qtopt.agent.snapshot import unpack
+from qtopt.apps.process import begin, limit_threads, logger
+from qtopt.apps.reporting import Reporting
+from qtopt.config import STRICT
+from qtopt.errors import ConfigError
+from qtopt.loops.label import Compute, Labelled, LabelLoopConfig, label
+from qtopt.loops.metrics import Rate, Recent
+from qtopt.rpc.connection import connect
+from qtopt.rpc.settings import ClientConfig
+from qtopt.types import ModelSnapshot, Targets, Transitions
+
+
+@dataclass(frozen=True)
+class Config:
+    """A Bellman updater: labels stored transitions with the newest target networks; keeps no state.
+
+    Attributes:
+        server: where transitions come from and labels go (--server host:port).
+        name: shown to people; different for each updater.
+        seed: of the search's chance.
+        threads: threads of torch.
+        device: of torch.
+        discount: gamma.
+        cem: sizes of the search for the best next action.
+        loop: batch size and pace.
+    """
+
+    __pydantic_config__ = STRICT
+
+    server: ClientConfig = field(default_factory=ClientConfig)
+    name: str = "0"
+    seed: int = 0
+    threads: int = 1
+    device: str = "cpu"
+    discount: float = 0.9
+    cem: CemConfig = field(default_factory=CemConfig)
+    loop: LabelLoopConfig = field(default_factory=LabelLoopConfig)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.discount <= 1.0:
+            raise ConfigError(f"discount is {self.discount}, expected 0 to 1")
+
+
+def build_compute(config: Config, generator: torch.Generator, snapshot: ModelSnapshot) -> Compute:
+    """Returns the function that labels transitions with the networks of ``snapshot``."""
+    networks = unpack(snapshot.payload)
+    theta1, theta2 = networks.theta1.to(config.device), networks.theta2.to(config.device)
+
+    def compute(transitions: Transitions, version: int) -> Targets:
+        return targets.label(
+            theta1, theta2, transitions, version, discount=config.discount, cem=config.cem, generator=generator
+        )
+
+    return compute
+
+
+def main(config: Config) -> int:
+    """Runs a Bellman updater until it is told to stop."""
+    stop = begin(f"updater/{config.name}")
+    limit_threads(config.threads)
+    generator = torch.Generator(config.device).manual_seed(config.seed)
+    with connect(config.server) as remote:
+        reporting = Reporting(remote.monitor, f"updater/{config.name}", Figures())
+        turns = label(
+            remote.replay,
+            remote.replay,
+            remote.model,
+            lambda snapshot: build_compute(config, generator, snapshot),
+            config=config.loop,
+            stop=stop,
+        )
+        for turn in turns:
+            reporting.take(turn)
+    logger().info("updater ended")
+    return 0
+
+
+class Figures:
+    """Sums up the loop's turns."""
+
+    def __init__(self) -> None:
+        self._labels, self._mean, self._version = Rate(), Recent(50), 0
+        self._computing, self._waiting = Rate(), Rate()
+
+    def add(self, turn: Labelled) -> None:
+        """Takes what one turn did."""
+        self._labels.add(turn.count)
+        self._computing.add(turn.compute_s)
+        self._waiting.add(turn.wait_s)
+        self._version = turn.model_version
+        if not math.isnan(turn.mean_target):
+            self._mean.add(turn.mean_target)
+
+    def figures(self) -> dict[str, float]:
+        """Returns the newest figures."""
+        busy, idle = self._computing.per_s(), self._waiting.per_s()
+        values = {
+            "labels": self._labels.total,
+            "labels_per_s": self._labels.per_s(),
+            "mean_target": self._mean.mean(),
+            "model_version": float(self._version),
+            "share_waiting": idle / max(1e-9, busy + idle),
+        }
+        return {name: value for name, value in values.items() if not math.isnan(value)}

@@ -1,0 +1,110 @@
+"""The trainer's process."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from qtopt.agent.learner import Learner, LearnerConfig
+from qtopt.apps.process import begin, limit_threads, logger
+from qtopt.apps.reporting import Reporting
+from qtopt.config import STRICT
+from qtopt.errors import CheckpointError
+from qtopt.loops.checkpoints import Checkpoints, find_checkpoint
+from qtopt.loops.metrics import Rate, Recent
+from qtopt.loops.train import Trained, TrainLoopConfig, train
+from qtopt.rpc.connection import connect
+from qtopt.rpc.settings import ClientConfig
+
+
+@dataclass(frozen=True)
+class Config:
+    """The trainer: gradient steps from labelled transitions, publication, checkpoints.
+
+    Attributes:
+        server: where labels come from and networks are published (--server host:port).
+        checkpoints: directory that checkpoints are written to.
+        resume: go on from the newest checkpoint there, if there is one.
+        seed: of the first weights and of augmentation; a resumed run goes on with its own.
+        threads: threads of torch.
+        device: of torch.
+        learner: network, loss, optimiser, averages.
+        loop: publication and checkpoints.
+    """
+
+    __pydantic_config__ = STRICT
+
+    server: ClientConfig = field(default_factory=ClientConfig)
+    checkpoints: Path = Path("outputs/trainer/checkpoints")
+    resume: bool = False
+    seed: int = 0
+    threads: int = 1
+    device: str = "cpu"
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    loop: TrainLoopConfig = field(default_factory=TrainLoopConfig)
+
+
+def build_learner(config: Config) -> Learner:
+    """Returns the learner to train: restored where asked for, with the settings given now, else new."""
+    if not config.resume or not any(config.checkpoints.glob("[0-9]*")):
+        return Learner(config.learner, config.seed, config.device)
+    learner = Learner.restore(find_checkpoint(config.checkpoints), config.device)
+    if learner.config != config.learner:
+        raise CheckpointError(
+            f"{config.checkpoints}: its learner was configured as {learner.config}, expected {config.learner}; "
+            "resume with the settings of the first run"
+        )
+    return learner
+
+
+def main(config: Config) -> int:
+    """Runs the trainer until it is told to stop or has done its steps."""
+    stop = begin("trainer")
+    limit_threads(config.threads)
+    checkpoints = Checkpoints(config.checkpoints, config.loop.keep_checkpoints)
+    learner = build_learner(config)
+    with connect(config.server) as remote:
+        logger().info("training", step=learner.step)
+        reporting = Reporting(remote.monitor, "trainer", Figures())
+        turns = train(
+            remote.replay,
+            learner,
+            remote.model,
+            lambda: checkpoints.save(learner.step, learner.save),
+            batch_size=learner.config.batch,
+            config=config.loop,
+            stop=stop,
+        )
+        for turn in turns:
+            reporting.take(turn)
+    logger().info("trainer ended", step=learner.step)
+    return 0
+
+
+class Figures:
+    """Sums up the loop's turns."""
+
+    def __init__(self) -> None:
+        self._steps = Rate()
+        self._means: dict[str, Recent] = {}
+        self._step = self._version = 0
+
+    def add(self, turn: Trained) -> None:
+        """Takes what one turn did."""
+        self._step = turn.step
+        if turn.published is not None:
+            self._version = turn.published
+        if turn.checkpoint is not None:
+            logger().info("checkpoint", step=turn.step, directory=str(turn.checkpoint))
+        timing = {"wait_ms": 1e3 * turn.wait_s}
+        if turn.figures:
+            self._steps.add()
+            age = {"label_age_s": turn.label_age_s, "label_lag": turn.label_lag}
+            timing |= {"step_ms": 1e3 * turn.compute_s, **age, **turn.figures}
+        for name, value in timing.items():
+            self._means.setdefault(name, Recent(100)).add(value)
+
+    def figures(self) -> dict[str, float]:
+        """Returns the newest figures."""
+        means = {name: recent.mean() for name, recent in self._means.items()}
+        own = {"step": self._step, "steps_per_s": self._steps.per_s(), "published_version": self._version}
+        return {name: value for name, value in (own | means).items() if not math.isnan(value)}

@@ -1,0 +1,79 @@
+"""The files an evaluation leaves: JSON with every episode, and a page of filmstrips."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from qtopt.loops.evaluate import Evaluated, summarise
+from qtopt.loops.filmstrip import filmstrip, page, save_png
+from qtopt.loops.retry import Stop
+from qtopt.types import JsonValue, UInt8Array
+
+Report = dict[str, JsonValue]
+
+
+def record(
+    evaluated: Iterable[Evaluated], path: Path, facts: Mapping[str, JsonValue], *, filmstrips: int, stop: Stop
+) -> Report:
+    """Writes ``path`` (JSON) and ``filmstrips/<its name>.png`` beside it; returns the report.
+
+    An evaluation that was told to stop leaves no files.
+
+    Args:
+        evaluated: the episodes as they come.
+        path: the JSON file.
+        facts: what was evaluated: policy, step, objects, seed.
+        filmstrips: episodes drawn at most, half of them failures where there are enough.
+        stop: says whether the evaluation was cut short.
+    """
+    rows: list[dict[str, JsonValue]] = []
+    strips: dict[bool, list[UInt8Array]] = {True: [], False: []}
+    for one in evaluated:
+        rows.append(one.to_json())
+        kept = strips[one.episode.success]
+        if len(kept) < filmstrips:
+            value = rows[-1]["last_value"]
+            asked = "" if value is None else f", Q {value}"
+            kept.append(filmstrip(one.episode, f"{one.index}: {rows[-1]['outcome']}, {len(one.episode)} steps{asked}"))
+    if stop():
+        return {**facts, **summarise(rows), "rows": list(rows)}
+    chosen = _balance(strips, filmstrips)
+    if chosen:
+        save_png(page(chosen), path.parent / "filmstrips" / f"{path.stem}.png")
+    return write_report(rows, facts, path)
+
+
+def write_report(rows: Sequence[dict[str, JsonValue]], facts: Mapping[str, JsonValue], path: Path) -> Report:
+    """Writes the report of these episodes as JSON, whole or not at all; returns it."""
+    report: Report = {**facts, **summarise(rows), "rows": list(rows)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writing = path.with_name(f".{path.name}.writing")
+    writing.write_text(json.dumps(report, indent=1) + "\n")
+    os.replace(writing, path)
+    return report
+
+
+def merge(reports: Sequence[Report], path: Path) -> Report:
+    """Puts the reports of an evaluation's shards together, ordered by episode."""
+    rows = [row for report in reports for row in _rows(report)]
+    rows.sort(key=lambda row: int(str(row["index"])))
+    own = {"rows", *summarise(rows)}
+    facts = {key: value for key, value in reports[0].items() if key not in own}
+    return write_report(rows, facts, path)
+
+
+def read_report(path: Path) -> Report:
+    """Returns a report written by ``write_report``."""
+    report: Report = json.loads(path.read_text())
+    return report
+
+
+def _rows(report: Report) -> list[dict[str, JsonValue]]:
+    rows = report["rows"]
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _balance(strips: Mapping[bool, list[UInt8Array]], most: int) -> list[UInt8Array]:
+    good = strips[True][: max(most // 2, most - len(strips[False]))]
+    return good + strips[False][: most - len(good)]
