@@ -1,0 +1,127 @@
+"""A client's channel and the one way calls are made through it: with a deadline, retried only where that is safe.
+
+Retries are made by hand, since gRPC's own stop silently for messages of some 300 KB and more. Keepalive finds a silent
+partition in about 12 s, which would otherwise hang a call without end.
+"""
+
+import random
+import time
+from typing import Final, TypeVar
+
+import grpc
+
+from qtopt.errors import ServerUnavailable
+from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES, ClientConfig, read_file, read_token
+from qtopt.rpc.status import answered, code_of, translate_errors
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+_KEEPALIVE: Final = [
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 3_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+_SIZES: Final = [
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
+]
+SERVER_OPTIONS: Final[list[tuple[str, int]]] = [
+    *_KEEPALIVE,
+    *_SIZES,
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.so_reuseport", 0),  # otherwise two servers share a port, and each gets half of the calls
+]
+_CLIENT_OPTIONS: Final[list[tuple[str, int]]] = [
+    *_KEEPALIVE,
+    *_SIZES,
+    ("grpc.enable_retries", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 3_000),
+]
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 2.0
+_RETRIED: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+class Channel:
+    """A connection to one server; used by any number of threads.
+
+    Raises:
+        ConfigError: a file named in ``config`` cannot be read.
+    """
+
+    def __init__(self, config: ClientConfig) -> None:
+        token = read_token(config.token_file)
+        self.config = config
+        self._metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
+        self.grpc = _open(config)
+
+    def call(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[Request, Response]",
+        request: Request,
+        what: str,
+        *,
+        timeout_s: float | None = None,
+        attempts: int | None = None,
+        idempotent: bool = True,
+    ) -> Response:
+        """Calls ``method`` and returns its answer.
+
+        Args:
+            method: the stub's method.
+            request: its message.
+            what: name of the call for error messages.
+            timeout_s: deadline over all attempts; by default the configuration's ``call_timeout_s``.
+            attempts: how often to try; by default the configuration's.
+            idempotent: whether the call may be made again when no answer came.
+
+        Raises:
+            ServerUnavailable: nobody answered in time.
+            QtOptError: what the server answered with.
+        """
+        deadline = time.monotonic() + (self.config.call_timeout_s if timeout_s is None else timeout_s)
+        tries = (attempts or self.config.attempts) if idempotent else 1
+        pause_s = _FIRST_PAUSE_S
+        with translate_errors(f"{what} at {self.config.address}"):
+            while True:
+                tries -= 1
+                try:
+                    return method(request, timeout=max(deadline - time.monotonic(), 0.001), metadata=self._metadata)
+                except grpc.RpcError as error:
+                    if tries <= 0 or code_of(error) not in _RETRIED or answered(error) is not None:
+                        raise
+                    pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+                    pause = pause_s * random.uniform(0.5, 1.0)  # jitter: many clients come back after one restart
+                    if time.monotonic() + pause >= deadline:
+                        raise
+                    time.sleep(pause)
+
+    def close(self) -> None:
+        """Ends the connection; calls under way fail with ServerUnavailable, later ones with RemoteError."""
+        self.grpc.close()
+
+
+def until(deadline_s: float, what: str) -> float:
+    """Returns the seconds left until ``deadline_s`` of the monotonic clock; raises ServerUnavailable when none are."""
+    left = deadline_s - time.monotonic()
+    if left <= 0:
+        raise ServerUnavailable(f"{what}: the server was too busy to begin before the deadline; try again")
+    return left
+
+
+def _open(config: ClientConfig) -> grpc.Channel:
+    options = list[tuple[str, int | str]](_CLIENT_OPTIONS)
+    if config.ca_file is None:
+        return grpc.insecure_channel(config.address, options)
+    if config.server_name is not None:
+        options.append(("grpc.ssl_target_name_override", config.server_name))
+    credentials = grpc.ssl_channel_credentials(
+        read_file(config.ca_file, "certificate file"),
+        None if config.key_file is None else read_file(config.key_file, "key file"),
+        None if config.cert_file is None else read_file(config.cert_file, "certificate file"),
+    )
+    return grpc.secure_channel(config.address, credentials, options)

@@ -1,0 +1,1 @@
+"""Generated from protos/ by ``python -m qtopt.rpc.generate``; do not edit."""

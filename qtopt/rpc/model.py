@@ -1,0 +1,76 @@
+"""The registry of published networks over gRPC."""
+
+import asyncio
+import time
+from typing import Final
+
+from qtopt.rpc import codec
+from qtopt.rpc.channel import Channel
+from qtopt.rpc.gen import model_pb2 as pb
+from qtopt.rpc.gen.model_pb2_grpc import ModelServiceServicer, ModelServiceStub
+from qtopt.rpc.interceptors import Context
+from qtopt.rpc.registry import ModelRegistry
+from qtopt.rpc.workers import Workers
+from qtopt.types import ModelSnapshot
+
+MAX_WAIT_S: Final = 60.0
+"""A client that asks to be told of newer networks is answered after this time at the latest."""
+_LOOK_S: Final = 0.1
+_GRACE_S: Final = 10.0
+
+
+class ModelServicer(ModelServiceServicer):
+    """Serves a registry."""
+
+    def __init__(self, registry: ModelRegistry) -> None:
+        self._registry = registry
+        self._workers = Workers("models", 2)
+
+    def close(self) -> None:
+        """Drops what waits."""
+        self._workers.close()
+
+    async def Publish(self, request: pb.PublishRequest, context: Context) -> pb.PublishResponse:
+        """Answers with the version once the networks are on disk."""
+
+        def work() -> int:
+            codec.check_payload(request.payload, request.digest)
+            return self._registry.publish(request.step, request.payload)
+
+        return pb.PublishResponse(version=await self._workers.run(work))
+
+    async def GetLatest(self, request: pb.GetLatestRequest, context: Context) -> pb.GetLatestResponse:
+        """Answers with newer networks, or without any after ``wait_s``; those who wait hold no thread."""
+        deadline_s = time.monotonic() + min(request.wait_s, MAX_WAIT_S)
+        while self._registry.version <= request.newer_than and time.monotonic() < deadline_s:
+            await asyncio.sleep(_LOOK_S)
+        snapshot = self._registry.latest(request.newer_than)
+        if snapshot is None:
+            return pb.GetLatestResponse()
+        found = snapshot
+        return await self._workers.run(lambda: pb.GetLatestResponse(snapshot=codec.encode_snapshot(found)))
+
+
+class ModelClient:
+    """A remote registry: a ModelSource and a ModelSink; used by any number of threads."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._stub = ModelServiceStub(channel.grpc)
+
+    def latest(self, newer_than: int = 0, *, wait_s: float = 0.0) -> ModelSnapshot | None:
+        """Returns the newest snapshot if its version is above ``newer_than``, else None, after up to ``wait_s``.
+
+        Raises:
+            CheckpointError: it was damaged on the way.
+            ServerUnavailable: nobody answered.
+        """
+        request = pb.GetLatestRequest(newer_than=newer_than, wait_s=wait_s)
+        timeout_s = min(wait_s, MAX_WAIT_S) + _GRACE_S
+        answer = self._channel.call(self._stub.GetLatest, request, "get latest networks", timeout_s=timeout_s)
+        return codec.decode_snapshot(answer.snapshot) if answer.HasField("snapshot") else None
+
+    def publish(self, step: int, payload: bytes) -> int:
+        """Publishes safetensors bytes; returns the version given. Idempotent, so tried again when no answer comes."""
+        request = pb.PublishRequest(step=step, payload=payload, digest=codec.payload_digest(payload))
+        return self._channel.call(self._stub.Publish, request, "publish networks").version

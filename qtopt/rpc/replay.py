@@ -1,0 +1,219 @@
+"""The episode store and the ring of labels over gRPC: the servicer over any local store, and the client that is one."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Protocol, TypeVar
+
+import numpy as np
+
+from qtopt.errors import SchemaMismatch, ServerUnavailable
+from qtopt.interfaces import BatchSource, EpisodeSink, TargetSink, TransitionSource
+from qtopt.rpc import codec
+from qtopt.rpc.channel import Channel, until
+from qtopt.rpc.gen import replay_pb2 as pb
+from qtopt.rpc.gen.replay_pb2_grpc import ReplayServiceServicer, ReplayServiceStub
+from qtopt.rpc.handshake import check_schemas, local_schema
+from qtopt.rpc.interceptors import Context
+from qtopt.rpc.workers import Workers
+from qtopt.types import Episode, LabelledBatch, Observations, Targets, Transitions
+
+Batch = TypeVar("Batch", Transitions, LabelledBatch)
+Result = TypeVar("Result")
+
+SAMPLE_LIMIT: Final = 4096
+"""Rows of one sampling call at most."""
+CHUNK_BYTES: Final = 6 << 20
+"""Images per sampling call: gRPC carries 2 to 7 MB messages at three times the speed of 13 MB ones."""
+_GRACE_S: Final = 5.0  # of a sampling call's deadline beyond the time that the server may wait for data
+
+
+class ReplayStore(EpisodeSink, TransitionSource, TargetSink, BatchSource, Protocol):
+    """What the servicer needs of a store; every method may be called by several threads at a time."""
+
+    def stats(self) -> Mapping[str, float | str]:
+        """Returns the store's figures and texts by name."""
+        ...
+
+
+class ReplayServicer(ReplayServiceServicer):
+    """Serves a store; until ``opened`` was called every call but the handshake is answered with UNAVAILABLE.
+
+    Args:
+        image_size: (height, width) [pixels] of the store's images.
+    """
+
+    def __init__(self, image_size: tuple[int, int]) -> None:
+        self._schema = local_schema(image_size)
+        self._image_size = image_size
+        self._store: ReplayStore | None = None
+        self._appends = Workers("append", 16)
+        self._transitions = Workers("sample transitions", 8)
+        self._labelled = Workers("sample labelled", 4)
+        self._quick = Workers("targets and stats", 4)
+
+    def opened(self, store: ReplayStore) -> None:
+        """Begins to serve ``store``."""
+        self._store = store
+
+    def close(self) -> None:
+        """Drops what waits; the store itself is its owner's to close."""
+        for workers in (self._appends, self._transitions, self._labelled, self._quick):
+            workers.close()
+
+    async def Handshake(self, request: pb.HandshakeRequest, context: Context) -> pb.HandshakeResponse:
+        """Answers with the server's schema, or refuses naming what differs."""
+        check_schemas(request.schema, self._schema)
+        return pb.HandshakeResponse(schema=self._schema)
+
+    async def AppendEpisode(self, request: pb.AppendEpisodeRequest, context: Context) -> pb.AppendEpisodeResponse:
+        """Acknowledges an episode after the store's ``append`` has returned."""
+        store = self._open()
+        return await self._appends.run(lambda: self._append(store, request.episode))
+
+    async def SampleTransitions(self, request: pb.SampleRequest, context: Context) -> pb.SampleTransitionsResponse:
+        """Draws transitions within the request's ``timeout_s``, time in line included."""
+        store = self._open()
+        deadline_s = _sample_deadline(request)
+
+        def draw() -> pb.SampleTransitionsResponse:
+            batch = store.sample_transitions(request.count, until(deadline_s, "sample transitions"))
+            return pb.SampleTransitionsResponse(transitions=codec.encode_transitions(batch))
+
+        return await self._transitions.run(draw)
+
+    async def PutTargets(self, request: pb.PutTargetsRequest, context: Context) -> pb.PutTargetsResponse:
+        """Enters labels."""
+        store = self._open()
+        await self._quick.run(lambda: store.put_targets(codec.decode_targets(request.targets)))
+        return pb.PutTargetsResponse()
+
+    async def SampleLabelled(self, request: pb.SampleRequest, context: Context) -> pb.SampleLabelledResponse:
+        """Draws labelled transitions within the request's ``timeout_s``, time in line included."""
+        store = self._open()
+        deadline_s = _sample_deadline(request)
+
+        def draw() -> pb.SampleLabelledResponse:
+            batch = store.sample_labelled(request.count, until(deadline_s, "sample labelled"))
+            return pb.SampleLabelledResponse(batch=codec.encode_labelled(batch))
+
+        return await self._labelled.run(draw)
+
+    async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
+        """Answers with the store's figures."""
+        stats = await self._quick.run(self._open().stats)
+        texts = {name: value for name, value in stats.items() if isinstance(value, str)}
+        figures = {name: float(value) for name, value in stats.items() if not isinstance(value, str)}
+        return pb.GetStatsResponse(figures=figures, texts=texts)
+
+    def _open(self) -> ReplayStore:
+        if self._store is None:
+            raise ServerUnavailable("the server is still opening its store: try again in a moment")
+        return self._store
+
+    def _append(self, store: ReplayStore, message: Any) -> pb.AppendEpisodeResponse:
+        episode = codec.decode_episode(message)
+        found = episode.images.shape[1:3]
+        if found != self._image_size:
+            raise SchemaMismatch(f"episode: found images of {found} pixels, expected {self._image_size}")
+        return pb.AppendEpisodeResponse(is_new=store.append(episode))
+
+
+class ReplayClient:
+    """A remote store: an EpisodeSink, TransitionSource, TargetSink and BatchSource; used by any number of threads.
+
+    Args:
+        channel: the connection.
+        image_size: (height, width) [pixels] of the server's images, as the handshake told.
+        jpeg: how episodes' images travel; by default those above 128 pixels as JPEG.
+    """
+
+    def __init__(self, channel: Channel, image_size: tuple[int, int], *, jpeg: bool | None = None) -> None:
+        self._channel = channel
+        self._stub = ReplayServiceStub(channel.grpc)
+        self._jpeg = jpeg
+        self._chunk = min(max(1, CHUNK_BYTES // (image_size[0] * image_size[1] * 3)), SAMPLE_LIMIT)
+
+    def append(self, episode: Episode) -> bool:
+        """Stores an episode durably; see ``EpisodeSink.append``. Tried again when no answer comes: it is idempotent."""
+        request = pb.AppendEpisodeRequest(episode=codec.encode_episode(episode, jpeg=self._jpeg))
+        return self._channel.call(self._stub.AppendEpisode, request, "append episode").is_new
+
+    def sample_transitions(self, count: int, timeout_s: float) -> Transitions:
+        """Returns ``count`` transitions to label; large images come in several calls."""
+
+        def draw(request: pb.SampleRequest, within_s: float) -> Transitions:
+            call = self._stub.SampleTransitions
+            response = self._channel.call(call, request, "sample transitions", timeout_s=within_s)
+            return codec.decode_transitions(response.transitions)
+
+        parts = list(self._in_chunks(draw, count, timeout_s))
+        return parts[0] if len(parts) == 1 else _join_transitions(parts)
+
+    def put_targets(self, targets: Targets) -> None:
+        """Enters labels; see ``TargetSink.put_targets``."""
+        request = pb.PutTargetsRequest(targets=codec.encode_targets(targets))
+        self._channel.call(self._stub.PutTargets, request, "put targets")
+
+    def sample_labelled(self, count: int, timeout_s: float) -> LabelledBatch:
+        """Returns ``count`` labelled transitions; large images come in several calls."""
+
+        def draw(request: pb.SampleRequest, within_s: float) -> LabelledBatch:
+            call = self._stub.SampleLabelled
+            response = self._channel.call(call, request, "sample labelled", timeout_s=within_s)
+            return codec.decode_labelled(response.batch)
+
+        parts = list(self._in_chunks(draw, count, timeout_s))
+        return parts[0] if len(parts) == 1 else _join_labelled(parts)
+
+    def stats(self) -> dict[str, float | str]:
+        """Returns the store's figures and texts by name."""
+        answer = self._channel.call(self._stub.GetStats, pb.GetStatsRequest(), "get stats")
+        return {**answer.figures, **answer.texts}
+
+    def _in_chunks(
+        self, draw: Callable[[pb.SampleRequest, float], Result], count: int, timeout_s: float
+    ) -> Iterator[Result]:
+        if count < 1 or timeout_s < 0:
+            raise SchemaMismatch(f"sample: found count {count} and timeout {timeout_s} s, expected at least 1 and 0 s")
+        deadline_s = time.monotonic() + timeout_s
+        for start in range(0, count, self._chunk):
+            left_s = max(deadline_s - time.monotonic(), 0.001)
+            request = pb.SampleRequest(count=min(self._chunk, count - start), timeout_s=left_s)
+            yield draw(request, left_s + _GRACE_S)
+
+
+def _sample_deadline(request: pb.SampleRequest) -> float:
+    if not 1 <= request.count <= SAMPLE_LIMIT:
+        raise SchemaMismatch(f"sample: found count {request.count}, expected 1 to {SAMPLE_LIMIT}")
+    if not 0.0 <= request.timeout_s <= 3600.0:
+        raise SchemaMismatch(f"sample: found timeout_s {request.timeout_s}, expected 0 to 3600 s")
+    return time.monotonic() + request.timeout_s
+
+
+def _join_observations(parts: list[Observations]) -> Observations:
+    return Observations(
+        image=np.concatenate([part.image for part in parts]),
+        gripper_closed=np.concatenate([part.gripper_closed for part in parts]),
+        height_to_bottom=np.concatenate([part.height_to_bottom for part in parts]),
+    )
+
+
+def _join_transitions(parts: list[Transitions]) -> Transitions:
+    return Transitions(
+        position=np.concatenate([part.position for part in parts]),
+        reward=np.concatenate([part.reward for part in parts]),
+        terminal=np.concatenate([part.terminal for part in parts]),
+        next=_join_observations([part.next for part in parts]),
+    )
+
+
+def _join_labelled(parts: list[LabelledBatch]) -> LabelledBatch:
+    return LabelledBatch(
+        position=np.concatenate([part.position for part in parts]),
+        observation=_join_observations([part.observation for part in parts]),
+        action=np.concatenate([part.action for part in parts]),
+        tool_pose=np.concatenate([part.tool_pose for part in parts]),
+        target=np.concatenate([part.target for part in parts]),
+        model_version=np.concatenate([part.model_version for part in parts]),
+        age_s=np.concatenate([part.age_s for part in parts]),
+    )

@@ -1,0 +1,171 @@
+"""The server process: every service on one port, health and reflection, an orderly start and stop."""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from qtopt.errors import ConfigError
+from qtopt.interfaces import Policy
+from qtopt.rpc.board import FigureBoard
+from qtopt.rpc.channel import SERVER_OPTIONS
+from qtopt.rpc.gen import model_pb2_grpc, monitor_pb2_grpc, policy_pb2_grpc, replay_pb2_grpc
+from qtopt.rpc.interceptors import ErrorInterceptor, Interceptor, TokenInterceptor
+from qtopt.rpc.model import ModelServicer
+from qtopt.rpc.monitor import MonitorServicer
+from qtopt.rpc.policy import PolicyServicer
+from qtopt.rpc.registry import ModelRegistry
+from qtopt.rpc.replay import ReplayServicer, ReplayStore
+from qtopt.rpc.settings import ServerConfig, join_address, read_file, read_token
+
+log = logging.getLogger(__name__)
+
+_PREFIX: Final = "qtopt.v1."
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a server serves.
+
+    Attributes:
+        image_size: (height, width) [pixels] of the store's images.
+        open_store: returns the open store; called once, in a thread, after the port was bound. Closing is its owner's.
+        registry: the published networks.
+        board: the roles' figures.
+        make_policy: returns a new policy for one session; None serves no policy.
+        policy_version: returns the version of the networks behind the policies.
+    """
+
+    image_size: tuple[int, int]
+    open_store: Callable[[], ReplayStore]
+    registry: ModelRegistry = field(default_factory=ModelRegistry)
+    board: FigureBoard = field(default_factory=FigureBoard)
+    make_policy: Callable[[], Policy] | None = None
+    policy_version: Callable[[], int] = lambda: 0
+
+
+class Server:
+    """Serves on one port, in the event loop that ``start`` is awaited in.
+
+    Example::
+
+    server = Server(ServerConfig(port=0), Services((72, 72), open_store))
+    port = await server.start()
+    ...
+    await server.stop()
+    """
+
+    def __init__(self, config: ServerConfig, services: Services) -> None:
+        self._config = config
+        self._services = services
+        self._server: grpc.aio.Server | None = None
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in the stubs
+        self._replay = ReplayServicer(services.image_size)
+        self._model = ModelServicer(services.registry)
+        self._policy = PolicyServicer(services.make_policy, services.policy_version) if services.make_policy else None
+        self._names = [f"{_PREFIX}{name}Service" for name in ("Replay", "Model", "Monitor")]
+        if self._policy is not None:
+            self._names.append(f"{_PREFIX}PolicyService")
+
+    async def start(self) -> int:
+        """Binds, opens the store and serves; returns the port. Health says NOT_SERVING until the store is open.
+
+        Raises:
+            ConfigError: the port is taken or a file cannot be read.
+            QtOptError: what opening the store raised; the server is stopped again.
+        """
+        server = self._make()
+        port = self._bind(server)
+        await self._set_health(_NOT_SERVING)
+        await server.start()
+        self._server = server
+        try:
+            store = await asyncio.get_running_loop().run_in_executor(None, self._services.open_store)
+        except BaseException:
+            await self.stop(0.0)
+            raise
+        self._replay.opened(store)
+        await self._set_health(_SERVING)
+        log.info("serving on %s", join_address(self._config.host, port))
+        return port
+
+    async def stop(self, grace_s: float = 3.0) -> None:
+        """Refuses new calls, gives running ones ``grace_s`` to end, then cuts them off."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        await self._set_health(_NOT_SERVING)
+        await server.stop(grace_s)
+        for servicer in (self._replay, self._model, self._policy):
+            if servicer is not None:
+                servicer.close()
+
+    async def wait(self) -> None:
+        """Returns when the server has stopped."""
+        if self._server is not None:
+            await self._server.wait_for_termination()
+
+    def _make(self) -> grpc.aio.Server:
+        token = read_token(self._config.token_file)
+        interceptors: list[Interceptor] = [ErrorInterceptor()]
+        if token is not None:
+            interceptors.insert(0, TokenInterceptor(token))
+        server = grpc.aio.server(
+            interceptors=interceptors, options=SERVER_OPTIONS, maximum_concurrent_rpcs=self._config.max_calls
+        )
+        replay_pb2_grpc.add_ReplayServiceServicer_to_server(self._replay, server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(self._model, server)
+        monitor_pb2_grpc.add_MonitorServiceServicer_to_server(MonitorServicer(self._services.board), server)
+        if self._policy is not None:
+            policy_pb2_grpc.add_PolicyServiceServicer_to_server(self._policy, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self._config.reflection:
+            reflection.enable_server_reflection([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
+        return server
+
+    def _bind(self, server: grpc.aio.Server) -> int:
+        config = self._config
+        _probe(config)
+        try:
+            if config.cert_file is None or config.key_file is None:
+                return server.add_insecure_port(config.address)
+            pair = read_file(config.key_file, "key file"), read_file(config.cert_file, "certificate file")
+            authority = None if config.client_ca_file is None else read_file(config.client_ca_file, "certificate file")
+            credentials = grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)
+            return server.add_secure_port(config.address, credentials)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"cannot listen on {config.address}: {error}: see whether the address is this machine's and the key fits "
+                "the certificate"
+            ) from error
+
+    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for name in ("", *self._names):
+            await self._health.set(name, status)
+
+
+def _probe(config: ServerConfig) -> None:
+    """Raises ConfigError with the system's reason if the address cannot be bound: gRPC would only say that it failed."""
+    if config.host.startswith("unix:"):
+        return
+    host = "127.0.0.1" if config.host == "localhost" else config.host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as gRPC does: a port that was just left is free
+        try:
+            probe.bind((host, config.port))
+        except OSError as error:
+            why = error.strerror or str(error)
+            if error.errno == errno.EADDRINUSE:
+                why = f"port {config.port} is in use by another process: stop it, or choose another (0: any free one)"
+            raise ConfigError(f"cannot listen on {config.address}: {why}") from error
