@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from qtopt.agent.network import Features, Inputs, NetworkConfig, QNetwork
 from qtopt.specs import CLOSE, OPEN, ROTATION_COS, ROTATION_SIN, TERMINATE, WORLD_VECTOR
 
-FINGER_M = 0.035
+FINGER_M = 0.05
 """Half the opening between the fingers: where they come down beside the middle [m]."""
 GRASP_HEIGHT_M = 0.02
 """Height above the floor at which the place under the gripper is looked up [m]: about the middle of an object."""
