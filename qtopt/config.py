@@ -34,8 +34,8 @@ class CameraConfig:
     __pydantic_config__ = STRICT
 
     position_m: tuple[float, float, float] = (0.30, 0.42, 0.62)
-    target_m: tuple[float, float, float] = (0.60, 0.0, 0.05)
-    fov_deg: float = 34.0
+    target_m: tuple[float, float, float] = (0.60, 0.0, 0.065)
+    fov_deg: float = 35.0
     size_px: int = 72
 
     def __post_init__(self) -> None:

@@ -24,8 +24,8 @@ class MotionLimits:
 
     __pydantic_config__ = STRICT
 
-    low_m: tuple[float, float, float] = (0.49, -0.11, 0.005)
-    high_m: tuple[float, float, float] = (0.71, 0.11, 0.25)
+    low_m: tuple[float, float, float] = (0.50, -0.10, 0.005)
+    high_m: tuple[float, float, float] = (0.70, 0.10, 0.25)
     step_xy_m: float = STEP_XY_M
     step_z_m: float = STEP_Z_M
     step_yaw_rad: float = STEP_YAW_RAD

@@ -1,4 +1,4 @@
-"""PyBullet, imported without its greeting: a program that prints one line of JSON must print nothing else."""
+"""PyBullet, imported without its greeting: what programs show on the terminal is theirs."""
 
 import ctypes
 import os
@@ -6,16 +6,16 @@ import sys
 
 
 def _import_quietly() -> None:
-    sys.stdout.flush()
-    kept = os.dup(1)
+    sys.stderr.flush()
+    kept = os.dup(2)
     silence = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(silence, 1)
+        os.dup2(silence, 2)
         import pybullet  # noqa: F401
 
         ctypes.CDLL(None).fflush(None)
     finally:
-        os.dup2(kept, 1)
+        os.dup2(kept, 2)
         os.close(silence)
         os.close(kept)
 
