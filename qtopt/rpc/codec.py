@@ -6,18 +6,27 @@ its digest CorruptEpisode. Decoded arrays are copies and own their memory, so th
 handed to any library.
 """
 
-import enum
 import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Final, TypeVar
+from typing import Final
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
 from qtopt.errors import CheckpointError, CorruptEpisode, SchemaMismatch
+from qtopt.rpc.arrays import (
+    F32,
+    I64,
+    U8,
+    check_unit,
+    decode_images,
+    encode_images,
+    flags_from_bytes,
+    from_bytes,
+    member,
+    to_bytes,
+)
 from qtopt.rpc.gen import types_pb2 as pb
 from qtopt.specs import ACTION_SIZE, ACTION_SPEC, EPISODE_SPECS
 from qtopt.types import (
@@ -33,65 +42,18 @@ from qtopt.types import (
     Outcome,
     Targets,
     Transitions,
-    UInt8Array,
 )
-
-Scalar = TypeVar("Scalar", bound=np.generic)
-Enum = TypeVar("Enum", bound=enum.IntEnum)
 
 RAW_UP_TO_PX: Final = 128
 """Episodes of images up to this height travel raw, larger ones as JPEG, unless the caller says otherwise."""
-_JPEG: Final = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-_F32: Final = np.dtype("<f4")
-_I64: Final = np.dtype("<i8")
-_U8: Final = np.dtype("u1")
-
-
-def encode_images(images: UInt8Array, *, jpeg: bool = False) -> pb.Images:
-    """Returns uint8 (N, H, W, 3) RGB images as a message, raw or as JPEG of quality 95 at 4:4:4."""
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
-        raise SchemaMismatch(f"images: found {images.dtype}{list(images.shape)}, expected uint8[N, H, W, 3]")
-    count, height, width, _ = images.shape
-    message = pb.Images(count=count, height=height, width=width)
-    if jpeg:
-        message.encoding = pb.IMAGE_ENCODING_JPEG
-        message.frames.extend(cv2.imencode(".jpg", image[..., ::-1], _JPEG)[1].tobytes() for image in images)
-    else:
-        message.encoding = pb.IMAGE_ENCODING_RAW
-        message.raw = images.tobytes()
-    return message
-
-
-def decode_images(message: pb.Images) -> UInt8Array:
-    """Returns the images of a message, uint8 (N, H, W, 3); raises SchemaMismatch."""
-    shape = (message.count, message.height, message.width, 3)
-    if message.encoding == pb.IMAGE_ENCODING_RAW:
-        return _array(message.raw, _U8, shape, "images")
-    if message.encoding != pb.IMAGE_ENCODING_JPEG:
-        raise SchemaMismatch(f"images: found encoding {message.encoding}, expected 1 (raw) or 2 (JPEG)")
-    if len(message.frames) != message.count:
-        raise SchemaMismatch(f"images: found {len(message.frames)} JPEG frames, expected {message.count}")
-    decoded = [_decode_jpeg(frame, shape[1:]) for frame in message.frames]
-    return np.stack(decoded) if decoded else np.empty(shape, np.uint8)
-
-
-def _decode_jpeg(frame: bytes, shape: tuple[int, ...]) -> UInt8Array:
-    try:
-        image = cv2.imdecode(np.frombuffer(frame, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error:
-        image = None
-    if image is None or image.shape != shape:
-        found = "bytes that are no JPEG" if image is None else f"an image of {list(image.shape)}"
-        raise SchemaMismatch(f"images: found {found}, expected a JPEG of {list(shape)}")
-    return np.asarray(image, np.uint8)
 
 
 def encode_observations(observations: Observations) -> pb.Observations:
     """Returns B observations as a message."""
     return pb.Observations(
         image=encode_images(observations.image),
-        gripper_closed=_bytes(observations.gripper_closed, _U8),
-        height_to_bottom=_bytes(observations.height_to_bottom, _F32),
+        gripper_closed=to_bytes(observations.gripper_closed, U8),
+        height_to_bottom=to_bytes(observations.height_to_bottom, F32),
     )
 
 
@@ -101,8 +63,8 @@ def decode_observations(message: pb.Observations, size: int) -> Observations:
         raise SchemaMismatch(f"observations: found {message.image.count} images, expected {size}")
     return Observations(
         image=decode_images(message.image),
-        gripper_closed=_flags(message.gripper_closed, (size,), "gripper_closed"),
-        height_to_bottom=_array(message.height_to_bottom, _F32, (size,), "height_to_bottom"),
+        gripper_closed=flags_from_bytes(message.gripper_closed, (size,), "gripper_closed"),
+        height_to_bottom=from_bytes(message.height_to_bottom, F32, (size,), "height_to_bottom"),
     )
 
 
@@ -133,12 +95,12 @@ def encode_episode(episode: Episode, *, jpeg: bool | None = None) -> pb.Episode:
     message = pb.Episode(
         uuid=episode.uuid,
         images=encode_images(episode.images, jpeg=lossy),
-        gripper_closed=_bytes(episode.gripper_closed, _U8),
-        height_to_bottom=_bytes(episode.height_to_bottom, _F32),
-        tool_pose=_bytes(episode.tool_pose, _F32),
-        actions=_bytes(episode.actions, _F32),
-        rewards=_bytes(episode.rewards, _F32),
-        behaviour=_bytes(episode.behaviour, _U8),
+        gripper_closed=to_bytes(episode.gripper_closed, U8),
+        height_to_bottom=to_bytes(episode.height_to_bottom, F32),
+        tool_pose=to_bytes(episode.tool_pose, F32),
+        actions=to_bytes(episode.actions, F32),
+        rewards=to_bytes(episode.rewards, F32),
+        behaviour=to_bytes(episode.behaviour, U8),
         end=pb.EpisodeEnd.Name(int(episode.end)),
         outcome=pb.Outcome.Name(int(episode.outcome)),
         policy_version=episode.policy_version,
@@ -167,14 +129,14 @@ def decode_episode(message: pb.Episode) -> Episode:
     episode = Episode(
         uuid=message.uuid,
         images=decode_images(message.images),
-        gripper_closed=_flags(message.gripper_closed, (rows,), "gripper_closed"),
-        height_to_bottom=_array(message.height_to_bottom, _F32, (rows,), "height_to_bottom"),
-        tool_pose=_array(message.tool_pose, _F32, (rows, 4), "tool_pose"),
-        actions=_array(message.actions, _F32, (steps, ACTION_SIZE), "actions"),
-        rewards=_array(message.rewards, _F32, (steps,), "rewards"),
-        behaviour=_array(message.behaviour, _U8, (steps,), "behaviour"),
-        end=_enum(EpisodeEnd, message.end),
-        outcome=_enum(Outcome, message.outcome),
+        gripper_closed=flags_from_bytes(message.gripper_closed, (rows,), "gripper_closed"),
+        height_to_bottom=from_bytes(message.height_to_bottom, F32, (rows,), "height_to_bottom"),
+        tool_pose=from_bytes(message.tool_pose, F32, (rows, 4), "tool_pose"),
+        actions=from_bytes(message.actions, F32, (steps, ACTION_SIZE), "actions"),
+        rewards=from_bytes(message.rewards, F32, (steps,), "rewards"),
+        behaviour=from_bytes(message.behaviour, U8, (steps,), "behaviour"),
+        end=member(EpisodeEnd, message.end),
+        outcome=member(Outcome, message.outcome),
         policy_version=message.policy_version,
         collector=message.collector,
         metadata=_object(message.metadata_json),
@@ -203,9 +165,9 @@ def episode_digest(message: pb.Episode) -> bytes:
 def encode_transitions(transitions: Transitions) -> pb.Transitions:
     """Returns B transitions as a message."""
     return pb.Transitions(
-        position=_bytes(transitions.position, _I64),
-        reward=_bytes(transitions.reward, _F32),
-        terminal=_bytes(transitions.terminal, _U8),
+        position=to_bytes(transitions.position, I64),
+        reward=to_bytes(transitions.reward, F32),
+        terminal=to_bytes(transitions.terminal, U8),
         next=encode_observations(transitions.next),
     )
 
@@ -214,41 +176,41 @@ def decode_transitions(message: pb.Transitions) -> Transitions:
     """Returns the transitions of a message; raises SchemaMismatch."""
     size = message.next.image.count
     return Transitions(
-        position=_array(message.position, _I64, (size,), "position"),
-        reward=_array(message.reward, _F32, (size,), "reward"),
-        terminal=_flags(message.terminal, (size,), "terminal"),
+        position=from_bytes(message.position, I64, (size,), "position"),
+        reward=from_bytes(message.reward, F32, (size,), "reward"),
+        terminal=flags_from_bytes(message.terminal, (size,), "terminal"),
         next=decode_observations(message.next, size),
     )
 
 
 def encode_targets(targets: Targets) -> pb.Targets:
     """Returns B labels as a message; raises SchemaMismatch for values outside [0, 1]."""
-    _check_unit(targets.value, "target")
+    check_unit(targets.value, "target")
     return pb.Targets(
-        position=_bytes(targets.position, _I64),
-        value=_bytes(targets.value, _F32),
+        position=to_bytes(targets.position, I64),
+        value=to_bytes(targets.value, F32),
         model_version=targets.model_version,
     )
 
 
 def decode_targets(message: pb.Targets) -> Targets:
     """Returns the labels of a message; raises SchemaMismatch, also for values outside [0, 1]."""
-    size = len(message.position) // _I64.itemsize
-    value = _array(message.value, _F32, (size,), "target value")
-    _check_unit(value, "target")
-    return Targets(_array(message.position, _I64, (size,), "position"), value, message.model_version)
+    size = len(message.position) // I64.itemsize
+    value = from_bytes(message.value, F32, (size,), "target value")
+    check_unit(value, "target")
+    return Targets(from_bytes(message.position, I64, (size,), "position"), value, message.model_version)
 
 
 def encode_labelled(batch: LabelledBatch) -> pb.LabelledBatch:
     """Returns B labelled transitions as a message."""
     return pb.LabelledBatch(
-        position=_bytes(batch.position, _I64),
+        position=to_bytes(batch.position, I64),
         observation=encode_observations(batch.observation),
-        action=_bytes(batch.action, _F32),
-        tool_pose=_bytes(batch.tool_pose, _F32),
-        target=_bytes(batch.target, _F32),
-        model_version=_bytes(batch.model_version, _I64),
-        age_s=_bytes(batch.age_s, _F32),
+        action=to_bytes(batch.action, F32),
+        tool_pose=to_bytes(batch.tool_pose, F32),
+        target=to_bytes(batch.target, F32),
+        model_version=to_bytes(batch.model_version, I64),
+        age_s=to_bytes(batch.age_s, F32),
     )
 
 
@@ -256,15 +218,15 @@ def decode_labelled(message: pb.LabelledBatch) -> LabelledBatch:
     """Returns the labelled transitions of a message; raises SchemaMismatch."""
     size = message.observation.image.count
     batch = LabelledBatch(
-        position=_array(message.position, _I64, (size,), "position"),
+        position=from_bytes(message.position, I64, (size,), "position"),
         observation=decode_observations(message.observation, size),
-        action=_array(message.action, _F32, (size, ACTION_SIZE), "action"),
-        tool_pose=_array(message.tool_pose, _F32, (size, 4), "tool_pose"),
-        target=_array(message.target, _F32, (size,), "target"),
-        model_version=_array(message.model_version, _I64, (size,), "model_version"),
-        age_s=_array(message.age_s, _F32, (size,), "age_s"),
+        action=from_bytes(message.action, F32, (size, ACTION_SIZE), "action"),
+        tool_pose=from_bytes(message.tool_pose, F32, (size, 4), "tool_pose"),
+        target=from_bytes(message.target, F32, (size,), "target"),
+        model_version=from_bytes(message.model_version, I64, (size,), "model_version"),
+        age_s=from_bytes(message.age_s, F32, (size,), "age_s"),
     )
-    _check_unit(batch.target, "target")
+    check_unit(batch.target, "target")
     return batch
 
 
@@ -272,7 +234,7 @@ def encode_decision(decision: Decision) -> pb.Decision:
     """Returns a decision as a message; raises SchemaMismatch when its action leaves the specs."""
     ACTION_SPEC.validate(decision.action)
     return pb.Decision(
-        action=_bytes(decision.action, _F32),
+        action=to_bytes(decision.action, F32),
         behaviour=pb.Behaviour.Name(int(decision.behaviour)),
         value=float(decision.value),
     )
@@ -280,11 +242,11 @@ def encode_decision(decision: Decision) -> pb.Decision:
 
 def decode_decision(message: pb.Decision) -> Decision:
     """Returns the decision of a message; raises SchemaMismatch."""
-    action = _array(message.action, _F32, (ACTION_SIZE,), "action")
+    action = from_bytes(message.action, F32, (ACTION_SIZE,), "action")
     ACTION_SPEC.validate(action)
     if not (math.isnan(message.value) or 0.0 <= message.value <= 1.0):
         raise SchemaMismatch(f"decision: found value {message.value}, expected 0 to 1 or NaN")
-    return Decision(action, _enum(Behaviour, message.behaviour), message.value)
+    return Decision(action, member(Behaviour, message.behaviour), message.value)
 
 
 def encode_snapshot(snapshot: ModelSnapshot) -> pb.ModelSnapshot:
@@ -315,41 +277,6 @@ def check_payload(payload: bytes, digest: str) -> None:
         )
 
 
-def _bytes(array: npt.NDArray[np.generic], dtype: np.dtype[np.generic]) -> bytes:
-    if array.dtype.kind == "b" and dtype == _U8:
-        return array.tobytes()
-    if array.dtype != dtype:
-        raise SchemaMismatch(f"array: found {array.dtype}{list(array.shape)}, expected {dtype}")
-    return array.tobytes()
-
-
-def _array(data: bytes, dtype: np.dtype[Scalar], shape: tuple[int, ...], name: str) -> npt.NDArray[Scalar]:
-    expected = math.prod(shape) * dtype.itemsize
-    if len(data) != expected:
-        raise SchemaMismatch(f"{name}: found {len(data)} bytes, expected {expected} for {dtype}{list(shape)}")
-    return np.frombuffer(data, dtype).reshape(shape).copy()
-
-
-def _flags(data: bytes, shape: tuple[int, ...], name: str) -> npt.NDArray[np.bool_]:
-    value = _array(data, _U8, shape, name)
-    if value.size and int(value.max()) > 1:
-        raise SchemaMismatch(f"{name}: found a flag of {int(value.max())}, expected 0 or 1")
-    return value.view(np.bool_)
-
-
-def _enum(kind: type[Enum], value: int) -> Enum:
-    try:
-        return kind(value)
-    except ValueError as error:
-        known = ", ".join(str(int(member)) for member in kind)
-        raise SchemaMismatch(f"{kind.__name__}: found {value}, expected one of {known}") from error
-
-
-def _check_unit(value: npt.NDArray[np.float32], name: str) -> None:
-    if value.size and not bool(np.all((value >= 0.0) & (value <= 1.0))):
-        raise SchemaMismatch(f"{name}: found values {value.min()} to {value.max()}, expected 0 to 1")
-
-
 def _check_episode(episode: Episode) -> None:
     for spec in EPISODE_SPECS:
         spec.validate(getattr(episode, spec.name))
@@ -363,7 +290,7 @@ def _check_episode(episode: Episode) -> None:
                 f"episode: {spec.name} has {len(getattr(episode, spec.name))} rows, expected {rows} for {steps} actions"
             )
     for value in np.unique(episode.behaviour):
-        _enum(Behaviour, int(value))
+        member(Behaviour, int(value))
 
 
 def _json(metadata: Mapping[str, JsonValue]) -> str:

@@ -69,7 +69,7 @@ class Server:
         self._config = config
         self._services = services
         self._server: grpc.aio.Server | None = None
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in the stubs
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._replay = ReplayServicer(services.image_size)
         self._model = ModelServicer(services.registry)
         self._policy = PolicyServicer(services.make_policy, services.policy_version) if services.make_policy else None
@@ -145,8 +145,7 @@ class Server:
             return server.add_secure_port(config.address, credentials)
         except RuntimeError as error:
             raise ConfigError(
-                f"cannot listen on {config.address}: {error}: see whether the address is this machine's and the key fits "
-                "the certificate"
+                f"cannot listen on {config.address}: {error}: see whether the key fits the certificate"
             ) from error
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
@@ -155,7 +154,7 @@ class Server:
 
 
 def _probe(config: ServerConfig) -> None:
-    """Raises ConfigError with the system's reason if the address cannot be bound: gRPC would only say that it failed."""
+    """Raises ConfigError with the system's reason if the address cannot be bound, which gRPC keeps to itself."""
     if config.host.startswith("unix:"):
         return
     host = "127.0.0.1" if config.host == "localhost" else config.host.strip("[]")

@@ -1,0 +1,184 @@
+"""The parts that need no server: handshake, figure board, model registry, prefetcher, workers."""
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from qtopt.errors import CheckpointError, ConfigError, SchemaMismatch, ServerUnavailable, StoreFull
+from qtopt.rpc import FigureBoard, ModelRegistry, Prefetcher, board, registry
+from qtopt.rpc.gen import replay_pb2 as pb
+from qtopt.rpc.handshake import check_schemas, local_schema
+from qtopt.rpc.workers import Workers
+
+
+def test_handshake_names_every_difference_of_both_sides():
+    theirs = pb.Schema(
+        schema_version=99, image_height=472, image_width=472, action_fields=["x", "y"], package_version="9.9"
+    )
+    with pytest.raises(SchemaMismatch) as caught:
+        check_schemas(local_schema((72, 72)), theirs)
+    for part in ("client 1, server 99", "client 72x72, server 472x472", "server x, y", "world_vector_x", "9.9"):
+        assert part in str(caught.value)
+
+
+def test_handshake_lets_other_releases_and_free_image_sizes_pass():
+    theirs = local_schema((72, 72))
+    theirs.package_version = "9.9"
+    check_schemas(local_schema((72, 72)), theirs)
+    check_schemas(local_schema(None), theirs)
+
+
+class TestFigureBoard:
+    def test_newest_report_of_each_role_with_its_age(self):
+        now = [100.0]
+        figures = FigureBoard(lambda: now[0])
+        figures.report("trainer", {"loss": 1.0})
+        figures.report("trainer", {"loss": 0.5}, {"state": "learning"})
+        now[0] = 103.0
+        figures.report("collector/0", {"grasps": 3})
+        assert figures.figures() == {
+            "collector/0": board.RoleFigures({"grasps": 3}, {}, 0.0),
+            "trainer": board.RoleFigures({"loss": 0.5}, {"state": "learning"}, 3.0),
+        }
+
+    def test_is_bounded(self):
+        figures = FigureBoard()
+        for index in range(board.MAX_ROLES + 5):
+            figures.report(f"role/{index}", {})
+            figures.report("role/0", {})
+        assert len(figures.figures()) == board.MAX_ROLES
+        assert "role/0" in figures.figures()
+        assert "role/1" not in figures.figures()
+        for role, numbers, texts in (
+            ("", {}, {}),
+            ("x", {str(index): 0.0 for index in range(600)}, {}),
+            ("x", {}, {"text": "y" * 5000}),
+        ):
+            with pytest.raises(SchemaMismatch, match="report"):
+                figures.report(role, numbers, texts)
+
+
+class TestModelRegistry:
+    def test_versions_count_up_and_survive_a_restart(self, tmp_path):
+        ours = ModelRegistry(tmp_path / "models", keep=2)
+        assert ours.latest() is None
+        assert [ours.publish(step, b"weights %d" % step) for step in (10, 20, 30)] == [1, 2, 3]
+        again = ModelRegistry(tmp_path / "models", keep=2)
+        assert again.latest() == ours.latest()
+        assert (again.latest().step, again.latest().payload) == (30, b"weights 30")
+        assert again.latest(newer_than=3) is None
+        assert again.publish(40, b"weights 40") == 4
+        assert len(list((tmp_path / "models").iterdir())) == 2
+
+    def test_the_same_publication_again_keeps_its_version(self):
+        ours = ModelRegistry()
+        assert [ours.publish(1, b"a"), ours.publish(1, b"a"), ours.publish(2, b"a"), ours.publish(1, b"a")] == [
+            1,
+            1,
+            2,
+            3,
+        ]
+
+    def test_a_damaged_file_is_left_out_and_its_version_not_given_again(self, tmp_path, caplog):
+        ours = ModelRegistry(tmp_path)
+        ours.publish(1, b"good")
+        ours.publish(2, b"bad")
+        newest = max(tmp_path.iterdir())
+        newest.write_bytes(b"bat")
+        (tmp_path / "v00000009.1.partial").write_bytes(b"half")
+        again = ModelRegistry(tmp_path)
+        assert again.latest().payload == b"good"
+        assert "left out" in caplog.text
+        assert again.publish(3, b"next") == 3
+        assert not list(tmp_path.glob("*.partial"))
+
+    def test_a_full_disk_leaves_the_old_version(self, tmp_path, monkeypatch):
+        ours = ModelRegistry(tmp_path)
+        ours.publish(1, b"old")
+
+        def full(descriptor):
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(registry.os, "fsync", full)
+            with pytest.raises(StoreFull, match="No space left"):
+                ours.publish(2, b"new")
+        assert ours.version == 1
+        assert ours.publish(2, b"new") == 2
+
+    def test_nothing_to_publish_is_refused(self):
+        with pytest.raises(CheckpointError):
+            ModelRegistry().publish(1, b"")
+        with pytest.raises(ConfigError):
+            ModelRegistry(keep=0)
+
+    def test_those_who_wait_are_told(self):
+        ours = ModelRegistry()
+        threading.Timer(0.05, lambda: ours.publish(1, b"x")).start()
+        assert ours.wait(0, 5.0).version == 1
+        assert ours.wait(1, 0.01) is None
+
+
+class TestPrefetcher:
+    def test_values_come_in_order_and_not_too_many_ahead(self):
+        fetched = []
+
+        def fetch():
+            fetched.append(len(fetched))
+            return fetched[-1]
+
+        with Prefetcher(fetch, depth=2) as values:
+            time.sleep(0.1)
+            assert len(fetched) <= 3
+            assert [values.get(5.0) for _ in range(5)] == [0, 1, 2, 3, 4]
+
+    def test_an_error_reaches_the_consumer_and_the_next_value_follows(self):
+        calls = iter(range(10))
+
+        def fetch():
+            number = next(calls)
+            if number == 1:
+                raise ServerUnavailable("gone")
+            return number
+
+        with Prefetcher(fetch, depth=1) as values:
+            assert values.get(5.0) == 0
+            with pytest.raises(ServerUnavailable, match="gone"):
+                values.get(5.0)
+            assert values.get(5.0) == 2
+
+    def test_no_value_in_time_and_none_after_close(self):
+        release = threading.Event()
+        values = Prefetcher(release.wait)
+        with pytest.raises(ServerUnavailable, match="in time"):
+            values.get(0.05)
+        assert values.waited_s >= 0.05
+        release.set()
+        values.close()
+        values.close()
+        with pytest.raises(ServerUnavailable, match="closed"):
+            values.get(0.05)
+        assert not any(thread.name == "prefetch" for thread in threading.enumerate())
+
+    def test_a_depth_of_nothing_is_refused(self):
+        with pytest.raises(ConfigError):
+            Prefetcher(lambda: 1, depth=0)
+
+
+def test_workers_refuse_when_too_many_wait():
+    release = threading.Event()
+
+    async def crowd():
+        workers = Workers("append", 1, waiting=1)
+        inside = [asyncio.create_task(workers.run(release.wait)) for _ in range(2)]
+        await asyncio.sleep(0.02)
+        with pytest.raises(ServerUnavailable, match="2 calls wait already"):
+            await workers.run(release.wait)
+        release.set()
+        assert await asyncio.gather(*inside) == [True, True]
+        assert await workers.run(lambda: 5) == 5
+        workers.close()
+
+    asyncio.run(crowd())
