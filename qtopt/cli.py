@@ -59,13 +59,14 @@ def _run(command: str, arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise ConfigError(f"found the command {command!r}, expected one of {', '.join(COMMANDS)}; see qtopt --help")
     app = importlib.import_module(f"qtopt.apps.{_MODULES.get(command, command)}")
-    config = parse(app.Config, command, arguments)
+    defaults = getattr(app, "defaults", None)
+    config = parse(app.Config, command, arguments, default=defaults(arguments) if defaults is not None else None)
     code: int = app.main(config)
     return code
 
 
-def parse(kind: Any, command: str, arguments: list[str]) -> Any:
-    """Builds a configuration of ``kind`` from flags, on top of ``--config FILE`` where given.
+def parse(kind: Any, command: str, arguments: list[str], default: Any = None) -> Any:
+    """Builds a configuration of ``kind`` from flags, on top of ``--config FILE`` or ``default`` where given.
 
     Raises:
         ConfigError: a flag or value that does not fit; the message is one line.
@@ -76,7 +77,9 @@ def parse(kind: Any, command: str, arguments: list[str]) -> Any:
     from qtopt.config import load_yaml
 
     file, rest = _take_config_file(arguments)
-    extra = {} if file is None else {"default": load_yaml(kind, file)}
+    if file is not None:
+        default = load_yaml(kind, file)
+    extra = {} if default is None else {"default": default}
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -94,7 +97,7 @@ def parse(kind: Any, command: str, arguments: list[str]) -> Any:
 
 
 def _take_config_file(arguments: list[str]) -> tuple[Path | None, list[str]]:
-    rest = list(arguments)
+    rest = [re.sub(r"^--server(?==|$)", "--server.address", word) for word in arguments]
     for index, word in enumerate(rest):
         if word == "--config":
             if index + 1 == len(rest):

@@ -66,13 +66,13 @@ def build_policy(config: Config, snapshot: ModelSnapshot | None) -> Policy:
 
 def main(config: Config) -> int:
     """Runs a collector until it is told to stop or has collected its episodes."""
-    from sim import make_env
+    from sim import make_environment
 
     stop = begin(f"collector/{config.name}")
     limit_threads(config.threads)
     rng = np.random.default_rng([config.seed, config.session])
     with connect(config.server, 2 * (config.sim.camera.size_px,)) as remote:
-        environment = make_env(config.sim)
+        environment = make_environment(config.sim)
         outbox = Outbox(remote.replay, Spool(config.spool))
         reporting = Reporting(remote.monitor, f"collector/{config.name}", Figures())
         follower = Follower(remote.model, lambda snapshot: build_policy(config, snapshot))

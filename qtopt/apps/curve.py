@@ -28,7 +28,9 @@ def draw(rows: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, A
         rates = [100 * e["success"] for e in chosen]
         low = [rate - 100 * e["wilson_95"][0] for rate, e in zip(rates, chosen, strict=True)]
         high = [100 * e["wilson_95"][1] - rate for rate, e in zip(rates, chosen, strict=True)]
-        above.errorbar(minutes, rates, yerr=[low, high], fmt="o-", color=colour, capsize=3, label=f"{policy}, unseen objects")
+        above.errorbar(
+            minutes, rates, yerr=[low, high], fmt="o-", color=colour, capsize=3, label=f"{policy}, unseen objects"
+        )
     _line(above, rows, "collector/success_recent", "collected, training objects", scale=100.0)
     above.set_ylabel("success [%], 95 % interval")
     above.set_ylim(0, 100)

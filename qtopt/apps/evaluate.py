@@ -17,8 +17,7 @@ from qtopt.interfaces import Policy
 from qtopt.loops.checkpoints import POLICY_FILE, find_checkpoint
 from qtopt.loops.collect import Follower
 from qtopt.loops.evaluate import Evaluated, EvaluationConfig, evaluate
-from qtopt.loops.metrics import wilson
-from qtopt.loops.report import Report, record
+from qtopt.loops.report import Report, record, success_of_report
 from qtopt.rpc.connection import connect
 from qtopt.rpc.settings import ClientConfig
 from qtopt.types import JsonValue
@@ -117,7 +116,7 @@ def main(config: Config) -> int:
 
 def describe(report: Report) -> str:
     """Returns the report in a few lines for people."""
-    success = wilson(int(str(report["successes"])), int(str(report["episodes"])))
+    success = success_of_report(report)
     kinds = report["outcomes"] if isinstance(report["outcomes"], dict) else {}
     failures = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in kinds.items() if name != "success")
     note = "" if report["objects"] == "unseen" else "\nTRAINING OBJECTS: not a figure to report"
@@ -129,7 +128,7 @@ def describe(report: Report) -> str:
 
 
 def _evaluate(config: Config, policy: Policy, step: int, output: Path, stop: StopSignal) -> Report:
-    from sim import make_env
+    from sim import make_environment
 
     name = config.name or f"{config.policy}-{step:010d}-{config.objects}-seed{config.seed}"
     path = output / f"{name}.json"
@@ -141,7 +140,7 @@ def _evaluate(config: Config, policy: Policy, step: int, output: Path, stop: Sto
         "file": str(path),
         "started": time.time(),
     }
-    environment = make_env(replace(config.sim, objects=config.objects))
+    environment = make_environment(replace(config.sim, objects=config.objects))
     try:
         started = time.monotonic()
         report = record(
@@ -169,7 +168,7 @@ def _watch(config: Config, stop: StopSignal) -> int:
     output = config.output or Path("outputs/eval")
     best = 0.0
     if config.scripted_first:
-        scripted = replace(config, policy="scripted", name="")
+        scripted = replace(config, policy="scripted", watch=False, name="")
         _evaluate(scripted, ScriptedPolicy(config.scripted), 0, output, stop)
     with connect(config.server) as remote:
         follower = Follower(remote.model, lambda snapshot: snapshot)

@@ -41,7 +41,11 @@ def gather(figures: Mapping[str, Mapping[str, float]], stats: Mapping[str, float
 
 def collectors(row: Row) -> dict[str, float]:
     """Returns the policy version on each collector."""
-    return {key.split("/")[1]: value for key, value in row.items() if key.startswith("collector/") and key.endswith("/policy_version")}
+    return {
+        key.split("/")[1]: value
+        for key, value in row.items()
+        if key.startswith("collector/") and key.endswith("/policy_version")
+    }
 
 
 class Display:

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from types import FrameType
+from typing import TextIO
 
 import structlog
 
@@ -51,7 +52,7 @@ class StopSignal:
 
 def begin(role: str) -> StopSignal:
     """Sets up logs, signals and the bond to the parent process; returns what loops ask whether to stop."""
-    _set_up_logs(role)
+    set_up_logs(role, sys.stderr)
     stop = StopSignal()
     _die_with_parent()
     return stop
@@ -78,9 +79,10 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def _set_up_logs(role: str) -> None:
+def set_up_logs(role: str, to: TextIO) -> None:
+    """Sends logs to ``to``: JSON lines, or coloured ones in a terminal."""
     renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
-    if sys.stderr.isatty():
+    if to.isatty():
         renderer = structlog.dev.ConsoleRenderer()
     structlog.configure(
         processors=[
@@ -91,11 +93,10 @@ def _set_up_logs(role: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
+        logger_factory=structlog.PrintLoggerFactory(to),
     )
     structlog.contextvars.bind_contextvars(role=role)
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+    logging.basicConfig(stream=to, level=logging.WARNING, force=True)
 
 
 def _die_with_parent() -> None:

@@ -35,6 +35,7 @@ class RunDirectory:
         self.models = root / "models"
         self.spool = root / "spool"
         self.curve = root / "curve.png"
+        self.state = root / "run.json"
 
     @classmethod
     def create(cls, output: Path, job: str) -> "RunDirectory":
@@ -65,7 +66,15 @@ class RunDirectory:
 
     def prepare(self) -> None:
         """Makes the folders that are not there yet."""
-        for path in (self.tensorboard, self.checkpoints, self.filmstrips, self.logs, self.roles, self.store, self.spool):
+        for path in (
+            self.tensorboard,
+            self.checkpoints,
+            self.filmstrips,
+            self.logs,
+            self.roles,
+            self.store,
+            self.spool,
+        ):
             path.mkdir(parents=True, exist_ok=True)
 
     def write_config(self, config: Any) -> None:

@@ -10,7 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qtopt.apps.process import PARENT_VARIABLE, logger
-from qtopt.errors import QtOptError
+from qtopt.errors import CheckpointError, ConfigError, QtOptError, SchemaMismatch
+
+
+_PERMANENT = (ConfigError.exit_code, SchemaMismatch.exit_code, CheckpointError.exit_code)
+"""Errors that a restart does not mend."""
 
 
 class ProcessFailed(QtOptError):
@@ -74,14 +78,19 @@ class Supervisor:
         child.start()
         return child
 
-    def watch(self, most_deaths: int = 5, within_s: float = 120.0) -> None:
+    def watch(self, *, once: bool = False, most_deaths: int = 5, within_s: float = 120.0) -> None:
         """Restarts children that died, each time after a longer wait.
+
+        Args:
+            once: take an end without error for a child's proper end and forget the child.
+            most_deaths: deaths that end the run.
+            within_s: time in which they are counted [s].
 
         Raises:
             ProcessFailed: a child died ``most_deaths`` times within ``within_s`` seconds, or at once with a wrong setting.
         """
         now = self._clock()
-        for child in self.children.values():
+        for child in list(self.children.values()):
             if child.process is None:
                 if now >= child.restart_at:
                     child.start()
@@ -90,11 +99,14 @@ class Supervisor:
             if code is None:
                 continue
             child.process = None
+            if once and code == 0:
+                del self.children[child.name]
+                continue
             child.deaths = [at for at in child.deaths if at > now - within_s] + [now]
             logger().error("process died", process=child.name, exit_code=code, deaths=len(child.deaths))
-            if len(child.deaths) >= most_deaths or code == 2:
+            if len(child.deaths) >= most_deaths or code in _PERMANENT:
                 raise ProcessFailed(
-                    f"{child.name} ended with code {code}, {len(child.deaths)} times within {within_s:.0f} s, expected "
+                    f"{child.name} ended with code {code}, {len(child.deaths)} time(s) within {within_s:.0f} s, expected "
                     f"it to go on; its last words: {last_line(child.log)!r}; see {child.log}"
                 )
             child.restart_at = now + min(10.0, 0.5 * 2 ** (len(child.deaths) - 1))
@@ -117,11 +129,15 @@ class Supervisor:
                 child.process.wait()
 
     def stop_all(self, order: Sequence[str], grace_s: float = 8.0) -> None:
-        """Ends all children, those whose name starts with an earlier word of ``order`` first, within ``grace_s`` in all."""
+        """Ends all children within ``grace_s`` seconds, those whose name starts with an earlier word of ``order`` first.
+
+        Half of what is left of the time goes to each word in turn, all of it to the last.
+        """
         deadline = self._clock() + grace_s
         for prefix in [*order, ""]:
             names = [name for name in self.children if name.startswith(prefix)]
-            self.stop(names, max(0.5, deadline - self._clock()))
+            left_s = deadline - self._clock()
+            self.stop(names, left_s if names == list(self.children) else left_s / 2)
 
     def __enter__(self) -> "Supervisor":
         return self

@@ -73,9 +73,7 @@ class Follower(Generic[T]):
         clock: paces attempts while nobody answers [s].
     """
 
-    def __init__(
-        self, models: ModelSource, build: Callable[[ModelSnapshot], T], clock: Clock = time.monotonic
-    ) -> None:
+    def __init__(self, models: ModelSource, build: Callable[[ModelSnapshot], T], clock: Clock = time.monotonic) -> None:
         self._models, self._build = models, build
         self._backoff = Backoff(clock=clock)
         self.current: T | None = None

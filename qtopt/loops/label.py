@@ -104,9 +104,7 @@ def label(
                 continue
             backoff.succeeded()
             wait_s = clock() - started - (computed - received)
-            yield Labelled(
-                len(targets), follower.version, float(targets.value.mean()), computed - received, wait_s
-            )
+            yield Labelled(len(targets), follower.version, float(targets.value.mean()), computed - received, wait_s)
 
 
 def _sleep_until(backoff: Backoff, stop: Stop) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qtopt.loops.evaluate import Evaluated, summarise
 from qtopt.loops.filmstrip import filmstrip, page, save_png
+from qtopt.loops.metrics import Proportion, wilson
 from qtopt.loops.retry import Stop
 from qtopt.types import JsonValue, UInt8Array
 
@@ -67,6 +68,11 @@ def read_report(path: Path) -> Report:
     """Returns a report written by ``write_report``."""
     report: Report = json.loads(path.read_text())
     return report
+
+
+def success_of_report(report: Mapping[str, JsonValue]) -> Proportion:
+    """Returns the success that a report tells, with its interval."""
+    return wilson(int(str(report["successes"])), int(str(report["episodes"])))
 
 
 def _rows(report: Report) -> list[dict[str, JsonValue]]:

@@ -1,0 +1,235 @@
+"""The configuration of a whole run, and what follows from it for each process."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from qtopt.agent.cem import CemConfig
+from qtopt.agent.exploration import ExplorationConfig
+from qtopt.agent.learner import LearnerConfig
+from qtopt.apps import collect, evaluate, label, serve, train
+from qtopt.apps.rundir import RunDirectory
+from qtopt.config import STRICT
+from qtopt.errors import ConfigError
+from qtopt.loops.label import LabelLoopConfig
+from qtopt.loops.train import TrainLoopConfig
+from qtopt.replay import ReplayConfig
+from qtopt.rpc.settings import ClientConfig, ServerConfig
+from sim.config import SimConfig
+
+STOP_ORDER = ("collector", "updater", "evaluator", "trainer", "server")
+"""Who ends first: those who bring data before those who keep it."""
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """Evaluations during a run and after it.
+
+    Attributes:
+        every_s: time between the starts of two evaluations of the newest policy [s]; 0 for none.
+        episodes: episodes of each of these, and of the scripted policy's at the start.
+        final_episodes: episodes for the scripted and for the learned policy after training; 0 for none.
+        seed: chooses the scenes during the run; the final evaluation's are seed + 1.
+        processes: processes side by side in the final evaluation.
+        nice: lowers the evaluator's priority during the run.
+    """
+
+    __pydantic_config__ = STRICT
+
+    every_s: float = 240.0
+    episodes: int = 30
+    final_episodes: int = 200
+    seed: int = 1000
+    processes: int = 2
+    nice: int = 5
+
+    def __post_init__(self) -> None:
+        if self.every_s < 0 or self.episodes < 1 or self.final_episodes < 0 or self.processes < 1:
+            raise ConfigError(
+                f"evaluation: every_s {self.every_s} and final_episodes {self.final_episodes} must not be negative, "
+                f"episodes {self.episodes} and processes {self.processes} at least 1"
+            )
+
+
+@dataclass(frozen=True)
+class Config:
+    """Learn to grasp on this machine: server, updaters, trainer, evaluator and simulated collectors.
+
+    Attributes:
+        minutes: length of training, that before a resume included; the final evaluation comes after it [min].
+        job: name of the folder under ``output``.
+        output: where runs are kept.
+        resume: directory of an earlier run to go on with; its configuration is the default of all other flags.
+        seed: of everything.
+        collectors: simulated arms.
+        updaters: Bellman updaters.
+        discount: gamma.
+        sim: the simulated cell.
+        replay: store, sampling, labels.
+        learner: network, loss, optimiser, averages.
+        cem: sizes of the search for the best action, in labelling and acting alike.
+        exploration: which policy collects when.
+        label: pace of the updaters.
+        train: publication and checkpoints.
+        evaluation: during the run and after it.
+    """
+
+    __pydantic_config__ = STRICT
+
+    minutes: float = 30.0
+    job: str = "kuka"
+    output: Path = Path("outputs")
+    resume: Path | None = None
+    seed: int = 0
+    collectors: int = 1
+    updaters: int = 1
+    discount: float = 0.9
+    sim: SimConfig = field(default_factory=SimConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    cem: CemConfig = field(default_factory=CemConfig)
+    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
+    label: LabelLoopConfig = field(default_factory=LabelLoopConfig)
+    train: TrainLoopConfig = field(default_factory=TrainLoopConfig)
+    evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
+
+    def __post_init__(self) -> None:
+        if self.minutes <= 0:
+            raise ConfigError(f"minutes is {self.minutes}, expected more than 0")
+        if self.collectors < 0 or self.updaters < 1:
+            raise ConfigError(
+                f"found {self.collectors} collectors and {self.updaters} updaters, expected at least 0 and 1"
+            )
+        if not self.job or "/" in self.job:
+            raise ConfigError(f"job is {self.job!r}, expected a name without slashes")
+        network = self.learner.network
+        if self.sim.camera.size_px != network.image.stored_px:
+            raise ConfigError(
+                f"sim.camera.size_px is {self.sim.camera.size_px}, expected {network.image.stored_px}, the size of the "
+                "network's images (learner.network.image.stored_px)"
+            )
+        if network.kind == "compact" and self.sim.camera != network.camera:
+            raise ConfigError(
+                f"sim.camera is {self.sim.camera}, expected {network.camera}, where the network takes it to be "
+                "(learner.network.camera); give both the same"
+            )
+
+
+@dataclass(frozen=True)
+class Role:
+    """One process of a run: its name, its subcommand, its configuration and how far its priority is lowered."""
+
+    name: str
+    command: str
+    config: Any
+    nice: int = 0
+
+
+def roles(config: Config, directory: RunDirectory, port: int, session: int) -> list[Role]:
+    """Returns the processes of a run, in the order in which they start.
+
+    Args:
+        config: of the run.
+        directory: of the run.
+        port: of the server on loopback.
+        session: counts the times that this run was started; keeps seeds from repeating.
+    """
+    server = ClientConfig(address=f"127.0.0.1:{port}", call_timeout_s=5.0, connect_timeout_s=60.0)
+    seeds = [config.seed, session]
+    planned = [
+        Role(
+            "server",
+            "serve",
+            serve.Config(
+                listen=ServerConfig(port=port),
+                store=directory.store,
+                models=directory.models,
+                seed=_mix(*seeds, 1),
+                image_px=config.sim.camera.size_px,
+                cem=config.cem,
+                replay=config.replay,
+            ),
+        ),
+        Role(
+            "trainer",
+            "train",
+            train.Config(
+                server=server,
+                checkpoints=directory.checkpoints,
+                resume=session > 0,
+                seed=config.seed,
+                learner=config.learner,
+                loop=config.train,
+            ),
+        ),
+    ]
+    for number in range(config.updaters):
+        own = label.Config(
+            server=server,
+            name=str(number),
+            seed=_mix(*seeds, 100 + number),
+            discount=config.discount,
+            cem=config.cem,
+            loop=config.label,
+        )
+        planned.append(Role(f"updater-{number}", "label", own))
+    for number in range(config.collectors):
+        collector = collect.Config(
+            server=server,
+            name=f"sim-{number}",
+            spool=directory.spool / f"sim-{number}",
+            seed=_mix(config.seed, 1000 + number),
+            session=session,
+            sim=config.sim,
+            exploration=config.exploration,
+            cem=config.cem,
+        )
+        planned.append(Role(f"collector-{number}", "collect", collector))
+    if config.evaluation.every_s > 0:
+        evaluator = evaluate.Config(
+            watch=True,
+            scripted_first=session == 0,
+            every_s=config.evaluation.every_s,
+            episodes=config.evaluation.episodes,
+            seed=config.evaluation.seed,
+            output=directory.evaluations,
+            best=directory.checkpoints / "best",
+            server=server,
+            sim=config.sim,
+            scripted=config.exploration.scripted,
+            cem=config.cem,
+        )
+        planned.append(Role("evaluator", "eval", evaluator, config.evaluation.nice))
+    return planned
+
+
+def final_roles(config: Config, directory: RunDirectory) -> Mapping[str, list[Role]]:
+    """Returns the processes of the final evaluation by policy: shards that run side by side."""
+    shared = evaluate.Config(
+        policy="scripted",
+        episodes=config.evaluation.final_episodes,
+        seed=config.evaluation.seed + 1,
+        shards=config.evaluation.processes,
+        output=directory.evaluations / "final",
+        filmstrips=6,
+        sim=config.sim,
+        scripted=config.exploration.scripted,
+        cem=config.cem,
+    )
+    planned: dict[str, list[Role]] = {"scripted": [], "learned": []}
+    for shard in range(config.evaluation.processes):
+        scripted = replace(shared, shard=shard, name=f"scripted-{shard}")
+        learned = replace(
+            shared, policy="learned", checkpoint=directory.checkpoints / "last", shard=shard, name=f"learned-{shard}"
+        )
+        planned["scripted"].append(Role(f"final-scripted-{shard}", "eval", scripted))
+        planned["learned"].append(Role(f"final-learned-{shard}", "eval", learned))
+    return planned
+
+
+def _mix(*numbers: int) -> int:
+    """Returns a seed below 2**31 that depends on all of ``numbers``."""
+    import numpy as np
+
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 1)

@@ -1,0 +1,144 @@
+"""The main job: all roles on this machine under one supervisor, and a final evaluation."""
+
+import contextlib
+import dataclasses
+import json
+import socket
+from pathlib import Path
+
+from qtopt.apps import plan
+from qtopt.apps.live import Display
+from qtopt.apps.plan import Config, Role
+from qtopt.apps.process import StopSignal, begin, set_up_logs
+from qtopt.apps.progress import Progress, State
+from qtopt.apps.rundir import RunDirectory
+from qtopt.apps.supervisor import Supervisor
+from qtopt.config import load_yaml, save_yaml
+from qtopt.errors import ConfigError, ServerUnavailable
+from qtopt.loops.report import Report, merge, read_report, success_of_report
+from qtopt.rpc.connection import Connection, connect
+from qtopt.rpc.settings import ClientConfig
+
+__all__ = ["Config", "defaults", "main"]
+
+
+def defaults(words: list[str]) -> Config | None:
+    """Returns the configuration of the run named by ``--resume``, to be the default of all other flags."""
+    for index, word in enumerate(words):
+        if word == "--resume" and index + 1 < len(words):
+            return load_yaml(Config, RunDirectory.existing(Path(words[index + 1])).config)
+        if word.startswith("--resume="):
+            return load_yaml(Config, RunDirectory.existing(Path(word.removeprefix("--resume="))).config)
+    return None
+
+
+def main(config: Config) -> int:
+    """Trains for ``config.minutes``, then evaluates; Ctrl-C ends it at any moment."""
+    stop = begin("run")
+    directory, state = _prepare(config)
+    set_up_logs("run", (directory.logs / "run.log").open("a", buffering=1))
+    with Display(f"qtopt run: {directory.root}") as display, Supervisor(directory.logs) as supervisor:
+        display.say(f"everything is written to {directory.root}")
+        _train(config, directory, state, supervisor, display, stop)
+        if stop():
+            display.say(f"stopped; go on with: qtopt run --resume {directory.root}")
+            return 128 + stop.number
+        if config.evaluation.final_episodes:
+            display.say(f"training has ended; evaluating {config.evaluation.final_episodes} episodes of each policy")
+            reports = _evaluate(config, directory, supervisor, stop)
+            if stop():
+                display.say("stopped during the final evaluation; the training itself is complete")
+                return 128 + stop.number
+            display.say(_summary(reports, directory))
+    return 0
+
+
+def _prepare(config: Config) -> tuple[RunDirectory, State]:
+    if config.resume is None:
+        directory, state = RunDirectory.create(config.output, config.job), State()
+    else:
+        directory = RunDirectory.existing(config.resume)
+        state = State.load(directory.state)
+        if state.minutes >= config.minutes:
+            raise ConfigError(
+                f"{directory.root}: found a run that has had its {state.minutes:.1f} minutes, expected one with time left; "
+                f"give --minutes above that to go on"
+            )
+    directory.write_config(dataclasses.replace(config, resume=None))
+    State(state.sessions + 1, state.minutes).save(directory.state)
+    return directory, state
+
+
+def _train(
+    config: Config, directory: RunDirectory, state: State, supervisor: Supervisor, display: Display, stop: StopSignal
+) -> None:
+    port = _free_port()
+    for role in plan.roles(config, directory, port, state.sessions):
+        _start(supervisor, role, directory)
+    progress = Progress(directory, display, State(state.sessions + 1, state.minutes), config.minutes)
+    try:
+        connection = _connect(port, supervisor, stop)
+        if connection is not None:
+            with connection:
+                while not stop.wait(1.0) and progress.minutes < config.minutes:
+                    supervisor.watch()
+                    progress.turn(connection)
+    finally:
+        supervisor.stop_all(plan.STOP_ORDER)
+        progress.close(str(directory.root))
+
+
+def _start(supervisor: Supervisor, role: Role, directory: RunDirectory) -> None:
+    file = directory.roles / f"{role.name}.yaml"
+    save_yaml(role.config, file)
+    supervisor.start(role.name, [role.command, "--config", str(file)], nice=role.nice)
+
+
+def _connect(port: int, supervisor: Supervisor, stop: StopSignal) -> Connection | None:
+    """Waits for the server; returns None when told to stop meanwhile."""
+    address = ClientConfig(address=f"127.0.0.1:{port}", connect_timeout_s=1.0, call_timeout_s=2.0, attempts=1)
+    while not stop():
+        supervisor.watch()
+        with contextlib.suppress(ServerUnavailable):
+            return connect(address)
+    return None
+
+
+def _evaluate(config: Config, directory: RunDirectory, supervisor: Supervisor, stop: StopSignal) -> dict[str, Report]:
+    reports: dict[str, Report] = {}
+    for policy, roles in plan.final_roles(config, directory).items():
+        for role in roles:
+            _start(supervisor, role, directory)
+        while supervisor.children and not stop.wait(0.2):
+            supervisor.watch(once=True)
+        supervisor.stop_all(("final",))
+        if stop():
+            return reports
+        shards = [directory.evaluations / "final" / f"{policy}-{number}.json" for number in range(len(roles))]
+        reports[policy] = merge([read_report(path) for path in shards], directory.evaluations / f"final-{policy}.json")
+    _conclude(reports, directory)
+    return reports
+
+
+def _conclude(reports: dict[str, Report], directory: RunDirectory) -> None:
+    scripted, learned = (success_of_report(reports[policy]) for policy in ("scripted", "learned"))
+    brief = {policy: {k: v for k, v in report.items() if k != "rows"} for policy, report in reports.items()}
+    ratio = round(learned.rate / scripted.rate, 3) if scripted.rate else None
+    final = {**brief, "ratio": ratio, "intervals_disjoint": learned.low > scripted.high}
+    (directory.evaluations / "final.json").write_text(json.dumps(final, indent=1) + "\n")
+
+
+def _summary(reports: dict[str, Report], directory: RunDirectory) -> str:
+    final = json.loads((directory.evaluations / "final.json").read_text())
+    lines = [f"success on unseen objects, 95 % Wilson intervals, in {directory.evaluations / 'final.json'}:"]
+    lines += [f"  {policy:<9}{success_of_report(report)}" for policy, report in reports.items()]
+    ratio = "not defined: the scripted policy had none" if final["ratio"] is None else f"{final['ratio']:.2f}"
+    apart = "disjoint" if final["intervals_disjoint"] else "not disjoint in the learned policy's favour"
+    return "\n".join([*lines, f"  learned / scripted: {ratio}; the intervals are {apart}", f"curve: {directory.curve}"])
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port

@@ -1,0 +1,116 @@
+"""The server's process: episode store, labels, networks, figures and policy service on one port."""
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from qtopt.agent.cem import CemConfig
+from qtopt.agent.network import QNetwork
+from qtopt.agent.policy import CemPolicy
+from qtopt.agent.snapshot import load_policy_network
+from qtopt.apps.process import begin, limit_threads, logger
+from qtopt.config import STRICT
+from qtopt.errors import RemoteError, ServerUnavailable
+from qtopt.interfaces import Policy
+from qtopt.replay import ReplayConfig, Replay
+from qtopt.rpc import BackgroundServer, ModelRegistry, ServerConfig, Services
+from qtopt.types import Decision, Observation
+
+
+@dataclass(frozen=True)
+class Config:
+    """The server: episode store, labels, published networks, figures and the policy service.
+
+    Attributes:
+        listen: address, TLS, token.
+        store: directory of the episode store; made if it is missing.
+        models: directory of the published networks; made if it is missing.
+        seed: of sampling.
+        image_px: height and width of the images that a new store holds.
+        threads: threads of torch, for the policy service.
+        cem: sizes of the search for the best action, in the policy service.
+        replay: store, sampling, labels.
+    """
+
+    __pydantic_config__ = STRICT
+
+    listen: ServerConfig = field(default_factory=ServerConfig)
+    store: Path = Path("outputs/store")
+    models: Path = Path("outputs/models")
+    seed: int = 0
+    image_px: int = 72
+    threads: int = 1
+    cem: CemConfig = field(default_factory=CemConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+
+
+class NewestNetwork:
+    """The newest published network, shared by all sessions of the policy service."""
+
+    def __init__(self, registry: ModelRegistry) -> None:
+        self._registry = registry
+        self._lock = threading.Lock()
+        self._network: QNetwork | None = None
+        self.version = 0
+
+    def get(self) -> QNetwork:
+        """Returns the network; raises ServerUnavailable before the first publication."""
+        with self._lock:
+            snapshot = self._registry.latest(self.version)
+            if snapshot is not None:
+                self._network, self.version = load_policy_network(snapshot.payload), snapshot.version
+            if self._network is None:
+                raise ServerUnavailable("no policy was published yet: start the trainer, or wait for it")
+            return self._network
+
+
+class NewestPolicy:
+    """Acts greedily with what is the newest network when an episode begins; implements ``interfaces.Policy``."""
+
+    def __init__(self, newest: NewestNetwork, cem: CemConfig) -> None:
+        self._newest, self._cem = newest, cem
+        self._policy: Policy | None = None
+
+    def begin_episode(self, rng: np.random.Generator) -> None:
+        """Takes the newest network; raises ServerUnavailable before the first publication."""
+        self._policy = CemPolicy(self._newest.get(), self._cem)
+        self._policy.begin_episode(rng)
+
+    def select(self, observation: Observation) -> Decision:
+        """Returns the best action found; raises RemoteError before the first ``begin_episode``."""
+        if self._policy is None:
+            raise RemoteError("the policy was asked for an action before an episode had begun: begin one first")
+        return self._policy.select(observation)
+
+
+def main(config: Config) -> int:
+    """Serves until it is told to stop."""
+    stop = begin("server")
+    limit_threads(config.threads)
+    registry = ModelRegistry(config.models)
+    newest = NewestNetwork(registry)
+    opened: list[Replay] = []
+
+    def open_store() -> Replay:
+        opened.append(Replay(config.store, config.replay, image_px=config.image_px, seed=config.seed))
+        return opened[0]
+
+    services = Services(
+        image_size=(config.image_px, config.image_px),
+        open_store=open_store,
+        registry=registry,
+        make_policy=lambda: NewestPolicy(newest, config.cem),
+        policy_version=lambda: newest.version,
+    )
+    try:
+        with BackgroundServer(config.listen, services) as server:
+            logger().info("serving", address=server.address, store=str(config.store))
+            while not stop.wait(1.0):
+                pass
+    finally:
+        for store in opened:
+            store.close()
+    logger().info("server ended")
+    return 0
