@@ -12,9 +12,9 @@ from robot_bridge.robot import ToolPose
 def limit_action(action: FloatArray, tool: ToolPose, limits: MotionLimits) -> tuple[FloatArray, ToolPose]:
     """Returns the action that will be executed, float32 (8,), and the target pose it leads to.
 
-    The displacement is cut to the step limits, then to the workspace; the change of azimuth to its step limit. Where the
-    azimuth would leave its range the target is half a turn away from it, which is the same grasp for two fingers. Closing
-    wins over opening. Ending the episode wins over everything: nothing else is then executed.
+    The displacement is cut to the step limits, then to the workspace; the change of azimuth to its step limit. Where
+    the azimuth would leave its range the target is half a turn away from it, which is the same grasp for two fingers.
+    Closing wins over opening. Ending the episode wins over everything: nothing else is then executed.
 
     Args:
         action: float32 (8,), as in ``qtopt.specs.ACTION_SPEC``.
@@ -37,9 +37,7 @@ def limit_action(action: FloatArray, tool: ToolPose, limits: MotionLimits) -> tu
     turn = float(np.arctan2(action[ROTATION_SIN], action[ROTATION_COS]))
     turn = min(max(turn, -limits.step_yaw_rad), limits.step_yaw_rad)
     close = bool(action[CLOSE] > 0.5)
-    executed = make_action(
-        tuple(target - start), turn, close=close, open_=bool(action[OPEN] > 0.5) and not close
-    )
+    executed = make_action(tuple(target - start), turn, close=close, open_=bool(action[OPEN] > 0.5) and not close)
     x_m, y_m, z_m = (float(value) for value in target)
     return executed, ToolPose(x_m, y_m, z_m, fold_yaw(tool.yaw_rad + turn, limits.yaw_rad))
 

@@ -40,14 +40,14 @@ class RobotState:
 
 
 class Robot(Protocol):
-    """An arm with a two-finger gripper; every call returns when the arm stands still. All raise RobotError on a fault."""
+    """An arm with a two-finger gripper; calls return when it stands still and raise RobotError on a fault."""
 
     def state(self) -> RobotState:
         """Returns what the arm measures now."""
         ...
 
     def move(self, target: ToolPose) -> ToolPose:
-        """Moves the tool in a straight line; returns the pose reached, short of ``target`` where something is in the way."""
+        """Moves the tool in a straight line; returns the pose reached: short of ``target`` if blocked."""
         ...
 
     def grip(self, *, close: bool) -> None:
@@ -83,7 +83,7 @@ class SuccessDetector(Protocol):
         ...
 
     def judge(self) -> bool | None:
-        """Waits, with the fingers at the clear height, and returns whether an object is still held; None if undecided."""
+        """Waits, at the clear height, and returns whether an object is still held; None if undecided."""
         ...
 
 

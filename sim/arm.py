@@ -1,12 +1,13 @@
 """The KUKA iiwa: joint angles for a tool pose in closed form, where its links then are, and what they look like.
 
-With the third and the fifth joint at zero the arm stays in the vertical plane through its base and its wrist, and a hand that
-points down leaves a triangle of upper arm, forearm and the line from shoulder to wrist to be solved. In physics the hand is
-driven along the tool's four degrees of freedom by motors of limited force; the arm follows it joint by joint for the eye of the
-camera, and a pose that its joint limits forbid is an error.
+With the third and the fifth joint at zero the arm stays in the vertical plane through its base and its wrist, and a
+hand that points down leaves a triangle of upper arm, forearm and the line from shoulder to wrist to be solved. In
+physics the hand is driven along the tool's four degrees of freedom by motors of limited force; the arm follows it
+joint by joint for the eye of the camera, and a pose that its joint limits forbid is an error.
 """
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -34,19 +35,19 @@ _LINK_ROLL_YAW = (
 
 def _rotation_z(angle_rad: float) -> Matrix:
     c, s = math.cos(angle_rad), math.sin(angle_rad)
-    return np.array([[c, -s, 0.0, 0.0], [s, c, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    return np.array([[c, -s, 0.0, 0.0], [s, c, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]], np.float64)
 
 
 def _at_zero(height_m: float, roll_rad: float, yaw_rad: float) -> Matrix:
     c, s = math.cos(roll_rad), math.sin(roll_rad)
     tilt = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, c, -s, 0.0], [0.0, s, c, 0.0], [0.0, 0.0, 0.0, 1.0]])
-    pose = _rotation_z(yaw_rad) @ tilt
+    pose: Matrix = _rotation_z(yaw_rad) @ tilt
     pose[2, 3] = height_m
     return pose
 
 
 _AT_ZERO = [_at_zero(z, *angles) for z, angles in zip(_LINK_HEIGHTS_M, _LINK_ROLL_YAW, strict=True)]
-_STEPS = [np.linalg.inv(before) @ after for before, after in zip(_AT_ZERO[:-1], _AT_ZERO[1:], strict=True)]
+_STEPS = [np.linalg.inv(before) @ after for before, after in pairwise(_AT_ZERO)]
 
 
 def joint_angles(tool: ToolPose) -> tuple[float, ...]:
@@ -92,8 +93,8 @@ def link_mesh(number: int, cell_m: float = 0.022) -> tuple[list[list[float]], li
     corners = np.frombuffer(raw, record, offset=84)["corners"].reshape(-1, 3).astype(np.float64)
     cells, member = np.unique(np.floor(corners / cell_m).astype(np.int64), axis=0, return_inverse=True)
     member = member.reshape(-1)
-    vertices = np.stack([np.bincount(member, corners[:, axis], len(cells)) for axis in range(3)], 1)
-    vertices /= np.bincount(member, minlength=len(cells))[:, None]
+    sums = np.stack([np.bincount(member, corners[:, axis], len(cells)) for axis in range(3)], 1)
+    vertices = sums / np.bincount(member, minlength=len(cells))[:, None]
     triangles = member.reshape(-1, 3)
     a, b, c = triangles.T
     triangles = np.unique(triangles[(a != b) & (b != c) & (a != c)], axis=0)

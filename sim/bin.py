@@ -25,7 +25,9 @@ class SimBin:
     A refill empties the whole world first, so that it depends on the generator alone.
     """
 
-    def __init__(self, world: World, hand: Hand, camera: SimCamera, robot: SimRobot, config: SimConfig, seed: int) -> None:
+    def __init__(
+        self, world: World, hand: Hand, camera: SimCamera, robot: SimRobot, config: SimConfig, seed: int
+    ) -> None:
         self._world, self._hand, self._camera, self._robot, self._config = world, hand, camera, robot, config
         self._numbers = np.array(object_numbers(config.objects))
         self._rng = np.random.default_rng([seed, 1])
@@ -38,7 +40,7 @@ class SimBin:
             self._rng = np.random.default_rng([seed, 1])
         if seed is not None or self._config.fresh_scene_every_episode or self._needs_refill():
             self._refill()
-        return {**self._facts, "objects": sorted(self._world.objects.values())}
+        return {**self._facts, "objects": [*sorted(self._world.objects.values())]}
 
     def finish(self, outcome: Outcome) -> None:
         """Takes a lifted object away and counts failures in a row."""

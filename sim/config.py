@@ -51,7 +51,7 @@ class SimConfig:
         objects: ``train`` (900 objects) or ``unseen`` (the 100 whose number ends in 0).
         object_count: fewest and most objects when the bin is filled.
         object_scale: size of the objects against the files' own.
-        fresh_scene_every_episode: fill the bin anew for each episode, as evaluations want it; else objects stay where they lie.
+        fresh_scene_every_episode: fill the bin anew for each episode, as evaluations want it; else objects stay put.
         stuck_after: failed episodes in a row after which the bin is filled anew.
         camera: the over-the-shoulder camera.
         randomisation: how much the world changes with each refill.

@@ -1,8 +1,8 @@
 """The two-finger hand: driven along x, y, z and azimuth and closed by motors of limited force.
 
-Physics is spent where grasps are decided. While the fingers hold nothing and everything they sweep over is free, the hand is
-placed along its path without stepping the world; from the last free point on, while closing on something and while holding, every
-motion is simulated, and only friction holds an object up.
+Physics is spent where grasps are decided. While the fingers hold nothing and everything they sweep over is free, the
+hand is placed along its path without stepping the world; from the last free point on, while closing on something and
+while holding, every motion is simulated, and only friction holds an object up.
 """
 
 import math
@@ -92,7 +92,15 @@ class Hand:
             )
         bullet.changeDynamics(self.body, _PALM, lateralFriction=0.5, physicsClientId=client)
         gear = bullet.createConstraint(
-            self.body, _LEFT, self.body, _RIGHT, bullet.JOINT_GEAR, [1, 0, 0], [0, 0, 0], [0, 0, 0], physicsClientId=client
+            self.body,
+            _LEFT,
+            self.body,
+            _RIGHT,
+            bullet.JOINT_GEAR,
+            [1, 0, 0],
+            [0, 0, 0],
+            [0, 0, 0],
+            physicsClientId=client,
         )
         bullet.changeConstraint(gear, gearRatio=-1, maxForce=200, erp=0.5, physicsClientId=client)
         self.closed = False
@@ -106,7 +114,7 @@ class Hand:
     def width(self) -> float:
         """Returns the opening between the fingers [m]."""
         left, right = bullet.getJointStates(self.body, (_LEFT, _RIGHT), physicsClientId=self._world.client)
-        return max(0.0, left[0] + right[0])
+        return max(0.0, float(left[0]) + float(right[0]))
 
     def place(self, pose: ToolPose, width_m: float) -> None:
         """Puts the hand somewhere without passing time."""

@@ -32,7 +32,7 @@ def object_path(number: int) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The convex parts of an object: vertices float64 (V, 3) [m, object frame], and where each part's vertices start."""
+    """The convex parts of an object: vertices float64 (V, 3) [m, object frame], where each part's start."""
 
     vertices: npt.NDArray[np.float64]
     starts: npt.NDArray[np.int64]

@@ -1,7 +1,8 @@
 """The physics world: table, bin and objects in a Bullet client of its own, and what stands where.
 
-Objects that have come to rest are put to sleep, so a bin that nobody touches costs nothing; the boxes around their convex parts
-are kept, so the hand knows where it can move without physics. Every call names its client: worlds do not disturb each other.
+Objects that have come to rest are put to sleep, so a bin that nobody touches costs nothing; the boxes around their
+convex parts are kept, so the hand knows where it can move without physics. Every call names its client: worlds do not
+disturb each other.
 """
 
 import numpy as np
@@ -126,8 +127,8 @@ class World:
 
     def position(self, body: int) -> tuple[float, float, float]:
         """Returns where an object's origin is [m]."""
-        position: tuple[float, float, float] = bullet.getBasePositionAndOrientation(body, physicsClientId=self.client)[0]
-        return position
+        position, _ = bullet.getBasePositionAndOrientation(body, physicsClientId=self.client)
+        return position[0], position[1], position[2]
 
     def settle(self, most_steps: int, *, besides: int | None = None) -> None:
         """Lets time pass until every object rests, at most ``most_steps``; then those that rest sleep.
@@ -147,8 +148,8 @@ class World:
 
     def _moves(self, body: int) -> bool:
         linear, angular = bullet.getBaseVelocity(body, physicsClientId=self.client)
-        speed = max(map(abs, linear))
-        return speed > _REST_SPEED or max(map(abs, angular)) > 10 * _REST_SPEED
+        speed, turn = float(max(map(abs, linear))), float(max(map(abs, angular)))
+        return speed > _REST_SPEED or turn > 10 * _REST_SPEED
 
     def refresh(self) -> None:
         """Measures anew where the objects stand."""
@@ -176,7 +177,12 @@ def _wall_boxes() -> Boxes:
     x, y = BIN_CENTRE_M
     thick, inner = 2 * WALL_HALF_M, BIN_HALF_M
     outer = inner + thick
-    low = [(x - outer, y - outer, 0.0), (x + inner, y - outer, 0.0), (x - inner, y - outer, 0.0), (x - inner, y + inner, 0.0)]
+    low = [
+        (x - outer, y - outer, 0.0),
+        (x + inner, y - outer, 0.0),
+        (x - inner, y - outer, 0.0),
+        (x - inner, y + inner, 0.0),
+    ]
     high = [
         (x - inner, y + outer, WALL_HEIGHT_M),
         (x + outer, y + outer, WALL_HEIGHT_M),

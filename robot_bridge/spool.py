@@ -1,0 +1,211 @@
+"""Finished episodes on this machine's disk, until a server has them: nothing collected is lost while nobody answers.
+
+One safetensors file an episode, written aside, synced, renamed, and its directory synced: a file with an episode's
+name is whole, whenever the power failed. Its digest is in its header, so a file that rots later is noticed, set aside
+and reported.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from qtopt.errors import ConfigError, CorruptEpisode, EpisodeConflict, SchemaMismatch, StoreFull
+from qtopt.interfaces import EpisodeSink
+from qtopt.specs import EPISODE_SPECS, SCHEMA_VERSION
+from qtopt.types import Episode, EpisodeEnd, Outcome
+
+_log = logging.getLogger(__name__)
+_SUFFIX = ".safetensors"
+_PARTIAL = ".partial"
+
+
+class Spool:
+    """A durable, bounded queue of episodes in a directory, oldest first; one process owns it at a time.
+
+    Args:
+        directory: made if missing.
+        max_bytes: ``put`` refuses beyond this.
+
+    Raises:
+        ConfigError: another process has the directory, or it cannot be used.
+    """
+
+    def __init__(self, directory: Path, max_bytes: int = 4 << 30) -> None:
+        self._directory, self._max_bytes = directory, max_bytes
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = (directory / "lock").open("w")
+        except OSError as error:
+            raise ConfigError(
+                f"spool {directory}: cannot be used: {error}; give a directory that can be written"
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise ConfigError(f"spool {directory}: in use by another process; give each collector its own") from error
+        for leftover in directory.glob(f"*{_PARTIAL}"):
+            leftover.unlink()
+        files = sorted(directory.glob(f"*{_SUFFIX}"))
+        self._files = {file.stem.partition("_")[2]: file for file in files}
+        self._bytes = sum(file.stat().st_size for file in files)
+        self._next = 1 + max((int(file.stem.partition("_")[0]) for file in files), default=0)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def put(self, episode: Episode) -> None:
+        """Keeps an episode; when this returns it survives a power cut. A known UUID is kept once.
+
+        Raises:
+            StoreFull: the spool or the disk has no room; nothing was kept.
+        """
+        if episode.uuid in self._files:
+            return
+        content = encode_episode(episode)
+        if self._bytes + len(content) > self._max_bytes:
+            raise StoreFull(
+                f"spool {self._directory}: {len(self)} episodes take {self._bytes} bytes of {self._max_bytes} allowed; "
+                "bring the server back or allow more"
+            )
+        path = self._directory / f"{self._next:012d}_{episode.uuid}{_SUFFIX}"
+        partial = path.with_suffix(_PARTIAL)
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(path)
+            self._sync_directory()
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise StoreFull(f"spool {self._directory}: {error}; make room on the disk") from error
+        self._files[episode.uuid] = path
+        self._bytes += len(content)
+        self._next += 1
+
+    def pending(self) -> list[str]:
+        """Returns the UUIDs that wait, oldest first."""
+        return list(self._files)
+
+    def load(self, uuid: str) -> Episode:
+        """Reads a waiting episode.
+
+        Raises:
+            KeyError: none of this UUID waits.
+            CorruptEpisode: the file is damaged; it was set aside and no longer waits.
+        """
+        path = self._files[uuid]
+        try:
+            return decode_episode(path)
+        except CorruptEpisode as error:
+            aside = self._set_aside(uuid)
+            _log.error("spool: %s; set aside as %s", error, aside)
+            raise
+
+    def delivered(self, uuid: str) -> None:
+        """Forgets an episode that a server has acknowledged; an unknown UUID is no error."""
+        path = self._files.pop(uuid, None)
+        if path is not None:
+            self._bytes -= path.stat().st_size
+            path.unlink()
+            self._sync_directory()
+
+    def deliver(self, sink: EpisodeSink, limit: int) -> int:
+        """Hands over at most ``limit`` episodes, oldest first; returns how many were acknowledged.
+
+        What is damaged, or in conflict with another episode of its UUID, is set aside and reported; any other error of
+        the sink passes through, and the episode goes on waiting.
+        """
+        done = 0
+        for uuid in self.pending()[:limit]:
+            try:
+                sink.append(self.load(uuid))
+            except CorruptEpisode:
+                continue
+            except EpisodeConflict as error:
+                _log.error("spool: %s; set aside as %s", error, self._set_aside(uuid))
+                continue
+            self.delivered(uuid)
+            done += 1
+        return done
+
+    def close(self) -> None:
+        """Lets another process have the directory."""
+        self._lock.close()
+
+    def _set_aside(self, uuid: str) -> Path:
+        path = self._files.pop(uuid)
+        self._bytes -= path.stat().st_size
+        place = self._directory / "quarantine"
+        place.mkdir(exist_ok=True)
+        return path.rename(place / path.name)
+
+    def _sync_directory(self) -> None:
+        handle = os.open(self._directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def encode_episode(episode: Episode) -> bytes:
+    """Returns an episode as safetensors bytes, facts and digest in the header."""
+    arrays = {spec.name: np.ascontiguousarray(getattr(episode, spec.name)) for spec in EPISODE_SPECS}
+    facts = json.dumps(
+        {
+            "schema": SCHEMA_VERSION,
+            "uuid": episode.uuid,
+            "end": int(episode.end),
+            "outcome": int(episode.outcome),
+            "policy_version": episode.policy_version,
+            "collector": episode.collector,
+            "metadata": dict(episode.metadata),
+        },
+        sort_keys=True,
+    )
+    return save(arrays, {"facts": facts, "digest": _digest(arrays, facts)})
+
+
+def decode_episode(path: Path) -> Episode:
+    """Reads an episode from a file; raises CorruptEpisode when it is not what was written."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            arrays = {spec.name: file.get_tensor(spec.name) for spec in EPISODE_SPECS}
+        facts = header["facts"]
+        if header["digest"] != _digest(arrays, facts):
+            raise CorruptEpisode(f"{path.name}: the content does not match its digest")
+        known = json.loads(facts)
+        if known["schema"] != SCHEMA_VERSION:
+            raise CorruptEpisode(f"{path.name}: schema {known['schema']}, expected {SCHEMA_VERSION}")
+        for spec in EPISODE_SPECS:
+            spec.validate(arrays[spec.name])
+        return Episode(
+            uuid=known["uuid"],
+            **arrays,
+            end=EpisodeEnd(known["end"]),
+            outcome=Outcome(known["outcome"]),
+            policy_version=known["policy_version"],
+            collector=known["collector"],
+            metadata=known["metadata"],
+        )
+    except (SafetensorError, OSError, KeyError, ValueError, SchemaMismatch) as error:
+        raise CorruptEpisode(f"{path.name}: cannot be read: {error}") from error
+
+
+def _digest(arrays: dict[str, npt.NDArray[np.generic]], facts: str) -> str:
+    digest = hashlib.sha256(facts.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
