@@ -9,7 +9,6 @@ with connect("127.0.0.1:50051", image_size=(72, 72)) as connection:
     connection.policy().begin_episode(rng)  # Policy
 """
 
-# ruff: noqa: E402
 import os
 
 # gRPC's core otherwise writes lines of its own over the live table; it reads this when it is loaded.
