@@ -1,8 +1,9 @@
 """From a network and a state to its best action: CEM over the action space of ``qtopt.specs``.
 
-Three modes: *move*, *switch* (move, then close an open or open a closed gripper) and *terminate* (which does
-nothing else, so its
-point is left out of the fit). That leaves no two encodings of the same act for the search to waste samples on.
+Three modes: *move*, *switch* (move, then close an open or open a closed gripper) and *terminate* (which does nothing else, so
+its point is left out of the fit). That leaves no two encodings of the same act for the search to waste samples on. With open
+fingers terminate is no candidate: an open hand holds nothing, so the value of ending there is 0 by definition, and a
+network's opinion of it could only be an error.
 """
 
 import numpy as np
@@ -17,7 +18,8 @@ from qtopt.types import BoolArray
 MOVE, SWITCH, TERMINATE = 0, 1, 2
 LOW = (-STEP_XY_M, -STEP_XY_M, -STEP_Z_M, -STEP_YAW_RAD)
 HIGH = (STEP_XY_M, STEP_XY_M, STEP_Z_M, STEP_YAW_RAD)
-MODE_PRIOR = (0.5, 0.45, 0.05)
+PRIOR_OPEN = (0.5, 0.5, 0.0)
+PRIOR_CLOSED = (0.5, 0.45, 0.05)
 
 
 def to_actions(point: Tensor, mode: Tensor, gripper_closed: Tensor) -> Tensor:
@@ -52,7 +54,9 @@ def best_action(
         score,
         torch.tensor(LOW, device=device),
         torch.tensor(HIGH, device=device),
-        torch.tensor(MODE_PRIOR, device=device).expand(len(closed), -1),
+        torch.where(
+            closed[:, None], torch.tensor(PRIOR_CLOSED, device=device), torch.tensor(PRIOR_OPEN, device=device)
+        ),
         torch.tensor((True, True, False), device=device),
         cem,
         generator,

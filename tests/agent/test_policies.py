@@ -94,3 +94,11 @@ def test_modes_become_flags_that_fit_the_gripper() -> None:
     assert actions[:, 5:].tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]]
     assert actions[0, :5].tolist() == pytest.approx([0.01, 0.02, 0.03, 1.0, 0.0], abs=1e-6)
     assert actions[3, :5].tolist() == pytest.approx([0.0, 0.0, 0.0, 0.0, 1.0], abs=1e-6)
+
+
+def test_an_open_hand_never_ends_the_episode() -> None:
+    policy, rng = learned(), np.random.default_rng(0)
+    image = np.zeros((36, 36, 3), np.uint8)
+    for _ in range(50):
+        policy.begin_episode(rng)
+        assert policy.select(Observation(image, gripper_closed=False, height_to_bottom=0.1)).action[TERMINATE] == 0
