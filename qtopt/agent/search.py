@@ -1,7 +1,7 @@
 """From a network and a state to its best action: CEM over the action space of ``qtopt.specs``.
 
-Three modes: *move*, *switch* (move, then close an open or open a closed gripper) and *terminate* (which does nothing else, so
-its point is left out of the fit). That leaves no two encodings of the same act for the search to waste samples on. With open
+Three modes: *move*, *switch* (move, then close an open or open a closed gripper) and *terminate* (which does nothing
+else, so its point is left out of the fit). No two encodings of the same act are left to waste samples on. With open
 fingers terminate is no candidate: an open hand holds nothing, so the value of ending there is 0 by definition, and a
 network's opinion of it could only be an error.
 """
