@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 
 import grpc
 
-from qtopt.errors import ServerUnavailable
+from qtopt.rpc.allocator import keep_freed_memory
 from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES, ClientConfig, read_file, read_token
 from qtopt.rpc.status import answered, code_of, translate_errors
 
@@ -55,6 +55,7 @@ class Channel:
 
     def __init__(self, config: ClientConfig) -> None:
         token = read_token(config.token_file)
+        keep_freed_memory()
         self.config = config
         self._metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
         self.grpc = _open(config)
@@ -103,14 +104,6 @@ class Channel:
     def close(self) -> None:
         """Ends the connection; calls under way fail with ServerUnavailable, later ones with RemoteError."""
         self.grpc.close()
-
-
-def until(deadline_s: float, what: str) -> float:
-    """Returns the seconds left until ``deadline_s`` of the monotonic clock; raises ServerUnavailable when none are."""
-    left = deadline_s - time.monotonic()
-    if left <= 0:
-        raise ServerUnavailable(f"{what}: the server was too busy to begin before the deadline; try again")
-    return left
 
 
 def _open(config: ClientConfig) -> grpc.Channel:

@@ -26,9 +26,9 @@ class ModelServicer(ModelServiceServicer):
         self._registry = registry
         self._workers = Workers("models", 2)
 
-    def close(self) -> None:
-        """Drops what waits."""
-        self._workers.close()
+    async def close(self) -> None:
+        """Drops what waits and ends what runs."""
+        await self._workers.close()
 
     async def Publish(self, request: pb.PublishRequest, context: Context) -> pb.PublishResponse:
         """Answers with the version once the networks are on disk."""

@@ -49,9 +49,9 @@ class PolicyServicer(PolicyServiceServicer):
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._workers = Workers("policy", 2)
 
-    def close(self) -> None:
-        """Drops what waits."""
-        self._workers.close()
+    async def close(self) -> None:
+        """Drops what waits and ends what runs."""
+        await self._workers.close()
 
     async def BeginEpisode(self, request: pb.BeginEpisodeRequest, context: Context) -> pb.BeginEpisodeResponse:
         """Makes the session if it is new and starts an episode."""

@@ -9,7 +9,7 @@ import numpy as np
 from qtopt.errors import SchemaMismatch, ServerUnavailable
 from qtopt.interfaces import BatchSource, EpisodeSink, TargetSink, TransitionSource
 from qtopt.rpc import codec
-from qtopt.rpc.channel import Channel, until
+from qtopt.rpc.channel import Channel
 from qtopt.rpc.gen import replay_pb2 as pb
 from qtopt.rpc.gen.replay_pb2_grpc import ReplayServiceServicer, ReplayServiceStub
 from qtopt.rpc.handshake import check_schemas, local_schema
@@ -24,6 +24,7 @@ SAMPLE_LIMIT: Final = 4096
 """Rows of one sampling call at most."""
 CHUNK_BYTES: Final = 6 << 20
 """Images per sampling call: gRPC carries 2 to 7 MB messages at three times the speed of 13 MB ones."""
+_SLICE_S: Final = 0.5
 _GRACE_S: Final = 5.0  # of a sampling call's deadline beyond the time that the server may wait for data
 
 
@@ -46,6 +47,7 @@ class ReplayServicer(ReplayServiceServicer):
         self._schema = local_schema(image_size)
         self._image_size = image_size
         self._store: ReplayStore | None = None
+        self._closing = False
         self._appends = Workers("append", 16)
         self._transitions = Workers("sample transitions", 8)
         self._labelled = Workers("sample labelled", 4)
@@ -55,10 +57,11 @@ class ReplayServicer(ReplayServiceServicer):
         """Begins to serve ``store``."""
         self._store = store
 
-    def close(self) -> None:
-        """Drops what waits; the store itself is its owner's to close."""
+    async def close(self) -> None:
+        """Ends what waits and what runs; afterwards the store is not touched, and its owner's to close."""
+        self._closing = True
         for workers in (self._appends, self._transitions, self._labelled, self._quick):
-            workers.close()
+            await workers.close()
 
     async def Handshake(self, request: pb.HandshakeRequest, context: Context) -> pb.HandshakeResponse:
         """Answers with the server's schema, or refuses naming what differs."""
@@ -76,7 +79,7 @@ class ReplayServicer(ReplayServiceServicer):
         deadline_s = _sample_deadline(request)
 
         def draw() -> pb.SampleTransitionsResponse:
-            batch = store.sample_transitions(request.count, until(deadline_s, "sample transitions"))
+            batch = self._in_slices(lambda timeout_s: store.sample_transitions(request.count, timeout_s), deadline_s)
             return pb.SampleTransitionsResponse(transitions=codec.encode_transitions(batch))
 
         return await self._transitions.run(draw)
@@ -93,7 +96,7 @@ class ReplayServicer(ReplayServiceServicer):
         deadline_s = _sample_deadline(request)
 
         def draw() -> pb.SampleLabelledResponse:
-            batch = store.sample_labelled(request.count, until(deadline_s, "sample labelled"))
+            batch = self._in_slices(lambda timeout_s: store.sample_labelled(request.count, timeout_s), deadline_s)
             return pb.SampleLabelledResponse(batch=codec.encode_labelled(batch))
 
         return await self._labelled.run(draw)
@@ -109,6 +112,19 @@ class ReplayServicer(ReplayServiceServicer):
         if self._store is None:
             raise ServerUnavailable("the server is still opening its store: try again in a moment")
         return self._store
+
+    def _in_slices(self, draw: Callable[[float], Result], deadline_s: float) -> Result:
+        """Waits for a sample in short slices, so that no thread waits on in the store after the server was stopped."""
+        start_s = time.monotonic()
+        while True:
+            begun_s = time.monotonic()
+            slice_s = min(max(deadline_s - begun_s, 0.0), _SLICE_S)
+            try:
+                return draw(slice_s)
+            except ServerUnavailable as error:
+                now_s = time.monotonic()
+                if self._closing or now_s >= deadline_s or now_s - begun_s < slice_s:
+                    raise ServerUnavailable(f"{error} (waited {now_s - start_s:.1f} s in all)") from error
 
     def _append(self, store: ReplayStore, message: Any) -> pb.AppendEpisodeResponse:
         episode = codec.decode_episode(message)

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from qtopt.errors import ConfigError
 from qtopt.interfaces import Policy
+from qtopt.rpc.allocator import keep_freed_memory
 from qtopt.rpc.board import FigureBoard
 from qtopt.rpc.channel import SERVER_OPTIONS
 from qtopt.rpc.gen import model_pb2_grpc, monitor_pb2_grpc, policy_pb2_grpc, replay_pb2_grpc
@@ -84,6 +85,7 @@ class Server:
             ConfigError: the port is taken or a file cannot be read.
             QtOptError: what opening the store raised; the server is stopped again.
         """
+        keep_freed_memory()
         server = self._make()
         port = self._bind(server)
         await self._set_health(_NOT_SERVING)
@@ -108,7 +110,7 @@ class Server:
         await server.stop(grace_s)
         for servicer in (self._replay, self._model, self._policy):
             if servicer is not None:
-                servicer.close()
+                await servicer.close()
 
     async def wait(self) -> None:
         """Returns when the server has stopped."""

@@ -34,6 +34,6 @@ class Workers:
         finally:
             self._inside -= 1
 
-    def close(self) -> None:
-        """Lets running calls end and drops those in line."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    async def close(self) -> None:
+        """Drops the calls in line and returns when the running ones have ended."""
+        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)

@@ -179,6 +179,6 @@ def test_workers_refuse_when_too_many_wait():
         release.set()
         assert await asyncio.gather(*inside) == [True, True]
         assert await workers.run(lambda: 5) == 5
-        workers.close()
+        await workers.close()
 
     asyncio.run(crowd())
