@@ -59,9 +59,9 @@ class ExplorationConfig:
     __pydantic_config__ = STRICT
 
     scripted: ScriptedConfig = field(default_factory=ScriptedConfig)
-    scripted_share_start: float = 0.5
+    scripted_share_start: float = 0.7
     scripted_share_end: float = 0.1
-    ramp_versions: int = 20
+    ramp_versions: int = 40
     greedy_share: float = 0.3
     epsilon: float = 0.08
     noise_xy_m: float = 0.01
