@@ -49,3 +49,24 @@ def test_named_files_and_links_exist(guide):
 def test_make_targets_exist(guide):
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`?make ([a-z]+)\b(?=[`\s]*(?:#|$|`))", guide.read_text(), re.MULTILINE)) <= targets
+
+
+def test_quoted_messages_are_in_the_code():
+    literals = {
+        node.value
+        for package in ("qtopt", "robot_bridge", "sim")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    rows = re.findall(r"^\| [`*](.+?)[`*][^|]* \|", (ROOT / "docs/troubleshooting.md").read_text(), re.MULTILINE)
+    pieces = [piece.strip() for row in rows for piece in row.split("…") if piece.strip()]
+    elsewhere = {
+        "Building wheel for pybullet",
+        "nvidia-",
+        "ensurepip is not available",
+        "Extra inputs are not permitted",
+    }
+    unknown = [piece for piece in pieces if piece not in elsewhere and not any(piece in each for each in literals)]
+    assert len(pieces) > 20
+    assert unknown == []
