@@ -20,7 +20,6 @@ from qtopt.rpc.connection import Connection, connect
 from qtopt.rpc.model import ModelClient
 from qtopt.rpc.monitor import MonitorClient
 from qtopt.rpc.policy import PolicyClient
-from qtopt.rpc.prefetch import Prefetcher
 from qtopt.rpc.registry import ModelRegistry
 from qtopt.rpc.replay import ReplayClient, ReplayStore
 from qtopt.rpc.server import Server, Services
@@ -36,7 +35,6 @@ __all__ = [
     "ModelRegistry",
     "MonitorClient",
     "PolicyClient",
-    "Prefetcher",
     "ReplayClient",
     "ReplayStore",
     "RoleFigures",

@@ -12,7 +12,7 @@ import grpc
 
 from qtopt.rpc.allocator import keep_freed_memory
 from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES, ClientConfig, read_file, read_token
-from qtopt.rpc.status import answered, code_of, translate_errors
+from qtopt.rpc.status import translate_errors, unanswered
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -43,7 +43,6 @@ _CLIENT_OPTIONS: Final[list[tuple[str, int]]] = [
 ]
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
-_RETRIED: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
 class Channel:
@@ -93,7 +92,7 @@ class Channel:
                 try:
                     return method(request, timeout=max(deadline - time.monotonic(), 0.001), metadata=self._metadata)
                 except grpc.RpcError as error:
-                    if tries <= 0 or code_of(error) not in _RETRIED or answered(error) is not None:
+                    if tries <= 0 or not unanswered(error):
                         raise
                     pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
                     pause = pause_s * random.uniform(0.5, 1.0)  # jitter: many clients come back after one restart

@@ -51,8 +51,7 @@ def to_status(error: QtOptError) -> tuple[grpc.StatusCode, str, tuple[tuple[str,
 
 def from_status(error: grpc.RpcError, what: str) -> QtOptError:
     """Returns our error for a failed call; ``what`` names the call and the address."""
-    code, details = code_of(error), str(getattr(error, "details", lambda: "")() or "")
-    kind = answered(error)
+    code, details, kind = _code(error), _details(error), _answered(error)
     if kind is not None:
         return kind(details)
     if code is grpc.StatusCode.UNAUTHENTICATED:
@@ -66,13 +65,22 @@ def from_status(error: grpc.RpcError, what: str) -> QtOptError:
     return RemoteError(f"{what}: {code.name}: {details}: see the server's log")
 
 
-def code_of(error: grpc.RpcError) -> grpc.StatusCode:
-    """Returns the status code of a failed call."""
+def unanswered(error: grpc.RpcError) -> bool:
+    """Whether a call failed on its way with time left: it found no server, or the server had no room for it."""
+    lost = _code(error) in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    return lost and _answered(error) is None and _TOO_LARGE not in _details(error)
+
+
+def _details(error: grpc.RpcError) -> str:
+    return str(getattr(error, "details", lambda: "")() or "")
+
+
+def _code(error: grpc.RpcError) -> grpc.StatusCode:
     code = getattr(error, "code", lambda: None)()
     return code if isinstance(code, grpc.StatusCode) else grpc.StatusCode.UNKNOWN
 
 
-def answered(error: grpc.RpcError) -> type[QtOptError] | None:
+def _answered(error: grpc.RpcError) -> type[QtOptError] | None:
     """Returns the class of our error that the server answered with; None where the transport failed."""
     for key, value in getattr(error, "trailing_metadata", lambda: ())() or ():
         if key == ERROR_KEY:

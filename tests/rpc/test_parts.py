@@ -1,13 +1,12 @@
-"""The parts that need no server: handshake, figure board, model registry, prefetcher, workers."""
+"""The parts that need no server: handshake, figure board, model registry, workers."""
 
 import asyncio
 import threading
-import time
 
 import pytest
 
 from qtopt.errors import CheckpointError, ConfigError, SchemaMismatch, ServerUnavailable, StoreFull
-from qtopt.rpc import FigureBoard, ModelRegistry, Prefetcher, board, registry
+from qtopt.rpc import FigureBoard, ModelRegistry, board, registry
 from qtopt.rpc.gen import replay_pb2 as pb
 from qtopt.rpc.handshake import check_schemas, local_schema
 from qtopt.rpc.workers import Workers
@@ -119,52 +118,6 @@ class TestModelRegistry:
         threading.Timer(0.05, lambda: ours.publish(1, b"x")).start()
         assert ours.wait(0, 5.0).version == 1
         assert ours.wait(1, 0.01) is None
-
-
-class TestPrefetcher:
-    def test_values_come_in_order_and_not_too_many_ahead(self):
-        fetched = []
-
-        def fetch():
-            fetched.append(len(fetched))
-            return fetched[-1]
-
-        with Prefetcher(fetch, depth=2) as values:
-            time.sleep(0.1)
-            assert len(fetched) <= 3
-            assert [values.get(5.0) for _ in range(5)] == [0, 1, 2, 3, 4]
-
-    def test_an_error_reaches_the_consumer_and_the_next_value_follows(self):
-        calls = iter(range(10))
-
-        def fetch():
-            number = next(calls)
-            if number == 1:
-                raise ServerUnavailable("gone")
-            return number
-
-        with Prefetcher(fetch, depth=1) as values:
-            assert values.get(5.0) == 0
-            with pytest.raises(ServerUnavailable, match="gone"):
-                values.get(5.0)
-            assert values.get(5.0) == 2
-
-    def test_no_value_in_time_and_none_after_close(self):
-        release = threading.Event()
-        values = Prefetcher(release.wait)
-        with pytest.raises(ServerUnavailable, match="in time"):
-            values.get(0.05)
-        assert values.waited_s >= 0.05
-        release.set()
-        values.close()
-        values.close()
-        with pytest.raises(ServerUnavailable, match="closed"):
-            values.get(0.05)
-        assert not any(thread.name == "prefetch" for thread in threading.enumerate())
-
-    def test_a_depth_of_nothing_is_refused(self):
-        with pytest.raises(ConfigError):
-            Prefetcher(lambda: 1, depth=0)
 
 
 def test_workers_refuse_when_too_many_wait():

@@ -12,6 +12,7 @@ from qtopt.rpc import BackgroundServer, ServerConfig, Services, codec, connect, 
 from qtopt.rpc.gen import replay_pb2, replay_pb2_grpc
 from qtopt.types import Targets
 from tests.episodes import make_episode
+from tests.rpc.conftest import SIZE
 from tests.rpc.stores import DictStore
 from tests.rpc.test_codec import assert_same
 
@@ -95,6 +96,24 @@ def test_waiting_samplers_do_not_keep_appends_out(connection, rng):
     for thread in threads:
         thread.join(10.0)
     assert got == [2] * 12
+
+
+def test_many_clients_at_once_store_every_episode_once(store, server, rng):
+    episodes = [make_episode(rng, 2) for _ in range(60)]
+    fresh = []
+
+    def send(mine):
+        with connect(server.address, SIZE) as own:
+            fresh.extend(own.replay.append(episode) for episode in mine)
+
+    threads = [threading.Thread(target=send, args=(episodes[index % 4 :: 2],)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20.0)
+    assert set(store.episodes) == {episode.uuid for episode in episodes}
+    assert sum(fresh) == 60
+    assert len(fresh) > 60
 
 
 @pytest.mark.parametrize(("count", "timeout_s"), [(0, 1.0), (1, -1.0)])

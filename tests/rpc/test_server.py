@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from qtopt.errors import ConfigError, RemoteError, SchemaMismatch, ServerUnavailable, StoreError
-from qtopt.rpc import BackgroundServer, ClientConfig, ServerConfig, Services, connect
+from qtopt.rpc import BackgroundServer, ClientConfig, ServerConfig, Services, connect, settings
 from qtopt.rpc.gen import replay_pb2
 from tests.rpc.conftest import SIZE
 from tests.rpc.stores import DictStore
@@ -45,6 +45,13 @@ def test_a_client_that_waits_gets_the_new_model_at_once(connection):
     assert connection.model.latest(0, wait_s=10.0).payload == b"new"
     assert time.monotonic() - start < 5.0
     assert connection.model.latest(1, wait_s=0.2) is None
+
+
+def test_networks_beyond_the_message_limit_are_refused_at_once(connection):
+    with pytest.raises(RemoteError, match=r"larger than max .* fewer or smaller arrays") as caught:
+        connection.model.publish(1, bytes(settings.MESSAGE_LIMIT_BYTES + 1))
+    assert not isinstance(caught.value, ServerUnavailable)
+    assert connection.model.publish(1, bytes(40 << 20)) == 1
 
 
 def test_figures_of_all_roles(connection):

@@ -4,7 +4,7 @@ import grpc
 import pytest
 
 from qtopt import errors
-from qtopt.rpc.status import from_status, log_and_hide, to_status, translate_errors
+from qtopt.rpc.status import from_status, log_and_hide, to_status, translate_errors, unanswered
 
 
 class Failure(grpc.RpcError):
@@ -89,3 +89,11 @@ def test_unforeseen_errors_are_logged_here_and_leave_without_their_text(caplog):
     assert "secret" not in str(caught.value)
     assert "KeyError" in str(caught.value)
     assert "secret" in caplog.text
+
+
+def test_only_calls_that_found_no_server_are_made_again():
+    assert unanswered(Failure(grpc.StatusCode.UNAVAILABLE, "connection refused"))
+    assert unanswered(Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!"))
+    assert not unanswered(Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "Sent message larger than max (9 vs. 4)"))
+    assert not unanswered(Failure(grpc.StatusCode.DEADLINE_EXCEEDED, ""))
+    assert not unanswered(Failure(*to_status(errors.ServerUnavailable("no data yet"))))
