@@ -1,1 +1,21 @@
+"""The replay store: episodes on disk or in memory, sampling, labels by reference, and the pace between the two."""
 
+from qtopt.replay.episode_store import EpisodeStore
+from qtopt.replay.label_ring import LabelRingConfig
+from qtopt.replay.memory import MemoryStore
+from qtopt.replay.rate_limiter import RateLimiterConfig
+from qtopt.replay.sampler import SamplerConfig
+from qtopt.replay.schema import StoreFormat, read_format
+from qtopt.replay.store import ReplayConfig, ReplayStore
+
+__all__ = [
+    "EpisodeStore",
+    "LabelRingConfig",
+    "MemoryStore",
+    "RateLimiterConfig",
+    "ReplayConfig",
+    "ReplayStore",
+    "SamplerConfig",
+    "StoreFormat",
+    "read_format",
+]

@@ -1,0 +1,232 @@
+"""The landing table and the catalogue: one SQLite file in write-ahead mode, every commit flushed to the disk.
+
+Landed episodes (their rows and frames) and the list of all episodes and segments are in one database, so that sealing
+moves episodes from one to the other in one transaction. Why SQLite: docs/decisions/0001-landing-database.md.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qtopt.errors import StoreError, StoreFull
+from qtopt.replay.record import EpisodeRow, Record
+from qtopt.replay.schema import STEP_DTYPE, Rows
+
+CATALOGUE_FILE = "catalogue.db"
+_PAGE_BYTES = 65536  # a frame is a page or a few: the fewer, the faster it is written and found
+_CHECKPOINT_PAGES = 256
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS episode (
+    first_position INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, digest BLOB NOT NULL, length INTEGER NOT NULL,
+    end INTEGER NOT NULL, outcome INTEGER NOT NULL, policy_version INTEGER NOT NULL, offline INTEGER NOT NULL,
+    facts TEXT NOT NULL, crc32c INTEGER NOT NULL, segment INTEGER, quarantined TEXT) STRICT;
+CREATE TABLE IF NOT EXISTS segment (
+    number INTEGER PRIMARY KEY, first_position INTEGER NOT NULL, rows INTEGER NOT NULL, episodes INTEGER NOT NULL,
+    frame_bytes INTEGER NOT NULL, chunk_bytes INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS landed_rows (first_position INTEGER PRIMARY KEY, rows BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS landed_frame (position INTEGER PRIMARY KEY, frame BLOB NOT NULL) STRICT;
+"""
+_EPISODE_COLUMNS = ", ".join(column.name for column in fields(EpisodeRow))
+_FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_FSYNC", "SQLITE_CANTOPEN")
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRow:
+    """A sealed segment: where its rows stand, how many rows and episodes, and how its frames are cut into chunks."""
+
+    number: int
+    first_position: int
+    rows: int
+    episodes: int
+    frame_bytes: int
+    chunk_bytes: int
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """Turns what SQLite raises into StoreFull or StoreError."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", "")
+        if name in _FULL:
+            raise StoreFull(f"{path}: no room ({error}); nothing was stored: free disk space and try again") from error
+        raise StoreError(
+            f"{path}: {error}; if the file is damaged, stop the server and run `qtopt data verify --repair`"
+        ) from error
+
+
+class Catalogue:
+    """The database of a store: one connection that writes, under a lock, and one that reads for each thread."""
+
+    def __init__(self, root: Path, *, read_only: bool = False) -> None:
+        self._path = root / CATALOGUE_FILE
+        self._read_only = read_only
+        self._write_lock = threading.RLock()
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._writer = self._connect()
+        if not read_only:
+            with _translated(self._path):
+                self._writer.executescript(_TABLES)
+
+    def _connect(self) -> sqlite3.Connection:
+        mode = "ro" if self._read_only else "rwc"
+        with _translated(self._path):
+            connection = sqlite3.connect(
+                f"{self._path.absolute().as_uri()}?mode={mode}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=60.0,
+            )
+            if not self._read_only:
+                connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("PRAGMA synchronous=FULL")
+                connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+        with self._write_lock:
+            self._connections.append(connection)
+        return connection
+
+    def _reader(self) -> sqlite3.Connection:
+        reader: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if reader is None:
+            reader = self._local.connection = self._connect()
+        return reader
+
+    def close(self) -> None:
+        """Closes all connections; the last one folds the write-ahead log into the file."""
+        with self._write_lock:
+            while self._connections:
+                self._connections.pop().close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Commits durably at the end of the block, or leaves everything as it was."""
+        with self._write_lock, _translated(self._path):
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Lets this thread read one state of the database throughout the block."""
+        reader = self._reader()
+        with _translated(self._path):
+            reader.execute("BEGIN")
+        try:
+            yield
+        finally:
+            reader.execute("ROLLBACK")
+
+    def land(self, records: Sequence[Record], end: int) -> tuple[list[EpisodeRow | bytes], int]:
+        """Stores new episodes from position ``end`` on, durably and all together.
+
+        Returns:
+            for each record its row as stored, or the digest under which its UUID is known already; and the new end.
+        """
+        results: list[EpisodeRow | bytes] = []
+        with self._transaction() as writer:
+            for record in records:
+                known = writer.execute("SELECT digest FROM episode WHERE uuid = ?", (record.row.uuid,)).fetchone()
+                if known is not None:
+                    results.append(bytes(known[0]))
+                    continue
+                row = replace(record.row, first_position=end)
+                _insert_episode(writer, row)
+                writer.execute("INSERT INTO landed_rows VALUES (?, ?)", (end, record.rows.tobytes()))
+                numbered = ((end + step, frame) for step, frame in enumerate(record.frames))
+                writer.executemany("INSERT INTO landed_frame VALUES (?, ?)", numbered)
+                results.append(row)
+                end += len(record.rows)
+        return results, end
+
+    def seal(self, segment: SegmentRow) -> None:
+        """Enters a segment and takes its episodes out of the landing table, in one transaction."""
+        span = (segment.first_position, segment.first_position + segment.rows - 1)
+        with self._transaction() as writer:
+            writer.execute("INSERT INTO segment VALUES (?, ?, ?, ?, ?, ?)", astuple(segment))
+            writer.execute(
+                "UPDATE episode SET segment = ? WHERE first_position BETWEEN ? AND ?", (segment.number, *span)
+            )
+            writer.execute("DELETE FROM landed_rows WHERE first_position BETWEEN ? AND ?", span)
+            writer.execute("DELETE FROM landed_frame WHERE position BETWEEN ? AND ?", span)
+
+    def enter_segment(self, segment: SegmentRow, episodes: Sequence[EpisodeRow]) -> None:
+        """Enters a segment together with its episodes, for rebuilding."""
+        with self._transaction() as writer:
+            writer.execute("INSERT INTO segment VALUES (?, ?, ?, ?, ?, ?)", astuple(segment))
+            for row in episodes:
+                _insert_episode(writer, row)
+
+    def quarantine(self, first_positions: Sequence[int], reason: str) -> None:
+        """Marks episodes as damaged."""
+        with self._transaction() as writer:
+            marks = ((reason, first) for first in first_positions)
+            writer.executemany("UPDATE episode SET quarantined = ? WHERE first_position = ?", marks)
+
+    def segments(self) -> list[SegmentRow]:
+        """Returns the sealed segments in order of position."""
+        return [SegmentRow(*row) for row in self._read("SELECT * FROM segment ORDER BY first_position")]
+
+    def episodes(self, start: int = 0, stop: int = 2**62) -> list[EpisodeRow]:
+        """Returns the episodes that begin from ``start`` up to ``stop``, in order of position."""
+        query = f"SELECT {_EPISODE_COLUMNS} FROM episode WHERE first_position >= ? AND first_position < ? ORDER BY 1"
+        return [_episode(row) for row in self._read(query, (start, stop))]
+
+    def batches(self, size: int = 4096) -> Iterator[list[EpisodeRow]]:
+        """Yields all episodes in order of position, ``size`` at a time."""
+        start = 0
+        while True:
+            query = f"SELECT {_EPISODE_COLUMNS} FROM episode WHERE first_position >= ? ORDER BY 1 LIMIT ?"
+            batch = [_episode(row) for row in self._read(query, (start, size))]
+            if not batch:
+                return
+            yield batch
+            start = batch[-1].first_position + 1
+
+    def episode(self, key: str | int) -> EpisodeRow | None:
+        """Returns the episode with a UUID or a first position."""
+        column = "first_position" if isinstance(key, int) else "uuid"
+        found = self._read(f"SELECT {_EPISODE_COLUMNS} FROM episode WHERE {column} = ?", (key,))
+        return _episode(found[0]) if found else None
+
+    def landed_rows(self) -> dict[int, Rows]:
+        """Returns the rows of the landed episodes by first position."""
+        found = self._read("SELECT first_position, rows FROM landed_rows ORDER BY 1")
+        whole = ((first, blob) for first, blob in found if len(blob) % STEP_DTYPE.itemsize == 0)
+        return {first: np.frombuffer(blob, STEP_DTYPE) for first, blob in whole}
+
+    def landed_frame(self, position: int) -> bytes | None:
+        """Returns a landed frame; None when it is not there, or no longer."""
+        reader = self._reader()
+        with _translated(self._path):
+            found = reader.execute("SELECT frame FROM landed_frame WHERE position = ?", (position,)).fetchone()
+        return None if found is None else found[0]
+
+    def _read(self, query: str, values: Sequence[str | int] = ()) -> list[tuple[Any, ...]]:
+        with _translated(self._path):
+            return self._reader().execute(query, values).fetchall()
+
+
+def _insert_episode(writer: sqlite3.Connection, row: EpisodeRow) -> None:
+    marks = ", ".join("?" * len(fields(EpisodeRow)))
+    writer.execute(f"INSERT INTO episode ({_EPISODE_COLUMNS}) VALUES ({marks})", astuple(row))
+
+
+def _episode(values: tuple[Any, ...]) -> EpisodeRow:
+    row = EpisodeRow(*values)
+    return replace(row, offline=bool(row.offline))

@@ -1,0 +1,388 @@
+"""Episodes on disk: landed ones in the catalogue's database, sealed ones in segments."""
+
+import json
+import shutil
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from qtopt.errors import EpisodeConflict, StoreError, StoreFull
+from qtopt.replay.catalogue import Catalogue, SegmentRow
+from qtopt.replay.checksum import crc32c
+from qtopt.replay.landing import GroupCommitter
+from qtopt.replay.quarantine import Quarantine
+from qtopt.replay.record import EpisodeRow, Record
+from qtopt.replay.schema import STEP_DTYPE, Rows, StoreFormat
+from qtopt.replay.segments import Segment, chunk_bytes, flush, segment_name, write_segment
+from qtopt.replay.shelf import Damaged, Publish, Tail
+from qtopt.types import BoolArray, IntArray
+
+log = structlog.get_logger(__name__)
+
+SEGMENTS = "segments"
+QUARANTINE = "quarantine"
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """The sealed segments in order of position, and the position behind the last."""
+
+    segments: tuple[SegmentRow, ...]
+    starts: IntArray
+    end: int
+
+    @classmethod
+    def of(cls, segments: Sequence[SegmentRow]) -> "_Layout":
+        starts = np.array([row.first_position for row in segments], np.int64)
+        end = segments[-1].first_position + segments[-1].rows if segments else 0
+        return cls(tuple(segments), starts, end)
+
+
+class DiskShelf:
+    """A ``Shelf`` in a directory. The caller holds the writer's lock unless ``read_only``.
+
+    Args:
+        root: of the store.
+        fmt: of the store.
+        publish: told of stored episodes.
+        segment_bytes: landed frames that make a segment.
+        max_open_segments: segments whose files are held open.
+        max_waiting: records that may wait for the disk.
+        quarantine_bytes: room for refused episodes.
+        read_only: changes nothing on disk.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        fmt: StoreFormat,
+        publish: Publish,
+        *,
+        segment_bytes: int,
+        max_open_segments: int,
+        max_waiting: int,
+        quarantine_bytes: float,
+        read_only: bool = False,
+    ) -> None:
+        self.root = root
+        self.catalogue = Catalogue(root, read_only=read_only)
+        self._format = fmt
+        self._publish = publish
+        self._found: list[Damaged] = []
+        self._segment_bytes = segment_bytes
+        self._max_open = max_open_segments
+        self._read_only = read_only
+        self._quarantine = Quarantine(root / QUARANTINE, quarantine_bytes)
+        self._landed_since = time.monotonic()
+        self._open: OrderedDict[int, Segment] = OrderedDict()
+        self._open_lock = threading.Lock()
+        self._seal_lock = threading.Lock()  # one seal at a time
+        self._move_lock = threading.Lock()  # while landed episodes become sealed ones
+        if not read_only:
+            (root / SEGMENTS).mkdir(exist_ok=True)
+        with self.catalogue.snapshot():
+            self._layout = _Layout.of(self.catalogue.segments())
+            self._tail = Tail(self._layout.end)
+            self._landed_bytes = 0
+            self._load()
+        if not read_only:
+            self._remove_unknown()
+        self._committer = None if read_only else GroupCommitter(self._commit, max_waiting)
+
+    def _load(self) -> None:
+        """Tells the store of every episode and takes the landed rows into memory."""
+        landed = self.catalogue.landed_rows()
+        bad = []
+        for batch in self.catalogue.batches():
+            self._publish(batch)
+            for row in batch:
+                if row.first_position < self._layout.end:
+                    continue
+                rows = landed.get(row.first_position)
+                if rows is None or len(rows) != row.length + 1 or not row.check(rows):
+                    rows = _unreadable(row)
+                    bad.append(row.first_position)
+                self._tail.extend(rows)
+                self._landed_bytes += int(rows["frame_bytes"].sum())
+        if bad:
+            self._found.append(Damaged(bad, "landed steps do not match their checksum"))
+
+    def _remove_unknown(self) -> None:
+        """Removes what an interrupted seal left; its episodes are still landed."""
+        known = {segment_name(row.number) for row in self._layout.segments}
+        for path in sorted((self.root / SEGMENTS).iterdir()):
+            if path.name in known:
+                continue
+            if path.suffix == ".tmp" or self._still_landed(path):
+                shutil.rmtree(path)
+                log.info("removed a segment that was never entered in the catalogue", path=str(path))
+            else:
+                log.warning("unknown segment kept aside", path=str(self._quarantine.keep_directory(path)))
+
+    def _still_landed(self, path: Path) -> bool:
+        """Whether a segment unknown to the catalogue holds nothing that is not landed."""
+        try:
+            first = json.loads((path / "zarr.json").read_text())["attributes"]["first_position"]
+        except (OSError, ValueError, KeyError):
+            return False
+        row = self.catalogue.episode(first) if isinstance(first, int) else None
+        return row is not None and row.segment is None
+
+    def _next_number(self) -> int:
+        return max((row.number for row in self._layout.segments), default=-1) + 1
+
+    def close(self) -> None:
+        """Stores what is waiting, then closes all files."""
+        if self._committer is not None:
+            self._committer.close()
+        with self._seal_lock:
+            self.catalogue.close()
+        with self._open_lock:
+            self._open.clear()
+
+    def add(self, record: Record) -> bool:
+        """Stores a record; see ``Shelf.add``."""
+        if self._committer is None:
+            raise StoreError(f"{self.root}: the store is open for reading only; append to the process that writes it")
+        return self._committer.submit(record)
+
+    def _commit(self, records: Sequence[Record]) -> list[bool | StoreError]:
+        results, _ = self.catalogue.land(records, self._tail.end)
+        stored: list[EpisodeRow] = []
+        answers: list[bool | StoreError] = []
+        for record, result in zip(records, results, strict=True):
+            if isinstance(result, EpisodeRow):
+                if not self._landed_bytes:
+                    self._landed_since = time.monotonic()
+                self._tail.extend(record.rows)
+                self._landed_bytes += record.size
+                stored.append(result)
+            answers.append(self._answer(record, result))
+        self._publish(stored)
+        return answers
+
+    def _answer(self, record: Record, result: EpisodeRow | bytes) -> bool | StoreError:
+        if isinstance(result, EpisodeRow):
+            return True
+        if result == record.row.digest:
+            return False
+        kept = self._quarantine.keep_record(record)
+        return EpisodeConflict(
+            f"episode {record.row.uuid} is known with other content; this one was kept aside in {kept or 'no place'}: "
+            "give every episode its own UUID"
+        )
+
+    def rows(self, positions: IntArray) -> Rows:
+        """Returns rows of the step table; see ``Shelf.rows``."""
+        while True:
+            layout = self._layout
+            landed = positions >= layout.end
+            rows = np.empty(len(positions), STEP_DTYPE)
+            if landed.any():
+                newest = self._tail.take(positions[landed])
+                if newest is None:  # sealed since the layout was read
+                    continue
+                rows[landed] = newest
+            for segment, members in _by_segment(layout, positions, ~landed):
+                rows[members] = self._segment(segment).rows(positions[members])
+            return rows
+
+    def frames(self, positions: IntArray, rows: Rows) -> list[bytes]:
+        """Returns checked frames; see ``Shelf.frames``."""
+        frames: list[bytes] = [b""] * len(positions)
+        sizes = rows["frame_bytes"].tolist()
+        layout = self._layout
+        landed = positions >= layout.end
+        for slot in np.flatnonzero(landed).tolist():
+            frames[slot] = self._landed_frame(int(positions[slot]), sizes[slot])
+        for row, members in _by_segment(layout, positions, ~landed):
+            segment = self._segment(row)
+            offsets = segment.frame_offsets(positions[members])
+            for slot, offset in zip(members.tolist(), offsets, strict=True):
+                frames[slot] = _read(segment, offset, sizes[slot])
+        expected = rows["frame_crc32c"].tolist()
+        bad = [slot for slot, frame in enumerate(frames) if crc32c(frame) != expected[slot]]
+        if bad:
+            raise Damaged(positions[bad].tolist(), "frame does not match its checksum")
+        return frames
+
+    def _landed_frame(self, position: int, size: int) -> bytes:
+        frame = self.catalogue.landed_frame(position)
+        if frame is not None:
+            return frame
+        with self._move_lock:  # it has just been sealed, or by another process, or it is gone
+            if self._read_only:
+                self._layout = _Layout.of(self.catalogue.segments())
+            layout = self._layout
+        if position >= layout.end:
+            return b""
+        number = int(np.searchsorted(layout.starts, position, side="right")) - 1
+        segment = self._segment(layout.segments[number])
+        return _read(segment, segment.frame_offsets(np.array([position]))[0], size)
+
+    def _segment(self, row: SegmentRow) -> Segment:
+        with self._open_lock:
+            segment = self._open.get(row.number)
+            if segment is not None:
+                self._open.move_to_end(row.number)
+                return segment
+            try:
+                segment = Segment(self.segment_path(row), row)
+            except (FileNotFoundError, ValueError) as error:
+                episodes = self.catalogue.episodes(row.first_position, row.first_position + row.rows)
+                raise Damaged([episode.first_position for episode in episodes], str(error)) from error
+            except OSError as error:
+                raise StoreError(f"{self.segment_path(row)}: {error}; the segment cannot be opened now") from error
+            if not segment.sound:
+                segment.damaged = self._find_damage(segment, row)
+            self._open[row.number] = segment
+            while len(self._open) > self._max_open:
+                self._open.popitem(last=False)
+            return segment
+
+    def _find_damage(self, segment: Segment, row: SegmentRow) -> BoolArray:
+        """Finds out which rows a damaged column concerns: those of the episodes that do not match their checksum."""
+        damaged = np.zeros(row.rows, np.bool_)
+        for episode in self.catalogue.episodes(row.first_position, row.first_position + row.rows):
+            positions = np.arange(episode.first_position, episode.first_position + episode.length + 1)
+            if not episode.check(segment.rows(positions)):
+                damaged[positions - row.first_position] = True
+        path = str(self.segment_path(row))
+        log.warning("a column of a segment is damaged", path=path, steps=int(damaged.sum()))
+        return damaged
+
+    def segment_path(self, row: SegmentRow) -> Path:
+        """Returns the directory of a segment."""
+        return self.root / SEGMENTS / segment_name(row.number)
+
+    def segments(self) -> tuple[SegmentRow, ...]:
+        """Returns the sealed segments in order of position."""
+        return self._layout.segments
+
+    def episode(self, key: str | int) -> EpisodeRow:
+        """Returns an episode's row; see ``Shelf.episode``."""
+        row = self.catalogue.episode(key)
+        if row is None:
+            raise StoreError(f"{self.root}: no episode {key!r}; `qtopt data info` tells what there is")
+        return row
+
+    def quarantine(self, first_positions: Sequence[int], reason: str) -> None:
+        """Marks episodes as damaged, unless open for reading only."""
+        if first_positions and not self._read_only:
+            self.catalogue.quarantine(first_positions, reason)
+
+    def figures(self) -> dict[str, float]:
+        """Returns counts and sizes of what is sealed and landed."""
+        segments = self._layout.segments
+        return {
+            "segments": float(len(segments)),
+            "sealed_bytes": float(sum(row.frame_bytes for row in segments)),
+            "landed_bytes": float(self._landed_bytes),
+            "landed_steps": float(self._tail.end - self._tail.base),
+        }
+
+    def due(self, after_s: float) -> bool:
+        """Whether landed episodes should be sealed: enough of them, or any that wait longer than ``after_s``."""
+        if self._landed_bytes >= self._segment_bytes:
+            return True
+        return bool(0 < after_s < time.monotonic() - self._landed_since and self._landed_bytes)
+
+    def seal(self) -> bool:
+        """Moves the oldest landed episodes into a segment; returns False when none is landed.
+
+        Raises:
+            StoreFull: no room; everything is as it was.
+        """
+        with self._seal_lock:
+            start = self._tail.base
+            episodes, stop = self._choose(start)
+            if not episodes:
+                return False
+            rows = self._tail.between(start, stop)
+            size = int(rows["frame_bytes"].sum())
+            segment = SegmentRow(
+                self._next_number(), start, stop - start, len(episodes), max(1, size), chunk_bytes(self._format)
+            )
+            bad: list[int] = []
+            self._write(segment, rows, episodes, bad)
+            with self._move_lock:
+                self.catalogue.seal(segment)
+                self._layout = _Layout.of([*self._layout.segments, segment])
+            self._tail.drop_before(stop)
+            self._landed_bytes -= size
+            self._landed_since = time.monotonic()
+        if bad:
+            self._found.append(Damaged(bad, "landed frame does not match its checksum"))
+        return True
+
+    def take_damage(self) -> list[Damaged]:
+        """Returns the damage found while opening and sealing, once."""
+        found, self._found = self._found, []
+        return found
+
+    def _choose(self, start: int) -> tuple[list[EpisodeRow], int]:
+        """Returns the oldest landed episodes that fill a segment, and the position behind them."""
+        chosen: list[EpisodeRow] = []
+        stop, size = start, 0
+        for row in self.catalogue.episodes(start, self._tail.end):
+            if size >= self._segment_bytes:
+                break
+            chosen.append(row)
+            stop = row.first_position + row.length + 1
+            size += int(self._tail.between(row.first_position, stop)["frame_bytes"].sum())
+        return chosen, stop
+
+    def _write(self, segment: SegmentRow, rows: Rows, episodes: Sequence[EpisodeRow], bad: list[int]) -> None:
+        final = self.segment_path(segment)
+        temporary = final.with_suffix(".tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(final, ignore_errors=True)  # of a seal whose transaction failed
+        try:
+            write_segment(temporary, self._format, segment, rows, self._landed_frames(segment, rows, bad), episodes)
+            temporary.rename(final)
+            flush(final.parent)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise StoreFull(
+                f"{final}: cannot be written ({error}); the episodes stay in the landing table: free disk space"
+            ) from error
+
+    def _landed_frames(self, segment: SegmentRow, rows: Rows, bad: list[int]) -> Iterator[bytes]:
+        """Yields frames of the sizes in ``rows``; adds the positions of those that are damaged to ``bad``."""
+        for step, (size, expected) in enumerate(
+            zip(rows["frame_bytes"].tolist(), rows["frame_crc32c"].tolist(), strict=True)
+        ):
+            position = segment.first_position + step
+            frame = (self.catalogue.landed_frame(position) or b"")[:size].ljust(size, b"\0")
+            if crc32c(frame) != expected:
+                bad.append(position)
+            yield frame
+
+
+def _unreadable(row: EpisodeRow) -> Rows:
+    """Returns rows that hold the place of an episode whose steps are lost; no frame matches their checksum."""
+    rows = np.zeros(row.length + 1, STEP_DTYPE)
+    rows["frame_crc32c"] = np.uint32(0xFFFFFFFF)
+    return rows
+
+
+def _by_segment(layout: _Layout, positions: IntArray, sealed: np.ndarray) -> Iterator[tuple[SegmentRow, IntArray]]:
+    """Yields each segment that holds some of the sealed positions, with their indices."""
+    indices = np.flatnonzero(sealed)
+    numbers = np.searchsorted(layout.starts, positions[indices], side="right") - 1
+    for number in np.unique(numbers).tolist():
+        yield layout.segments[number], indices[numbers == number]
+
+
+def _read(segment: Segment, offset: int, size: int) -> bytes:
+    try:
+        return segment.read_frame(offset, size)
+    except OSError as error:
+        log.warning("frame cannot be read", error=str(error))
+        return b""

@@ -1,0 +1,169 @@
+"""The store on disk."""
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from qtopt.errors import CheckpointError, StoreError
+from qtopt.replay.catalogue import CATALOGUE_FILE
+from qtopt.replay.disk import SEGMENTS, DiskShelf
+from qtopt.replay.lock import WriterLock
+from qtopt.replay.schema import STORE_FILE, StoreFormat, read_format
+from qtopt.replay.segments import flush
+from qtopt.replay.store import ReplayConfig, ReplayStore
+
+log = structlog.get_logger(__name__)
+
+LABELS_FILE = "labels.npz"
+_TICK_S = 0.5
+_LABELS_EVERY_S = 60.0
+_RETRY_SEAL_S = 30.0
+
+
+class EpisodeStore(ReplayStore):
+    """Episodes that survive whatever happens to the process and to the power supply.
+
+    Args:
+        root: directory of the store; made if it is not there.
+        fmt: what the store holds; None takes what is there.
+        config: settings.
+        rng: chance of the sampling.
+        read_only: samples and reads what was there when it was opened, also while another process writes.
+
+    Raises:
+        StoreError: another process writes the store, there is none to open, or its catalogue is lost.
+        SchemaMismatch: the store there has another format.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        fmt: StoreFormat | None = None,
+        config: ReplayConfig | None = None,
+        *,
+        rng: np.random.Generator | None = None,
+        read_only: bool = False,
+    ) -> None:
+        config = config or ReplayConfig()
+        super().__init__(_prepare(root, fmt, read_only=read_only), config, rng)
+        self.root = root
+        self._lock = None if read_only else WriterLock(root)
+        try:
+            _require_catalogue(root, read_only=read_only)
+            self._shelf: DiskShelf = DiskShelf(
+                root,
+                self.format,
+                self._publish,
+                segment_bytes=int(config.segment_mb * 1e6),
+                max_open_segments=config.max_open_segments,
+                max_waiting=config.max_waiting,
+                quarantine_bytes=config.quarantine_mb * 1e6,
+                read_only=read_only,
+            )
+        except BaseException:
+            if self._lock is not None:
+                self._lock.release()
+            raise
+        self._closed = threading.Event()
+        self._take_damage()
+        self._load_labels()
+        self._keeper = threading.Thread(target=self._keep_house, name="store-keeper", daemon=True)
+        if not read_only:
+            self._keeper.start()
+
+    def close(self) -> None:
+        """Stores what is waiting, saves the labels and lets the next writer in."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        if self._lock is None:
+            self._shelf.close()
+            return
+        self._keeper.join()
+        self._save_labels()
+        self._shelf.close()
+        self._lock.release()
+
+    def seal(self) -> int:
+        """Moves all landed episodes into segments; returns how many segments were made. Raises StoreFull."""
+        made = 0
+        while self._shelf.seal():
+            made += 1
+        self._take_damage()
+        return made
+
+    def info(self) -> dict[str, float | str]:
+        """Returns the format and what is in the store, by name."""
+        form = self.format
+        described: dict[str, float | str] = {
+            "path": str(self.root),
+            "image": f"{form.height}x{form.width}",
+            "codec": str(form.codec),
+            "format_version": float(form.format_version),
+            "schema_version": float(form.schema_version),
+        }
+        return described | self.stats()
+
+    def _take_damage(self) -> None:
+        for damage in self._shelf.take_damage():
+            self._quarantine(damage)
+
+    def _keep_house(self) -> None:
+        """Seals when there is enough to seal and saves the labels now and then, until the store is closed."""
+        seal_after = save_after = time.monotonic()
+        while not self._closed.wait(_TICK_S):
+            now = time.monotonic()
+            if now >= seal_after and self._shelf.due(self.config.seal_after_s):
+                try:
+                    self._shelf.seal()
+                    self._take_damage()
+                except StoreError as error:
+                    log.warning("landed episodes could not be sealed; trying again", error=str(error))
+                    seal_after = now + _RETRY_SEAL_S
+            if now >= save_after + _LABELS_EVERY_S:
+                self._save_labels()
+                save_after = now
+
+    def _save_labels(self) -> None:
+        with self._changed:
+            saved = self._ring.snapshot(time.monotonic())
+        try:
+            saved.write(self.root / LABELS_FILE)
+        except OSError as error:
+            log.warning("labels could not be saved; they will be computed again", error=str(error))
+
+    def _load_labels(self) -> None:
+        path = self.root / LABELS_FILE
+        if not path.exists():
+            return
+        try:
+            with self._changed:
+                self._ring.load(path, time.monotonic())
+                self._ring.keep(self._index.usable(self._ring.positions))
+        except CheckpointError as error:
+            log.warning("saved labels are not used; they will be computed again", error=str(error))
+        self._limiter.count_insert(min(len(self._ring), self.config.limiter.min_size))
+
+
+def _prepare(root: Path, fmt: StoreFormat | None, *, read_only: bool) -> StoreFormat:
+    """Makes the store if it is not there; returns its format."""
+    if fmt is None or read_only or (root / STORE_FILE).exists():
+        found = read_format(root)
+        if fmt is not None:
+            found.require_same(fmt, str(root / STORE_FILE))
+        return found
+    root.mkdir(parents=True, exist_ok=True)
+    fmt.write(root / STORE_FILE)
+    flush(root)
+    return fmt
+
+
+def _require_catalogue(root: Path, *, read_only: bool) -> None:
+    """Raises StoreError rather than make an empty catalogue beside segments that it would not know."""
+    if (root / CATALOGUE_FILE).exists():
+        return
+    if read_only or any((root / SEGMENTS).glob("*.zarr")):
+        raise StoreError(f"{root}: the catalogue ({CATALOGUE_FILE}) is missing; run `qtopt data verify --repair`")

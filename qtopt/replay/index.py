@@ -1,0 +1,142 @@
+"""What can be sampled, in memory: 13 bytes an episode and 12 more if it is trainable, whatever the frames' size.
+
+Episodes are grouped by success and by offline or online, so that a transition is drawn from a group in the time of one
+binary search over the group's running count of transitions.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from qtopt.replay.growable import Growable
+from qtopt.replay.record import EpisodeRow
+from qtopt.types import BoolArray, EpisodeEnd, IntArray, Outcome
+
+SUCCESS, OFFLINE, TRAINABLE, DEAD, TRUNCATED = 1, 2, 4, 8, 16
+GROUPS = 4
+"""Group number: ``SUCCESS`` bit plus ``OFFLINE`` bit."""
+
+_UNTRAINABLE = (Outcome.ABORTED, Outcome.UNKNOWN)
+
+
+def _flags(row: EpisodeRow) -> int:
+    flags = SUCCESS * (row.outcome == Outcome.SUCCESS) | OFFLINE * row.offline
+    flags |= TRAINABLE * (row.outcome not in _UNTRAINABLE) | DEAD * (row.quarantined is not None)
+    return flags | TRUNCATED * (row.end == EpisodeEnd.TRUNCATED)
+
+
+class _Group:
+    """The live trainable episodes of one kind, in order of position."""
+
+    def __init__(self) -> None:
+        self.episodes = Growable(np.int32)
+        self.ends = Growable(np.int64)
+
+    @property
+    def transitions(self) -> int:
+        return int(self.ends.view[-1]) if len(self.ends) else 0
+
+    def extend(self, episodes: IntArray, lengths: IntArray) -> None:
+        total = self.transitions
+        self.episodes.extend(episodes)
+        self.ends.extend(total + np.cumsum(lengths))
+
+
+class EpisodeIndex:
+    """The episodes of a store in order of position. Not safe for several threads: its owner holds a lock."""
+
+    def __init__(self) -> None:
+        self._start = Growable(np.int64)
+        self._length = Growable(np.int32)
+        self._flags = Growable(np.uint8)
+        self._groups = [_Group() for _ in range(GROUPS)]
+
+    def __len__(self) -> int:
+        return len(self._start)
+
+    def extend(self, rows: Sequence[EpisodeRow]) -> None:
+        """Adds episodes, in ascending order of position and behind all that are there."""
+        if not rows:
+            return
+        first = len(self)
+        self._start.extend([row.first_position for row in rows])
+        self._length.extend([row.length for row in rows])
+        self._flags.extend([_flags(row) for row in rows])
+        self._enter(np.arange(first, len(self)))
+
+    def _enter(self, episodes: IntArray) -> None:
+        flags = self._flags.view[episodes]
+        live = (flags & TRAINABLE > 0) & (flags & DEAD == 0)
+        for number, group in enumerate(self._groups):
+            members = episodes[live & (flags & (SUCCESS | OFFLINE) == number)]
+            if len(members):
+                group.extend(members, self._length.view[members])
+
+    def kill(self, positions: IntArray) -> list[int]:
+        """Takes the episodes that hold ``positions`` out; returns the first positions of those that were alive."""
+        episodes = np.unique(self.episode_of(positions))
+        episodes = episodes[episodes >= 0]
+        episodes = episodes[self._flags.view[episodes] & DEAD == 0]
+        self._flags.view[episodes] |= DEAD
+        self._groups = [_Group() for _ in range(GROUPS)]
+        self._enter(np.arange(len(self)))
+        return [int(start) for start in self._start.view[episodes]]
+
+    def episode_of(self, positions: IntArray) -> IntArray:
+        """Returns which episode holds each row, int64 (B,); -1 where there is none."""
+        episodes = np.searchsorted(self._start.view, positions, side="right") - 1
+        if not len(self):
+            return np.full(len(positions), -1)
+        inside = (episodes >= 0) & (positions <= self._start.view[episodes] + self._length.view[episodes])
+        return np.where(inside, episodes, -1)
+
+    def usable(self, positions: IntArray) -> BoolArray:
+        """Whether each position is a transition of a live trainable episode, bool (B,)."""
+        episodes = self.episode_of(positions)
+        if not len(self):
+            return np.zeros(len(positions), np.bool_)
+        flags = self._flags.view[episodes]
+        offset = positions - self._start.view[episodes]
+        sound = (flags & TRAINABLE > 0) & (flags & DEAD == 0)
+        return np.asarray((episodes >= 0) & sound & (offset < self._length.view[episodes]))
+
+    def describe(self, positions: IntArray) -> tuple[BoolArray, BoolArray, BoolArray]:
+        """Returns success, last and truncated of the transitions at ``positions``, each bool (B,).
+
+        ``last`` is True where no transition follows; ``truncated`` where the step limit ended the episode.
+        """
+        episodes = self.episode_of(positions)
+        flags = self._flags.view[episodes]
+        last = positions - self._start.view[episodes] == self._length.view[episodes] - 1
+        return flags & SUCCESS > 0, last, flags & TRUNCATED > 0
+
+    def group_transitions(self) -> IntArray:
+        """Returns how many transitions may be sampled from each group, int64 (GROUPS,)."""
+        return np.array([group.transitions for group in self._groups], np.int64)
+
+    def locate(self, group: int, ordinals: IntArray) -> IntArray:
+        """Returns the positions of a group's transitions by their number within it, oldest first; int64 (B,)."""
+        members = self._groups[group]
+        ends = members.ends.view
+        which = np.searchsorted(ends, ordinals, side="right")
+        episodes = members.episodes.view[which]
+        from_end = ends[which] - ordinals
+        return np.asarray(self._start.view[episodes] + self._length.view[episodes] - from_end)
+
+    def starts(self) -> IntArray:
+        """Returns the first position of every episode, int64, a copy."""
+        return self._start.view.copy()
+
+    def figures(self) -> dict[str, float]:
+        """Returns counts of episodes and transitions by kind."""
+        flags = self._flags.view
+        groups = self.group_transitions()
+        return {
+            "episodes": float(len(self)),
+            "steps": float(self._length.view.sum()),
+            "successes": float(np.count_nonzero(flags & SUCCESS)),
+            "quarantined": float(np.count_nonzero(flags & DEAD)),
+            "transitions": float(groups.sum()),
+            "transitions_success": float(groups[SUCCESS] + groups[SUCCESS | OFFLINE]),
+            "transitions_offline": float(groups[OFFLINE] + groups[SUCCESS | OFFLINE]),
+        }

@@ -1,0 +1,67 @@
+"""Where episodes and files are kept that must not be served and must not be lost."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from qtopt.replay.record import Record
+from qtopt.replay.segments import flush
+
+log = structlog.get_logger(__name__)
+
+
+class Quarantine:
+    """A directory of what was kept aside; takes ``limit_bytes`` at most.
+
+    Args:
+        directory: made when the first thing is put in.
+        limit_bytes: what comes beyond is logged only.
+    """
+
+    def __init__(self, directory: Path, limit_bytes: float) -> None:
+        self._directory = directory
+        self._limit = limit_bytes
+        self._size = float(sum(path.stat().st_size for path in directory.glob("*.npz")))
+
+    def keep_record(self, record: Record) -> Path | None:
+        """Keeps an episode that was refused; returns where, or None when there is no room for it."""
+        row = record.row
+        path = self._directory / f"{row.uuid}-{row.digest.hex()[:12]}.npz"
+        if path.exists():
+            return path
+        if self._size + record.size > self._limit:
+            log.warning("quarantine is full; refused episode is not kept", uuid=row.uuid, limit_bytes=self._limit)
+            return None
+        head = {"uuid": row.uuid, "digest": row.digest.hex(), "end": row.end, "outcome": row.outcome}
+        head |= {"policy_version": row.policy_version, "facts": row.facts}
+        try:
+            self._directory.mkdir(exist_ok=True)
+            with path.open("wb") as file:
+                np.savez(
+                    file,
+                    allow_pickle=False,
+                    head=np.frombuffer(json.dumps(head).encode(), np.uint8),
+                    rows=record.rows,
+                    frames=np.frombuffer(b"".join(record.frames), np.uint8),
+                )
+            flush(path)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            log.warning("refused episode could not be kept", uuid=row.uuid, error=str(error))
+            return None
+        self._size += path.stat().st_size
+        return path
+
+    def keep_directory(self, path: Path) -> Path:
+        """Moves a directory here; returns where it is now."""
+        self._directory.mkdir(exist_ok=True)
+        target = self._directory / path.name
+        number = 0
+        while target.exists():
+            number += 1
+            target = self._directory / f"{path.name}.{number}"
+        shutil.move(path, target)
+        return target

@@ -1,0 +1,123 @@
+"""An episode as it is stored: rows of the step table, encoded frames, and what identifies it."""
+
+import json
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from qtopt.errors import CorruptEpisode
+from qtopt.replay import frames
+from qtopt.replay.checksum import crc32c
+from qtopt.replay.schema import PER_ACTION, STEP_DTYPE, Rows, StoreFormat, digest, facts_json, is_offline, validate
+from qtopt.specs import EPISODE_SPECS
+from qtopt.types import Episode, EpisodeEnd, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeRow:
+    """A row of the episode table.
+
+    Attributes:
+        first_position: position of the episode's first row; -1 before the store has given it one.
+        uuid: 32 hexadecimal digits.
+        digest: SHA-256 of the content, 32 bytes.
+        length: T, the number of actions.
+        end, outcome, policy_version: as in ``Episode``.
+        offline: whether it counts as offline data.
+        facts: JSON of the collector's name and the metadata.
+        crc32c: over the identity, the facts and the rows; each frame has its own in the rows.
+        segment: number of the sealed segment that holds it; None while it is landed.
+        quarantined: why it is not served; None while it is sound.
+    """
+
+    first_position: int
+    uuid: str
+    digest: bytes
+    length: int
+    end: int
+    outcome: int
+    policy_version: int
+    offline: bool
+    facts: str
+    crc32c: int
+    segment: int | None = None
+    quarantined: str | None = None
+
+    def check(self, rows: Rows) -> bool:
+        """Whether ``rows`` and this row are what was stored."""
+        return self.crc32c == _checksum(self, rows)
+
+
+def _checksum(row: EpisodeRow, rows: Rows) -> int:
+    head = [row.uuid, row.digest.hex(), row.length, row.end, row.outcome, row.policy_version, row.offline, row.facts]
+    return crc32c(json.dumps(head).encode(), rows.tobytes())
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """An episode ready to be stored: its row of the episode table, its T + 1 step rows and its T + 1 encoded frames."""
+
+    row: EpisodeRow
+    rows: Rows
+    frames: tuple[bytes, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the encoded frames."""
+        return sum(map(len, self.frames))
+
+
+def encode_episode(episode: Episode, fmt: StoreFormat) -> Record:
+    """Validates and encodes an episode; raises SchemaMismatch unless it fits the store."""
+    validate(episode, fmt)
+    encoded = tuple(frames.encode(image, fmt.codec) for image in episode.images)
+    rows = np.zeros(len(episode) + 1, STEP_DTYPE)
+    for spec in EPISODE_SPECS[1:]:
+        values = getattr(episode, spec.name)
+        rows[spec.name][: len(values)] = values
+    rows["frame_bytes"] = [len(frame) for frame in encoded]
+    rows["frame_crc32c"] = [crc32c(frame) for frame in encoded]
+    row = EpisodeRow(
+        first_position=-1,
+        uuid=episode.uuid,
+        digest=digest(episode),
+        length=len(episode),
+        end=int(episode.end),
+        outcome=int(episode.outcome),
+        policy_version=int(episode.policy_version),
+        offline=is_offline(episode),
+        facts=facts_json(episode),
+        crc32c=0,
+    )
+    return Record(replace(row, crc32c=_checksum(row, rows)), rows, encoded)
+
+
+def decode_episode(record: Record, fmt: StoreFormat) -> Episode:
+    """Returns the episode in ``record``; raises CorruptEpisode when a checksum does not match."""
+    row = record.row
+    if not row.check(record.rows):
+        raise CorruptEpisode(
+            f"episode {row.uuid}: its steps do not match their checksum; run `qtopt data verify --repair`"
+        )
+    images = np.empty((row.length + 1, fmt.height, fmt.width, 3), np.uint8)
+    for step, (frame, expected) in enumerate(zip(record.frames, record.rows["frame_crc32c"], strict=True)):
+        if crc32c(frame) != int(expected):
+            raise CorruptEpisode(
+                f"episode {row.uuid}: frame {step} does not match its checksum; run `qtopt data verify --repair`"
+            )
+        frames.decode_into(frame, fmt.codec, images[step])
+    arrays = {
+        spec.name: np.ascontiguousarray(record.rows[spec.name][: row.length + (spec.name not in PER_ACTION)])
+        for spec in EPISODE_SPECS[1:]
+    }
+    facts = json.loads(row.facts)
+    return Episode(
+        uuid=row.uuid,
+        images=images,
+        **arrays,
+        end=EpisodeEnd(row.end),
+        outcome=Outcome(row.outcome),
+        policy_version=row.policy_version,
+        collector=facts["collector"],
+        metadata=facts["metadata"],
+    )

@@ -1,0 +1,177 @@
+"""What is on disk: the columns, derived from ``qtopt.specs``, and the format that a store declares in ``store.json``.
+
+An episode of T actions is T + 1 rows of the step table (the last row's action, reward and behaviour are zero), so that
+the state after row i is row i + 1 and each frame is stored once. A row's *position* is its number in the whole store.
+"""
+
+import hashlib
+import json
+import uuid as uuid_module
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qtopt import specs
+from qtopt.errors import SchemaMismatch, StoreError
+from qtopt.replay.frames import FrameCodec, choose_codec
+from qtopt.types import Behaviour, Episode, JsonValue
+
+FORMAT_NAME = "qtopt-episode-store"
+FORMAT_VERSION = 1
+STORE_FILE = "store.json"
+
+Rows = npt.NDArray[np.void]
+"""Rows of the step table, dtype ``STEP_DTYPE``."""
+
+_FRAMES, *_COLUMNS = specs.EPISODE_SPECS
+PER_ACTION = frozenset({"actions", "rewards", "behaviour"})
+"""Columns that have T entries in an Episode, not T + 1."""
+
+STEP_DTYPE = np.dtype(
+    [(spec.name, np.dtype(spec.dtype).newbyteorder("<"), spec.shape[1:]) for spec in _COLUMNS]
+    + [("frame_bytes", np.dtype("<u4"), ()), ("frame_crc32c", np.dtype("<u4"), ())]
+)
+"""One row of the step table: the columns of ``specs.EPISODE_SPECS``, then the encoded frame's length and checksum."""
+
+_NETWORK_CHOSE = (Behaviour.GREEDY, Behaviour.NOISE)
+
+
+def is_offline(episode: Episode) -> bool:
+    """Whether an episode counts as offline: what its metadata says, else that no network chose any of its actions."""
+    declared = episode.metadata.get("offline")
+    if isinstance(declared, bool):
+        return declared
+    return not np.isin(episode.behaviour, _NETWORK_CHOSE).any()
+
+
+def dump_json(value: Any) -> str:
+    """Returns the one JSON text of ``value``: sorted keys, no spaces; raises SchemaMismatch when it is not JSON."""
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SchemaMismatch(f"metadata: {error}; expected JSON values with finite numbers") from error
+
+
+def facts_json(episode: Episode) -> str:
+    """Returns the collector's name and the metadata of an episode as JSON."""
+    return dump_json({"collector": episode.collector, "metadata": dict(episode.metadata)})
+
+
+def digest(episode: Episode) -> bytes:
+    """Returns the SHA-256 of everything in ``episode``, frames as pixels: the same content always has the same digest.
+
+    Pixels, not encoded bytes, so that another version of a codec on either side never turns a repeated delivery into a
+    conflict.
+    """
+    sha = hashlib.sha256(f"{FORMAT_NAME} {specs.SCHEMA_VERSION}\n".encode())
+    head = [episode.uuid, int(episode.end), int(episode.outcome), int(episode.policy_version), facts_json(episode)]
+    sha.update(dump_json(head).encode())
+    for spec in specs.EPISODE_SPECS:
+        array = np.ascontiguousarray(getattr(episode, spec.name), np.dtype(spec.dtype).newbyteorder("<"))
+        sha.update(f"\n{spec.name}{list(array.shape)}\n".encode())
+        sha.update(array.data)
+    return sha.digest()
+
+
+def validate(episode: Episode, fmt: "StoreFormat") -> None:
+    """Raises SchemaMismatch, naming what was found and expected, unless ``episode`` fits the specs and the store."""
+    for spec in specs.EPISODE_SPECS:
+        spec.validate(getattr(episode, spec.name))
+    steps = len(episode.actions)
+    if not 1 <= steps <= specs.MAX_STEPS:
+        raise SchemaMismatch(f"episode of {steps} actions, expected 1 to {specs.MAX_STEPS}")
+    for spec in specs.EPISODE_SPECS:
+        found, expected = len(getattr(episode, spec.name)), steps + (spec.name not in PER_ACTION)
+        if found != expected:
+            raise SchemaMismatch(f"{spec.name}: found {found} rows, expected {expected} for {steps} actions")
+    size = episode.images.shape[1:3]
+    if size != (fmt.height, fmt.width):
+        raise SchemaMismatch(
+            f"images: found {size[0]}x{size[1]} px, expected {fmt.height}x{fmt.width} px as in the store; "
+            "set the camera to the store's size or use another store"
+        )
+    unknown = set(np.unique(episode.behaviour).tolist()) - {int(known) for known in Behaviour}
+    if unknown:
+        raise SchemaMismatch(f"behaviour: found {sorted(unknown)}, expected values of Behaviour")
+    try:
+        canonical = uuid_module.UUID(hex=episode.uuid).hex
+    except ValueError:
+        canonical = ""
+    if canonical != episode.uuid:
+        raise SchemaMismatch(f"uuid: found {episode.uuid!r}, expected 32 lower-case hexadecimal digits")
+    if episode.policy_version < 0:
+        raise SchemaMismatch(f"policy_version: found {episode.policy_version}, expected 0 or more")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFormat:
+    """What a store holds; written to ``store.json`` when it is made and never changed.
+
+    Attributes:
+        height, width: size of every frame [px].
+        codec: how frames are encoded.
+        format_version: of the files' layout.
+        schema_version: of the meaning of the fields (``specs.SCHEMA_VERSION``).
+    """
+
+    height: int
+    width: int
+    codec: FrameCodec
+    format_version: int = FORMAT_VERSION
+    schema_version: int = specs.SCHEMA_VERSION
+
+    @classmethod
+    def for_images(cls, height: int, width: int | None = None, codec: str = "auto") -> "StoreFormat":
+        """Returns the format for frames of ``height`` x ``width`` px (square if only one is given)."""
+        width = height if width is None else width
+        return cls(height, width, choose_codec(height, width, codec))
+
+    @property
+    def frame_pixels(self) -> int:
+        """Bytes of one decoded frame."""
+        return self.height * self.width * 3
+
+    def require_same(self, other: "StoreFormat", where: str) -> None:
+        """Raises SchemaMismatch naming each difference between this format (found) and ``other`` (expected)."""
+        found, expected = asdict(self), asdict(other)
+        differing = [
+            f"{key}: found {found[key]}, expected {expected[key]}" for key in found if found[key] != expected[key]
+        ]
+        if differing:
+            raise SchemaMismatch(f"{where}: {'; '.join(differing)}; use another store or the settings it was made with")
+
+    def write(self, path: Path) -> None:
+        """Writes ``store.json`` to a new file at ``path``."""
+        path.write_text(json.dumps({"format": FORMAT_NAME, **asdict(self)}, indent=2) + "\n")
+
+
+def read_format(root: Path) -> StoreFormat:
+    """Reads ``store.json`` of the store at ``root``.
+
+    Raises:
+        StoreError: there is no store, or the file cannot be read.
+        SchemaMismatch: it was written by another format or schema version.
+    """
+    path = root / STORE_FILE
+    try:
+        values: dict[str, JsonValue] = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise StoreError(f"{root}: no episode store here ({STORE_FILE} is missing); check the path") from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read: {error}; expected the JSON description of a store") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT_NAME:
+        raise SchemaMismatch(f"{path}: not the description of a {FORMAT_NAME}")
+    for key, ours in (("format_version", FORMAT_VERSION), ("schema_version", specs.SCHEMA_VERSION)):
+        if values.get(key) != ours:
+            raise SchemaMismatch(
+                f"{path}: {key}: found {values.get(key)}, expected {ours}; use the release that wrote this store"
+            )
+    try:
+        return StoreFormat(
+            height=int(str(values["height"])), width=int(str(values["width"])), codec=FrameCodec(str(values["codec"]))
+        )
+    except (KeyError, ValueError) as error:
+        raise SchemaMismatch(f"{path}: {error}; expected height, width and a known codec") from error
