@@ -51,12 +51,10 @@ class SimBin:
         held = self._hand.held()
         if held is not None:
             self._world.remove_object(held)
-            self._world.refresh()
 
     def _needs_refill(self) -> bool:
         for body in [body for body in self._world.objects if not self._within(body, BIN_HALF_M)]:
             self._world.remove_object(body)
-            self._world.refresh()
         if self._failures >= self._config.stuck_after:
             return True
         limits = self._config.cell.limits
@@ -84,7 +82,6 @@ class SimBin:
         self._world.settle(_SETTLE_STEPS)
         for body in [body for body in self._world.objects if not self._within(body, BIN_HALF_M)]:
             self._world.remove_object(body)
-        self._world.refresh()
         if amount.textures:
             self._paint()
         self._facts = {

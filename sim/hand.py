@@ -103,6 +103,7 @@ class Hand:
             physicsClientId=client,
         )
         bullet.changeConstraint(gear, gearRatio=-1, maxForce=200, erp=0.5, physicsClientId=client)
+        self._world.mover, self._world.mover_links = self.body, (_PALM, _LEFT, _RIGHT)
         self.closed = False
         self.place(ToolPose(0.6, 0.0, 0.3, 0.0), MAX_WIDTH_M)
 

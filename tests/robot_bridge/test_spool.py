@@ -1,0 +1,178 @@
+"""Episodes on disk: nothing is lost, nothing is delivered twice, what is damaged is set aside."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from qtopt.errors import ConfigError, CorruptEpisode, EpisodeConflict, ServerUnavailable, StoreFull
+from robot_bridge.spool import Spool
+from tests.episodes import make_episode
+
+
+@pytest.fixture
+def spool(tmp_path):
+    spool = Spool(tmp_path / "spool")
+    yield spool
+    spool.close()
+
+
+class Sink:
+    def __init__(self):
+        self.episodes, self.error = [], None
+
+    def append(self, episode):
+        if self.error is not None:
+            raise self.error
+        self.episodes.append(episode)
+        return True
+
+
+def assert_same(one, two):
+    for field in dataclasses.fields(one):
+        left, right = getattr(one, field.name), getattr(two, field.name)
+        if isinstance(left, np.ndarray):
+            np.testing.assert_array_equal(left, right)
+            assert left.dtype == right.dtype
+        else:
+            assert left == right, field.name
+
+
+def test_an_episode_comes_back_as_it_went_in(spool, episode):
+    spool.put(episode)
+    assert spool.pending() == [episode.uuid]
+    assert_same(spool.load(episode.uuid), episode)
+    spool.delivered(episode.uuid)
+    spool.delivered(episode.uuid)
+    assert len(spool) == 0
+
+
+def test_a_known_episode_is_kept_once(spool, episode):
+    spool.put(episode)
+    spool.put(episode)
+    assert len(spool) == 1
+
+
+def test_order_and_content_survive_a_restart(tmp_path, rng):
+    episodes = [make_episode(rng, steps=2) for _ in range(5)]
+    spool = Spool(tmp_path)
+    for episode in episodes[:4]:
+        spool.put(episode)
+    spool.delivered(episodes[1].uuid)
+    spool.close()
+    again = Spool(tmp_path)
+    again.put(episodes[4])
+    assert again.pending() == [episodes[index].uuid for index in (0, 2, 3, 4)]
+    again.close()
+
+
+def test_delivery_is_oldest_first_and_once(spool, rng):
+    episodes = [make_episode(rng, steps=2) for _ in range(3)]
+    for episode in episodes:
+        spool.put(episode)
+    sink = Sink()
+    assert spool.deliver(sink, 2) == 2
+    assert spool.deliver(sink, 10) == 1
+    assert [episode.uuid for episode in sink.episodes] == [episode.uuid for episode in episodes]
+
+
+def test_while_nobody_answers_everything_goes_on_waiting(spool, episode):
+    spool.put(episode)
+    sink = Sink()
+    sink.error = ServerUnavailable("away")
+    with pytest.raises(ServerUnavailable):
+        spool.deliver(sink, 10)
+    assert len(spool) == 1
+
+
+def test_a_conflict_is_set_aside_and_does_not_stop_the_others(spool, rng, tmp_path, caplog):
+    spool.put(make_episode(rng, steps=2))
+    sink = Sink()
+    sink.error = EpisodeConflict("known with other content")
+    assert spool.deliver(sink, 10) == 0
+    assert len(spool) == 0
+    assert len(list((tmp_path / "spool" / "quarantine").iterdir())) == 1
+    assert "known with other content" in caplog.text
+
+
+@pytest.mark.parametrize("where", [0, 100, 0.5, -1])
+def test_a_damaged_file_is_set_aside_and_what_is_behind_it_delivered(spool, rng, tmp_path, where, caplog):
+    bad, good = make_episode(rng, steps=2), make_episode(rng, steps=2)
+    spool.put(bad)
+    spool.put(good)
+    file = next((tmp_path / "spool").glob(f"*{bad.uuid}*"))
+    content = bytearray(file.read_bytes())
+    content[int(where * len(content)) if isinstance(where, float) else where] ^= 0x10
+    file.write_bytes(content)
+    sink = Sink()
+    assert spool.deliver(sink, 10) == 1
+    assert sink.episodes[0].uuid == good.uuid
+    assert "set aside" in caplog.text
+    with pytest.raises(KeyError):
+        spool.load(bad.uuid)
+
+
+def test_loading_a_torn_file_says_so(spool, episode, tmp_path):
+    spool.put(episode)
+    file = next((tmp_path / "spool").glob(f"*{episode.uuid}*"))
+    file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(CorruptEpisode, match=episode.uuid):
+        spool.load(episode.uuid)
+
+
+def test_a_full_spool_refuses_and_keeps_what_it_has(tmp_path, rng):
+    spool = Spool(tmp_path, max_bytes=30_000)
+    with pytest.raises(StoreFull, match="allow more"):
+        for _ in range(100):
+            spool.put(make_episode(rng, steps=4))
+    kept = spool.pending()
+    assert kept
+
+    assert [spool.load(uuid).uuid for uuid in kept] == kept
+    spool.close()
+
+
+def test_one_process_at_a_time(spool, tmp_path):
+    with pytest.raises(ConfigError, match="in use"):
+        Spool(tmp_path / "spool")
+
+
+def test_a_place_that_cannot_be_used_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be used"):
+        Spool(tmp_path / "file")
+
+
+WRITER = """
+import sys
+from pathlib import Path
+import numpy as np
+from robot_bridge.spool import Spool
+from tests.episodes import make_episode
+spool, rng = Spool(Path(sys.argv[1])), np.random.default_rng(0)
+while True:
+    episode = make_episode(rng, steps=3)
+    spool.put(episode)
+    print(episode.uuid, flush=True)
+"""
+
+
+def test_kill_loses_nothing_that_was_acknowledged(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=os.getcwd()
+    )
+    acknowledged = [process.stdout.readline().strip() for _ in range(20)]
+    process.send_signal(signal.SIGKILL)
+    acknowledged += [line.strip() for line in process.stdout if len(line) == 33]
+    process.wait()
+    process.stdout.close()
+    spool = Spool(tmp_path)
+    assert set(acknowledged) <= set(spool.pending())
+    for uuid in spool.pending():
+        assert spool.load(uuid).uuid == uuid
+    assert not list(tmp_path.glob("*.partial"))
+    spool.close()

@@ -1,0 +1,26 @@
+"""The benchmark beside the reference, in a process of its own because the reference takes the first Bullet client."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from qtopt.errors import ConfigError
+from sim.bench import measure
+
+
+@pytest.mark.serial
+def test_one_line_with_both_figures():
+    code = "import json; from sim.bench import measure; print(json.dumps(measure(4.0)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
+    result = json.loads(done.stdout)
+    assert result["name"] == "sim"
+    assert result["ours"] > result["reference"] > 0
+    assert result["ratio"] == pytest.approx(result["ours"] / result["reference"], rel=0.02)
+    assert done.stderr == ""
+
+
+def test_a_measurement_of_no_length_is_refused():
+    with pytest.raises(ConfigError, match="seconds"):
+        measure(0.0)
