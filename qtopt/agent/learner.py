@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from qtopt.agent.network import NetworkConfig, QNetwork, build_network
+from qtopt.agent.network import PAPER_PROFILE, NetworkConfig, QNetwork, build_network
 from qtopt.agent.snapshot import load_arrays, pack, state_arrays
 from qtopt.config import STRICT, from_plain, to_plain
 from qtopt.errors import CheckpointError, ConfigError
@@ -41,7 +41,7 @@ class LearnerConfig:
             paper.
         auxiliary_weight: weight of the network's auxiliary loss.
         batch: transitions in a step.
-        compile: torch.compile the network (for GPUs).
+        compile: run the network through torch.compile; worth it on GPUs.
     """
 
     __pydantic_config__ = STRICT
@@ -70,7 +70,7 @@ class LearnerConfig:
 
 
 PAPER_LEARNER = LearnerConfig(
-    network=NetworkConfig(),  # replaced by the profile
+    network=PAPER_PROFILE,
     optimiser="sgd",
     learning_rate=1e-4,
     decay_steps=187_500,
@@ -104,8 +104,8 @@ class Learner:
         self._next_theta2 = copy.deepcopy(self._theta1)
         self._generator = torch.Generator().manual_seed(seed + 1)
         self._optimiser = _optimiser(self._theta, config)
-        if config.compile:
-            self._theta.compile()
+        self._encode = torch.compile(self._theta.encode) if config.compile else self._theta.encode
+        self._score = torch.compile(self._theta.score) if config.compile else self._theta.score
 
     @property
     def theta1(self) -> QNetwork:
@@ -128,8 +128,8 @@ class Learner:
         inputs = theta.inputs(batch.observation, self._generator)
         action = torch.from_numpy(batch.action.copy()).to(theta.device)
         target = torch.from_numpy(batch.target.copy()).to(theta.device)
-        features = theta.encode(inputs)
-        logit = theta.score(features, action[:, None])[:, 0]
+        features = self._encode(inputs)
+        logit = self._score(features, action[:, None])[:, 0]
         loss = q_loss(logit, target, config.loss)
         total = loss
         auxiliary = loss.new_zeros(())
