@@ -1,1 +1,1 @@
-
+"""One file for each process: configuration, wiring, running, closing."""

@@ -46,8 +46,8 @@ class Finding:
     """One thing looked at: whether it is as it should be, and what was seen. Only ``needed`` ones make it fail."""
 
     name: str
-    good: bool
     seen: str
+    good: bool = True
     needed: bool = True
 
     def __str__(self) -> str:
@@ -69,14 +69,14 @@ def main(config: Config) -> int:
 def examine(config: Config) -> Iterator[Finding]:
     """Yields what is found on this machine."""
     version = sys.version_info
-    yield Finding("python", version >= (3, 11), f"{platform.python_version()}, expected 3.11 or newer")
+    yield Finding("python", f"{platform.python_version()}, expected 3.11 or newer", version >= (3, 11))
     missing = {name for modules in _ROLES.values() for name in modules if not _importable(name)}
     for role, modules in _ROLES.items():
         absent = [name for name in modules if name in missing]
         seen = "all packages are there" if not absent else f"found no {', '.join(absent)}: run `make install`"
-        yield Finding(f"qtopt {role}", not absent, seen)
+        yield Finding(f"qtopt {role}", seen, not absent)
     yield _port(config.port)
-    yield Finding("cores", True, f"{os.cpu_count()}, {len(os.sched_getaffinity(0))} for us; `qtopt run` wants 2")
+    yield Finding("cores", f"{os.cpu_count()}, {len(os.sched_getaffinity(0))} for us; `qtopt run` wants 2")
     yield _memory()
     yield _disk(config.output)
     yield _accelerator()
@@ -96,17 +96,16 @@ def _port(port: int) -> Finding:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            return Finding(
-                f"port {port}", False, f"{error.strerror}: `qtopt serve` needs another --listen.port", needed=False
-            )
-    return Finding(f"port {port}", True, "free on 127.0.0.1")
+            seen = f"{error.strerror}: `qtopt serve` needs another --listen.port"
+            return Finding(f"port {port}", seen, good=False, needed=False)
+    return Finding(f"port {port}", "free on 127.0.0.1")
 
 
 def _memory() -> Finding:
     import psutil
 
     free = psutil.virtual_memory().available / 2**30
-    return Finding("memory", free > 3, f"{free:.1f} GiB available, `qtopt run` takes some 3 GiB")
+    return Finding("memory", f"{free:.1f} GiB available, `qtopt run` takes some 3 GiB", free > 3)
 
 
 def _disk(output: Path) -> Finding:
@@ -114,18 +113,14 @@ def _disk(output: Path) -> Finding:
     free = shutil.disk_usage(place).free / 2**30
     writable = os.access(place, os.W_OK)
     seen = f"{free:.1f} GiB free in {place}" if writable else f"{place} cannot be written to"
-    return Finding("disk", writable and free > 2, f"{seen}, 30 minutes take some 1 GiB")
+    return Finding("disk", f"{seen}, 30 minutes take some 1 GiB", writable and free > 2)
 
 
 def _accelerator() -> Finding:
     if not _importable("torch"):
-        return Finding("accelerator", False, "unknown without torch", needed=False)
+        return Finding("accelerator", "unknown without torch", good=False, needed=False)
     import torch
 
     found = torch.cuda.is_available()
-    return Finding(
-        "accelerator",
-        found,
-        torch.cuda.get_device_name(0) if found else "none; everything runs on the CPU",
-        needed=False,
-    )
+    seen = torch.cuda.get_device_name(0) if found else "none; everything runs on the CPU"
+    return Finding("accelerator", seen, found, needed=False)

@@ -1,4 +1,4 @@
-"""Evaluation in a process of its own: of one checkpoint, of the scripted policy, or of whatever is newest, again and again."""
+"""Evaluation in a process of its own: of a checkpoint, of the scripted policy, or of whatever is newest."""
 
 import time
 from collections.abc import Iterator

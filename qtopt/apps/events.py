@@ -10,9 +10,11 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 
 class EventWriter:
-    """Writes scalars as TensorBoard events::
+    """Writes scalars as TensorBoard events.
 
-    writer.scalars({"trainer/loss": 0.31}, step=1200)
+    Usage::
+
+        writer.scalars({"trainer/loss": 0.31}, step=1200)
     """
 
     def __init__(self, directory: Path) -> None:

@@ -14,12 +14,18 @@ from qtopt.config import STRICT
 from qtopt.errors import ConfigError
 from qtopt.loops.label import LabelLoopConfig
 from qtopt.loops.train import TrainLoopConfig
-from qtopt.replay import ReplayConfig
+from qtopt.replay import RateLimiterConfig, ReplayConfig
 from qtopt.rpc.settings import ClientConfig, ServerConfig
 from sim.config import SimConfig
 
-STOP_ORDER = ("collector", "updater", "evaluator", "trainer", "server")
-"""Who ends first: those who bring data before those who keep it."""
+STOP_PHASES = ((("collector", "updater", "evaluator", "final"), 2.5), (("trainer",), 4.0), (("server",), 2.0))
+"""Who ends first, and how long it may take [s]: those who bring data before those who keep it."""
+
+
+TWO_CORES = ReplayConfig(
+    min_transitions=200, limiter=RateLimiterConfig(samples_per_insert=4.0, min_size=256, error_buffer=4096.0)
+)
+"""Each label is learned from four times: on two cores, labelling at full speed would take the trainer's share."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,7 @@ class Config:
     updaters: int = 1
     discount: float = 0.9
     sim: SimConfig = field(default_factory=SimConfig)
-    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    replay: ReplayConfig = TWO_CORES
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     cem: CemConfig = field(default_factory=CemConfig)
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)

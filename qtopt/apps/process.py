@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import sys
-import threading
+import time
 from types import FrameType
 from typing import TextIO
 
@@ -16,38 +16,46 @@ PARENT_VARIABLE = "QTOPT_PARENT_PID"
 
 _PR_SET_PDEATHSIG = 1
 _HARD_LIMIT_S = 9.0
+_IMPATIENT_S = 0.5
+_LOOK_S = 0.05
 
 
 class StopSignal:
-    """Turns SIGTERM and SIGINT into a question that loops ask; a second signal, or 9 s, ends the process at once."""
+    """Turns SIGTERM and SIGINT into a question that loops ask.
+
+    A process started by a person ends at once at the second signal; one under a supervisor ends 9 s after the first,
+    whatever it is doing. The handler sets plain attributes only: locks could be held by the very code it interrupts.
+    """
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._stopped = False
+        self._at = 0.0
         self.number = 0
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
     def __call__(self) -> bool:
         """Returns whether the process shall end."""
-        return self._event.is_set()
+        return self._stopped
 
     def wait(self, timeout_s: float) -> bool:
         """Sleeps for ``timeout_s``, or until the process shall end; returns whether it shall."""
-        return self._event.wait(timeout_s)
-
-    def set(self) -> None:
-        """Asks the process to end, as a signal would."""
-        self._event.set()
+        deadline = time.monotonic() + timeout_s
+        while not self._stopped and (left_s := deadline - time.monotonic()) > 0:
+            time.sleep(min(left_s, _LOOK_S))
+        return self._stopped
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        if self._event.is_set():
-            os._exit(128 + number)
-        self.number = number
-        self._event.set()
-        if PARENT_VARIABLE in os.environ:
-            limit = threading.Timer(_HARD_LIMIT_S, os._exit, (128 + number,))
-            limit.daemon = True
-            limit.start()
+        supervised = PARENT_VARIABLE in os.environ
+        if self._stopped:
+            # the kernel may send the signal of a dying parent once for each of the parent's threads
+            if not supervised and time.monotonic() > self._at + _IMPATIENT_S:
+                os._exit(128 + number)
+            return
+        self._stopped, self._at, self.number = True, time.monotonic(), number
+        if supervised:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.setitimer(signal.ITIMER_REAL, _HARD_LIMIT_S)
 
 
 def begin(role: str) -> StopSignal:

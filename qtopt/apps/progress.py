@@ -1,4 +1,4 @@
-"""What a run has done so far: gathered from the roles while it runs, kept in metrics.jsonl, TensorBoard and run.json."""
+"""What a run has done so far: gathered from the roles, kept in metrics.jsonl, TensorBoard events and run.json."""
 
 import datetime
 import json

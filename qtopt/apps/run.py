@@ -61,8 +61,8 @@ def _prepare(config: Config) -> tuple[RunDirectory, State]:
         state = State.load(directory.state)
         if state.minutes >= config.minutes:
             raise ConfigError(
-                f"{directory.root}: found a run that has had its {state.minutes:.1f} minutes, expected one with time left; "
-                f"give --minutes above that to go on"
+                f"{directory.root}: found a run that has had {state.minutes:.1f} minutes, expected one "
+                f"with some of its {config.minutes:g} left; give more --minutes to go on"
             )
     directory.write_config(dataclasses.replace(config, resume=None))
     State(state.sessions + 1, state.minutes).save(directory.state)
@@ -84,7 +84,7 @@ def _train(
                     supervisor.watch()
                     progress.turn(connection)
     finally:
-        supervisor.stop_all(plan.STOP_ORDER)
+        supervisor.stop_all(plan.STOP_PHASES)
         progress.close(str(directory.root))
 
 
@@ -111,7 +111,7 @@ def _evaluate(config: Config, directory: RunDirectory, supervisor: Supervisor, s
             _start(supervisor, role, directory)
         while supervisor.children and not stop.wait(0.2):
             supervisor.watch(once=True)
-        supervisor.stop_all(("final",))
+        supervisor.stop_all(plan.STOP_PHASES)
         if stop():
             return reports
         shards = [directory.evaluations / "final" / f"{policy}-{number}.json" for number in range(len(roles))]

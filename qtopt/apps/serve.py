@@ -14,7 +14,8 @@ from qtopt.apps.process import begin, limit_threads, logger
 from qtopt.config import STRICT
 from qtopt.errors import RemoteError, ServerUnavailable
 from qtopt.interfaces import Policy
-from qtopt.replay import ReplayConfig, Replay
+from qtopt.replay import ReplayConfig, StoreFormat
+from qtopt.replay.episode_store import EpisodeStore
 from qtopt.rpc import BackgroundServer, ModelRegistry, ServerConfig, Services
 from qtopt.types import Decision, Observation
 
@@ -91,10 +92,11 @@ def main(config: Config) -> int:
     limit_threads(config.threads)
     registry = ModelRegistry(config.models)
     newest = NewestNetwork(registry)
-    opened: list[Replay] = []
+    opened: list[EpisodeStore] = []
 
-    def open_store() -> Replay:
-        opened.append(Replay(config.store, config.replay, image_px=config.image_px, seed=config.seed))
+    def open_store() -> EpisodeStore:
+        fmt = StoreFormat.for_images(config.image_px, codec=config.replay.codec)
+        opened.append(EpisodeStore(config.store, fmt, config.replay, rng=np.random.default_rng(config.seed)))
         return opened[0]
 
     services = Services(

@@ -12,7 +12,6 @@ from pathlib import Path
 from qtopt.apps.process import PARENT_VARIABLE, logger
 from qtopt.errors import CheckpointError, ConfigError, QtOptError, SchemaMismatch
 
-
 _PERMANENT = (ConfigError.exit_code, SchemaMismatch.exit_code, CheckpointError.exit_code)
 """Errors that a restart does not mend."""
 
@@ -87,7 +86,7 @@ class Supervisor:
             within_s: time in which they are counted [s].
 
         Raises:
-            ProcessFailed: a child died ``most_deaths`` times within ``within_s`` seconds, or at once with a wrong setting.
+            ProcessFailed: a child died ``most_deaths`` times within ``within_s`` seconds, or of a wrong setting.
         """
         now = self._clock()
         for child in list(self.children.values()):
@@ -106,8 +105,8 @@ class Supervisor:
             logger().error("process died", process=child.name, exit_code=code, deaths=len(child.deaths))
             if len(child.deaths) >= most_deaths or code in _PERMANENT:
                 raise ProcessFailed(
-                    f"{child.name} ended with code {code}, {len(child.deaths)} time(s) within {within_s:.0f} s, expected "
-                    f"it to go on; its last words: {last_line(child.log)!r}; see {child.log}"
+                    f"{child.name} ended with code {code}, {len(child.deaths)} time(s) within {within_s:.0f} s, "
+                    f"expected it to go on; its last words: {last_line(child.log)!r}; see {child.log}"
                 )
             child.restart_at = now + min(10.0, 0.5 * 2 ** (len(child.deaths) - 1))
 
@@ -128,16 +127,16 @@ class Supervisor:
                 child.process.kill()
                 child.process.wait()
 
-    def stop_all(self, order: Sequence[str], grace_s: float = 8.0) -> None:
-        """Ends all children within ``grace_s`` seconds, those whose name starts with an earlier word of ``order`` first.
+    def stop_all(self, phases: Sequence[tuple[Sequence[str], float]]) -> None:
+        """Ends all children, one phase after the other.
 
-        Half of what is left of the time goes to each word in turn, all of it to the last.
+        Args:
+            phases: beginnings of the names of children that end together, and how long they may take [s]; what no
+                phase names is killed at the end.
         """
-        deadline = self._clock() + grace_s
-        for prefix in [*order, ""]:
-            names = [name for name in self.children if name.startswith(prefix)]
-            left_s = deadline - self._clock()
-            self.stop(names, left_s if names == list(self.children) else left_s / 2)
+        for prefixes, grace_s in phases:
+            self.stop([name for name in self.children if name.startswith(tuple(prefixes))], grace_s)
+        self.stop(list(self.children), 0.0)
 
     def __enter__(self) -> "Supervisor":
         return self

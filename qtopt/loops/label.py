@@ -1,4 +1,4 @@
-"""The Bellman updater's loop: sample transitions, compute their targets with the newest target networks, put them back."""
+"""The Bellman updater's loop: sample transitions, compute targets with the newest networks, put them back."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ class LabelLoopConfig:
 
     batch_size: int = 256
     refresh_every_s: float = 2.0
-    timeout_s: float = 2.0
+    timeout_s: float = 1.0
     prefetch: int = 1
 
     def __post_init__(self) -> None:

@@ -50,10 +50,12 @@ def wilson(successes: int, trials: int, z: float = 1.959964) -> Proportion:
 
 
 class Rate:
-    """Events per second over the last ``window_s`` seconds::
+    """Events per second over the last ``window_s`` seconds.
 
-    rate.add(64)
-    rate.per_s()
+    Usage::
+
+        rate.add(64)
+        rate.per_s()
     """
 
     def __init__(self, window_s: float = 30.0, clock: Clock = time.monotonic) -> None:

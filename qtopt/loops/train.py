@@ -50,13 +50,14 @@ class TrainLoopConfig:
     publish_every_s: float = 10.0
     checkpoint_every_s: float = 60.0
     keep_checkpoints: int = 3
-    timeout_s: float = 2.0
+    timeout_s: float = 1.0
     prefetch: int = 2
 
     def __post_init__(self) -> None:
         if self.prefetch < 1 or self.keep_checkpoints < 1 or self.timeout_s <= 0:
             raise ConfigError(
-                f"train: prefetch {self.prefetch}, keep_checkpoints {self.keep_checkpoints} and timeout_s {self.timeout_s} (expected above 0)"
+                f"train: prefetch {self.prefetch}, keep_checkpoints {self.keep_checkpoints} and "
+                f"timeout_s {self.timeout_s} must all be positive"
             )
 
 
