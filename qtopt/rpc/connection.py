@@ -33,12 +33,12 @@ class Connection:
         monitor: the roles' figures.
     """
 
-    def __init__(self, channel: Channel, schema: pb.Schema, *, jpeg: bool | None = None) -> None:
+    def __init__(self, channel: Channel, schema: pb.Schema) -> None:
         self._channel = channel
         self.address = channel.config.address
         self.image_size = (schema.image_height, schema.image_width)
         self.server_version = schema.package_version
-        self.replay = ReplayClient(channel, self.image_size, jpeg=jpeg)
+        self.replay = ReplayClient(channel, self.image_size)
         self.model = ModelClient(channel)
         self.monitor = MonitorClient(channel)
 
@@ -59,15 +59,12 @@ class Connection:
         self.close()
 
 
-def connect(
-    server: str | ClientConfig, image_size: tuple[int, int] | None = None, *, jpeg: bool | None = None
-) -> Connection:
+def connect(server: str | ClientConfig, image_size: tuple[int, int] | None = None) -> Connection:
     """Connects to a server and compares schemas; waits up to ``connect_timeout_s`` for a server that is starting.
 
     Args:
         server: ``host:port``, or more than that in a ClientConfig.
         image_size: (height, width) [pixels] of this side's images; None takes what the server has.
-        jpeg: how episodes' images travel; by default those above 128 pixels as JPEG.
 
     Raises:
         ConfigError: the address or a file is no good.
@@ -88,7 +85,7 @@ def connect(
         log.info(
             "the server at %s runs version %s, this is %s", config.address, theirs.package_version, ours.package_version
         )
-    return Connection(channel, theirs, jpeg=jpeg)
+    return Connection(channel, theirs)
 
 
 def _shake_hands(channel: Channel, ours: pb.Schema) -> pb.Schema:

@@ -140,18 +140,16 @@ class ReplayClient:
     Args:
         channel: the connection.
         image_size: (height, width) [pixels] of the server's images, as the handshake told.
-        jpeg: how episodes' images travel; by default those above 128 pixels as JPEG.
     """
 
-    def __init__(self, channel: Channel, image_size: tuple[int, int], *, jpeg: bool | None = None) -> None:
+    def __init__(self, channel: Channel, image_size: tuple[int, int]) -> None:
         self._channel = channel
         self._stub = ReplayServiceStub(channel.grpc)
-        self._jpeg = jpeg
         self._chunk = min(max(1, CHUNK_BYTES // (image_size[0] * image_size[1] * 3)), SAMPLE_LIMIT)
 
     def append(self, episode: Episode) -> bool:
         """Stores an episode durably; see ``EpisodeSink.append``. Tried again when no answer comes: it is idempotent."""
-        request = pb.AppendEpisodeRequest(episode=codec.encode_episode(episode, jpeg=self._jpeg))
+        request = pb.AppendEpisodeRequest(episode=codec.encode_episode(episode, jpeg=self._channel.config.jpeg))
         return self._channel.call(self._stub.AppendEpisode, request, "append episode").is_new
 
     def sample_transitions(self, count: int, timeout_s: float) -> Transitions:

@@ -75,6 +75,7 @@ class ClientConfig:
         connect_timeout_s: how long to wait for a server that does not answer yet [s].
         call_timeout_s: deadline of a call, retries included [s].
         attempts: how often an idempotent call is tried within its deadline.
+        jpeg: send episodes' images as JPEG, for links too slow for raw ones; what is stored is then not what was seen.
     """
 
     __pydantic_config__ = STRICT
@@ -88,6 +89,7 @@ class ClientConfig:
     connect_timeout_s: float = 10.0
     call_timeout_s: float = 20.0
     attempts: int = 3
+    jpeg: bool = False
 
     def __post_init__(self) -> None:
         if not self.address.startswith("unix:"):

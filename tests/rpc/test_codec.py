@@ -167,13 +167,6 @@ def test_decoded_arrays_own_their_memory(episode):
         assert getattr(arrived, spec.name).flags.writeable, spec.name
 
 
-def test_large_images_travel_as_jpeg_and_small_ones_raw(rng):
-    small = codec.encode_episode(make_episode(rng, 1, size_px=128))
-    large = codec.encode_episode(make_episode(rng, 1, size_px=144))
-    assert (small.images.encoding, large.images.encoding) == (pb.IMAGE_ENCODING_RAW, pb.IMAGE_ENCODING_JPEG)
-    assert codec.encode_episode(make_episode(rng, 1, size_px=144), jpeg=False).images.encoding == pb.IMAGE_ENCODING_RAW
-
-
 def test_jpeg_keeps_colours_in_their_order_and_loses_little():
     ramp = np.linspace(0, 255, 160, dtype=np.uint8)
     image = np.zeros((1, 160, 160, 3), np.uint8)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qtopt.errors import CorruptEpisode, EpisodeConflict, RemoteError, SchemaMismatch, ServerUnavailable, StoreFull
-from qtopt.rpc import BackgroundServer, ServerConfig, Services, codec, connect, replay
+from qtopt.rpc import BackgroundServer, ClientConfig, ServerConfig, Services, codec, connect, replay
 from qtopt.rpc.gen import replay_pb2, replay_pb2_grpc
 from qtopt.types import Targets
 from tests.episodes import make_episode
@@ -145,15 +145,15 @@ def test_a_fault_of_the_store_stays_on_the_server(connection, store, episode, ca
     assert "internal detail" in caplog.text
 
 
-def test_large_images_arrive_nearly_unchanged(rng):
+@pytest.mark.parametrize(("jpeg", "error"), [(False, 0), (True, 3)])
+def test_large_images_arrive_unchanged_or_as_jpeg_nearly_so(rng, jpeg, error):
     store = DictStore()
-    smooth = np.linspace(0, 255, 160, dtype=np.uint8)
     episode = make_episode(rng, 2, size_px=160)
-    episode.images[:] = smooth[:, None]
+    episode.images[:] = np.linspace(0, 255, 160, dtype=np.uint8)[:, None]
     with (
         BackgroundServer(ServerConfig(port=0), Services((160, 160), lambda: store)) as server,
-        connect(server.address, (160, 160)) as connection,
+        connect(ClientConfig(address=server.address, jpeg=jpeg), (160, 160)) as connection,
     ):
         connection.replay.append(episode)
     arrived = store.episodes[episode.uuid].images
-    assert np.abs(arrived.astype(int) - episode.images.astype(int)).max() <= 3
+    assert np.abs(arrived.astype(int) - episode.images.astype(int)).max() <= error
