@@ -16,7 +16,7 @@ from qtopt.rpc.background import BackgroundServer
 from qtopt.rpc.connection import connect
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
-SHELL_VALUE = re.compile(r"\$\$?\((?:[^()]|\([^()]*\))*\)|\$\{?\w+[^}\"'\s]*\}?")
+SHELL_VALUE = re.compile(r"\$\$?(?:\(\([^()]*\)\)|\([^()]*\)|\{[^}]*\}|\w+)")
 
 
 def container_commands():
@@ -37,19 +37,25 @@ def unit_commands():
         yield [re.search(r"^ExecStart=(.*)$", unit.read_text(), re.MULTILINE).group(1)]
 
 
+def without_shell(text):
+    """Returns ``text`` with 1 wherever a shell would put a value, innermost values first."""
+    while (shorter := SHELL_VALUE.sub("1", text)) != text:
+        text = shorter
+    return text
+
+
 def words_of(arguments):
     """Returns the words after ``qtopt``, with 1 wherever a shell would put a value."""
-    text = arguments[-1]
+    text = without_shell(arguments[-1].replace("%i", "1").replace("%H", "h").replace("%%", "%"))
     if "qtopt " not in text:
-        return [SHELL_VALUE.sub("1", word) for word in arguments]
-    command = re.search(r"qtopt ([^']+)", SHELL_VALUE.sub("1", text.replace("%i", "1").replace("%H", "h"))).group(1)
-    return shlex.split(command)
+        return [without_shell(word) for word in arguments]
+    return shlex.split(re.search(r"qtopt ([^']+)", text).group(1))
 
 
 @pytest.mark.parametrize("arguments", [*container_commands(), *unit_commands()], ids=lambda each: words_of(each)[0])
 def test_commands_have_the_flags_that_they_are_given(arguments):
     command, *flags = words_of(arguments)
-    flags = [flag.replace("=1:50051", "=h:50051").replace("--server=1", "--server=h:50051") for flag in flags]
+    flags = ["--server=h:50051" if flag == "--server=1" else flag for flag in flags]
     module = importlib.import_module(f"qtopt.apps.{command}")
     config = cli.parse(module.Config, command, flags)
     assert type(config) is module.Config
