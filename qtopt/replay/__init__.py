@@ -4,18 +4,24 @@ from qtopt.replay.episode_store import EpisodeStore
 from qtopt.replay.label_ring import LabelRingConfig
 from qtopt.replay.memory import MemoryStore
 from qtopt.replay.rate_limiter import RateLimiterConfig
+from qtopt.replay.rebuild import RebuildReport, rebuild_catalogue
 from qtopt.replay.sampler import SamplerConfig
 from qtopt.replay.schema import StoreFormat, read_format
 from qtopt.replay.store import ReplayConfig, ReplayStore
+from qtopt.replay.verify import DamagedEpisode, VerifyReport
 
 __all__ = [
+    "DamagedEpisode",
     "EpisodeStore",
     "LabelRingConfig",
     "MemoryStore",
     "RateLimiterConfig",
+    "RebuildReport",
     "ReplayConfig",
     "ReplayStore",
     "SamplerConfig",
     "StoreFormat",
+    "VerifyReport",
     "read_format",
+    "rebuild_catalogue",
 ]

@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS segment (
 CREATE TABLE IF NOT EXISTS landed_rows (first_position INTEGER PRIMARY KEY, rows BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS landed_frame (position INTEGER PRIMARY KEY, frame BLOB NOT NULL) STRICT;
 """
-_EPISODE_COLUMNS = ", ".join(column.name for column in fields(EpisodeRow))
+EPISODE_COLUMNS = ", ".join(column.name for column in fields(EpisodeRow))
 _FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_FSYNC", "SQLITE_CANTOPEN")
 
 
@@ -172,8 +172,8 @@ class Catalogue:
             for row in episodes:
                 _insert_episode(writer, row)
 
-    def quarantine(self, first_positions: Sequence[int], reason: str) -> None:
-        """Marks episodes as damaged."""
+    def quarantine(self, first_positions: Sequence[int], reason: str | None) -> None:
+        """Marks episodes as damaged, or as sound without a reason."""
         with self._transaction() as writer:
             marks = ((reason, first) for first in first_positions)
             writer.executemany("UPDATE episode SET quarantined = ? WHERE first_position = ?", marks)
@@ -184,15 +184,15 @@ class Catalogue:
 
     def episodes(self, start: int = 0, stop: int = 2**62) -> list[EpisodeRow]:
         """Returns the episodes that begin from ``start`` up to ``stop``, in order of position."""
-        query = f"SELECT {_EPISODE_COLUMNS} FROM episode WHERE first_position >= ? AND first_position < ? ORDER BY 1"
-        return [_episode(row) for row in self._read(query, (start, stop))]
+        query = f"SELECT {EPISODE_COLUMNS} FROM episode WHERE first_position >= ? AND first_position < ? ORDER BY 1"
+        return [episode_from(row) for row in self._read(query, (start, stop))]
 
     def batches(self, size: int = 4096) -> Iterator[list[EpisodeRow]]:
         """Yields all episodes in order of position, ``size`` at a time."""
         start = 0
         while True:
-            query = f"SELECT {_EPISODE_COLUMNS} FROM episode WHERE first_position >= ? ORDER BY 1 LIMIT ?"
-            batch = [_episode(row) for row in self._read(query, (start, size))]
+            query = f"SELECT {EPISODE_COLUMNS} FROM episode WHERE first_position >= ? ORDER BY 1 LIMIT ?"
+            batch = [episode_from(row) for row in self._read(query, (start, size))]
             if not batch:
                 return
             yield batch
@@ -201,8 +201,8 @@ class Catalogue:
     def episode(self, key: str | int) -> EpisodeRow | None:
         """Returns the episode with a UUID or a first position."""
         column = "first_position" if isinstance(key, int) else "uuid"
-        found = self._read(f"SELECT {_EPISODE_COLUMNS} FROM episode WHERE {column} = ?", (key,))
-        return _episode(found[0]) if found else None
+        found = self._read(f"SELECT {EPISODE_COLUMNS} FROM episode WHERE {column} = ?", (key,))
+        return episode_from(found[0]) if found else None
 
     def landed_rows(self) -> dict[int, Rows]:
         """Returns the rows of the landed episodes by first position."""
@@ -224,9 +224,10 @@ class Catalogue:
 
 def _insert_episode(writer: sqlite3.Connection, row: EpisodeRow) -> None:
     marks = ", ".join("?" * len(fields(EpisodeRow)))
-    writer.execute(f"INSERT INTO episode ({_EPISODE_COLUMNS}) VALUES ({marks})", astuple(row))
+    writer.execute(f"INSERT INTO episode ({EPISODE_COLUMNS}) VALUES ({marks})", astuple(row))
 
 
-def _episode(values: tuple[Any, ...]) -> EpisodeRow:
+def episode_from(values: tuple[Any, ...]) -> EpisodeRow:
+    """Returns the row with the values of ``EPISODE_COLUMNS``."""
     row = EpisodeRow(*values)
     return replace(row, offline=bool(row.offline))

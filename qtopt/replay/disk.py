@@ -19,7 +19,8 @@ from qtopt.replay.landing import GroupCommitter
 from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow, Record
 from qtopt.replay.schema import STEP_DTYPE, Rows, StoreFormat
-from qtopt.replay.segments import Segment, chunk_bytes, flush, segment_name, write_segment
+from qtopt.replay.segment_files import chunk_bytes, flush, segment_name, write_segment
+from qtopt.replay.segments import Segment
 from qtopt.replay.shelf import Damaged, Publish, Tail
 from qtopt.types import BoolArray, IntArray
 
@@ -128,8 +129,8 @@ class DiskShelf:
     def _still_landed(self, path: Path) -> bool:
         """Whether a segment unknown to the catalogue holds nothing that is not landed."""
         try:
-            first = json.loads((path / "zarr.json").read_text())["attributes"]["first_position"]
-        except (OSError, ValueError, KeyError):
+            first = json.loads((path / "zarr.json").read_text())["attributes"]["segment"]["first_position"]
+        except (OSError, ValueError, KeyError, TypeError):
             return False
         row = self.catalogue.episode(first) if isinstance(first, int) else None
         return row is not None and row.segment is None
@@ -272,8 +273,8 @@ class DiskShelf:
             raise StoreError(f"{self.root}: no episode {key!r}; `qtopt data info` tells what there is")
         return row
 
-    def quarantine(self, first_positions: Sequence[int], reason: str) -> None:
-        """Marks episodes as damaged, unless open for reading only."""
+    def quarantine(self, first_positions: Sequence[int], reason: str | None) -> None:
+        """Marks episodes as damaged, or as sound without a reason; nothing when open for reading only."""
         if first_positions and not self._read_only:
             self.catalogue.quarantine(first_positions, reason)
 

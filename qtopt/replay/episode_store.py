@@ -12,8 +12,10 @@ from qtopt.replay.catalogue import CATALOGUE_FILE
 from qtopt.replay.disk import SEGMENTS, DiskShelf
 from qtopt.replay.lock import WriterLock
 from qtopt.replay.schema import STORE_FILE, StoreFormat, read_format
-from qtopt.replay.segments import flush
+from qtopt.replay.segment_files import flush
+from qtopt.replay.shelf import Damaged
 from qtopt.replay.store import ReplayConfig, ReplayStore
+from qtopt.replay.verify import VerifyReport, verify
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +96,19 @@ class EpisodeStore(ReplayStore):
             made += 1
         self._take_damage()
         return made
+
+    def verify(self, *, repair: bool = False) -> VerifyReport:
+        """Reads and checks everything, of any size: minutes for each 100 GB.
+
+        With ``repair``, damaged episodes are quarantined, and quarantined ones that are sound (their files were put
+        back) are served again from the next opening on.
+        """
+        report = verify(self._shelf, self.format)
+        if repair:
+            for damaged in report.damaged:
+                self._quarantine(Damaged([damaged.first_position], damaged.reason))
+            self._shelf.quarantine(report.healed, None)
+        return report
 
     def info(self) -> dict[str, float | str]:
         """Returns the format and what is in the store, by name."""

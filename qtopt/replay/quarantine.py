@@ -8,7 +8,7 @@ import numpy as np
 import structlog
 
 from qtopt.replay.record import Record
-from qtopt.replay.segments import flush
+from qtopt.replay.segment_files import flush
 
 log = structlog.get_logger(__name__)
 

@@ -1,0 +1,136 @@
+"""Makes the catalogue anew from the sealed segments and from what can still be read of the old one."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from qtopt.errors import CorruptEpisode
+from qtopt.replay.catalogue import CATALOGUE_FILE, EPISODE_COLUMNS, Catalogue, SegmentRow, episode_from
+from qtopt.replay.checksum import crc32c
+from qtopt.replay.disk import QUARANTINE, SEGMENTS
+from qtopt.replay.episode_store import LABELS_FILE
+from qtopt.replay.lock import WriterLock
+from qtopt.replay.record import EpisodeRow, Record
+from qtopt.replay.schema import STEP_DTYPE, read_format
+from qtopt.replay.segment_files import read_tables
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass
+class RebuildReport:
+    """What was found.
+
+    Attributes:
+        segments, episodes: entered from sealed segments.
+        landed: episodes saved from the old landing table.
+        notes: what could not be used.
+        old_catalogue: where the old catalogue was put; None if there was none.
+    """
+
+    segments: int = 0
+    episodes: int = 0
+    landed: int = 0
+    notes: list[str] = field(default_factory=list)
+    old_catalogue: Path | None = None
+
+
+def rebuild_catalogue(root: Path) -> RebuildReport:
+    """Makes the catalogue of the store at ``root`` anew; the old one is kept in the quarantine directory.
+
+    Raises:
+        StoreError: there is no store, or another process writes it.
+    """
+    read_format(root)
+    lock = WriterLock(root)
+    try:
+        report = RebuildReport(old_catalogue=_put_aside(root))
+        with closing(Catalogue(root)) as catalogue:
+            end = _enter_segments(root, catalogue, report)
+            if report.old_catalogue is not None:
+                _save_landed(report.old_catalogue, catalogue, end, report)
+    finally:
+        lock.release()
+    return report
+
+
+def _put_aside(root: Path) -> Path | None:
+    """Moves the old catalogue out of the way, and the labels, whose positions may change."""
+    files = [*root.glob(f"{CATALOGUE_FILE}*"), *root.glob(LABELS_FILE)]
+    if not files:
+        return None
+    number = 0
+    while (target := root / QUARANTINE / f"catalogue-{number}").exists():
+        number += 1
+    target.mkdir(parents=True)
+    for path in files:
+        path.rename(target / path.name)
+    return target / CATALOGUE_FILE if (target / CATALOGUE_FILE).exists() else None
+
+
+def _enter_segments(root: Path, catalogue: Catalogue, report: RebuildReport) -> int:
+    """Enters every sealed segment; returns the position behind the last."""
+    found: list[tuple[SegmentRow, list[EpisodeRow]]] = []
+    for path in sorted((root / SEGMENTS).glob("*.zarr")):
+        try:
+            found.append(read_tables(path))
+        except (OSError, ValueError, KeyError, TypeError, CorruptEpisode) as error:
+            report.notes.append(f"{path}: {error}")
+    end = 0
+    for segment, episodes in sorted(found, key=lambda item: item[0].first_position):
+        if segment.first_position < end:
+            report.notes.append(f"segment {segment.number} overlaps the one before and was left out")
+            continue
+        catalogue.enter_segment(segment, episodes)
+        report.segments += 1
+        report.episodes += len(episodes)
+        end = segment.first_position + segment.rows
+    return end
+
+
+def _save_landed(old: Path, catalogue: Catalogue, end: int, report: RebuildReport) -> None:
+    """Lands again, behind ``end``, what is sound of the old landing table and in no segment."""
+    with closing(sqlite3.connect(old, isolation_level=None)) as reader:
+        for record in _landed(reader, report):
+            results, end = catalogue.land([record], end)
+            report.landed += isinstance(results[0], EpisodeRow)
+
+
+def _landed(reader: sqlite3.Connection, report: RebuildReport) -> Iterator[Record]:
+    """Yields the sound landed episodes, from either end of the table up to where it cannot be read."""
+    seen: set[int] = set()
+    for order in ("ASC", "DESC"):
+        query = f"SELECT {EPISODE_COLUMNS} FROM episode WHERE segment IS NULL ORDER BY first_position {order}"
+        try:
+            for values in reader.execute(query):
+                row = episode_from(values)
+                if row.first_position in seen:
+                    break
+                seen.add(row.first_position)
+                try:
+                    yield _read_record(reader, row)
+                except (sqlite3.Error, CorruptEpisode) as error:
+                    report.notes.append(f"landed episode {row.uuid}: {error}")
+        except sqlite3.Error as error:
+            report.notes.append(f"landing table: {error}")
+
+
+def _read_record(reader: sqlite3.Connection, row: EpisodeRow) -> Record:
+    first = row.first_position
+    found = reader.execute("SELECT rows FROM landed_rows WHERE first_position = ?", (first,)).fetchone()
+    query = "SELECT frame FROM landed_frame WHERE position BETWEEN ? AND ? ORDER BY position"
+    frames = tuple(frame for (frame,) in reader.execute(query, (first, first + row.length)))
+    blob = found[0] if found is not None else b""
+    if len(blob) != STEP_DTYPE.itemsize * (row.length + 1) or len(frames) != row.length + 1:
+        raise CorruptEpisode("rows or frames are missing")
+    rows = np.frombuffer(blob, STEP_DTYPE)
+    if not row.check(rows) or any(
+        crc32c(frame) != expected for frame, expected in zip(frames, rows["frame_crc32c"].tolist(), strict=True)
+    ):
+        raise CorruptEpisode("does not match its checksum")
+    return Record(row, rows, frames)
