@@ -1,6 +1,6 @@
 """The configuration of a whole run, and what follows from it for each process."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from qtopt.agent.exploration import ExplorationConfig
 from qtopt.agent.learner import LearnerConfig
 from qtopt.apps import collect, evaluate, label, serve, train
 from qtopt.apps.rundir import RunDirectory
-from qtopt.config import STRICT
+from qtopt.config import STRICT, to_plain
 from qtopt.errors import ConfigError
 from qtopt.loops.label import LabelLoopConfig
 from qtopt.loops.train import TrainLoopConfig
@@ -232,6 +232,27 @@ def final_roles(config: Config, directory: RunDirectory) -> Mapping[str, list[Ro
         planned["scripted"].append(Role(f"final-scripted-{shard}", "eval", scripted))
         planned["learned"].append(Role(f"final-learned-{shard}", "eval", learned))
     return planned
+
+
+def require_same(config: Config, first: Config) -> None:
+    """Raises ConfigError, naming each difference, unless a run configured as ``first`` can go on as ``config``."""
+    for part in ("learner", "seed"):
+        found, expected = (dict(_flat(part, to_plain(each)[part])) for each in (config, first))
+        differing = [
+            f"{key} is {found.get(key)!r}, expected {expected.get(key)!r}"
+            for key in {**expected, **found}
+            if found.get(key) != expected.get(key)
+        ]
+        if differing:
+            raise ConfigError(f"{'; '.join(differing)}: a run goes on with the {part} that it began with")
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        yield prefix, value
+        return
+    for name, inner in value.items():
+        yield from _flat(f"{prefix}.{name}", inner)
 
 
 def _mix(*numbers: int) -> int:

@@ -59,6 +59,7 @@ def _prepare(config: Config) -> tuple[RunDirectory, State]:
     else:
         directory = RunDirectory.existing(config.resume)
         state = State.load(directory.state)
+        plan.require_same(config, load_yaml(Config, directory.config))
         if state.minutes >= config.minutes:
             raise ConfigError(
                 f"{directory.root}: found a run that has had {state.minutes:.1f} minutes, expected one "

@@ -7,7 +7,7 @@ from pathlib import Path
 from qtopt.agent.learner import Learner, LearnerConfig
 from qtopt.apps.process import begin, limit_threads, logger
 from qtopt.apps.reporting import Reporting
-from qtopt.config import STRICT
+from qtopt.config import STRICT, to_plain
 from qtopt.errors import CheckpointError
 from qtopt.loops.checkpoints import Checkpoints, find_checkpoint
 from qtopt.loops.metrics import Rate, Recent
@@ -49,9 +49,11 @@ def build_learner(config: Config) -> Learner:
         return Learner(config.learner, config.seed, config.device)
     learner = Learner.restore(find_checkpoint(config.checkpoints), config.device)
     if learner.config != config.learner:
+        found, expected = to_plain(learner.config), to_plain(config.learner)
+        differing = ", ".join(key for key in found if found[key] != expected[key])
         raise CheckpointError(
-            f"{config.checkpoints}: its learner was configured as {learner.config}, expected {config.learner}; "
-            "resume with the settings of the first run"
+            f"{config.checkpoints}: found a learner that differs from the one asked for in {differing}; "
+            "expected the same; resume with the settings of the first run, or give another directory"
         )
     return learner
 

@@ -27,11 +27,11 @@ def filmstrip(episode: Episode, caption: str = "", most: int = 10) -> UInt8Array
     for index in chosen:
         frame = cv2.resize(episode.images[index], None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
         action = "" if index == 0 else _describe(episode.actions[index - 1])
-        frame = cv2.copyMakeBorder(frame, *4 * [_BORDER_PX], cv2.BORDER_CONSTANT, value=colour)
+        border = _BORDER_PX
+        frame = cv2.copyMakeBorder(frame, border, border, border, border, cv2.BORDER_CONSTANT, value=colour)
         frames.append(_write(frame, f"{index} {action}", (6, frame.shape[0] - 8), 0.35))
-    strip = np.concatenate(frames, axis=1)
-    strip = cv2.copyMakeBorder(strip, _CAPTION_PX, 0, 0, 0, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-    return np.asarray(_write(strip, caption, (4, 13), 0.42), np.uint8)
+    strip = np.pad(np.concatenate(frames, axis=1), ((_CAPTION_PX, 0), (0, 0), (0, 0)))
+    return _write(strip, caption, (4, 13), 0.42)
 
 
 def page(strips: Sequence[UInt8Array]) -> UInt8Array:
