@@ -59,25 +59,30 @@ class ExplorationConfig:
     __pydantic_config__ = STRICT
 
     scripted: ScriptedConfig = field(default_factory=ScriptedConfig)
-    scripted_share_start: float = 0.7
+    scripted_until_step: int = 2_000
+    learned_from_step: int = 6_000
     scripted_share_end: float = 0.1
-    ramp_versions: int = 40
     greedy_share: float = 0.3
     epsilon: float = 0.08
     noise_xy_m: float = 0.01
     noise_yaw_rad: float = 0.25
 
     def __post_init__(self) -> None:
-        for name in ("scripted_share_start", "scripted_share_end", "greedy_share", "epsilon"):
+        if not 0 <= self.scripted_until_step <= self.learned_from_step:
+            raise ConfigError(
+                f"exploration scripted_until_step is {self.scripted_until_step} and learned_from_step "
+                f"{self.learned_from_step}, expected two rising numbers of gradient steps"
+            )
+        for name in ("scripted_share_end", "greedy_share", "epsilon"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"exploration {name} is {getattr(self, name)}, expected a share in [0, 1]")
 
-    def scripted_share(self, version: int) -> float:
-        """Share of scripted episodes when the collector holds policy ``version``; 1 while there is none (version 0)."""
-        if version == 0:
+    def scripted_share(self, step: int) -> float:
+        """Returns the share of scripted episodes when the newest policy has seen ``step`` gradient steps."""
+        if step < self.scripted_until_step:
             return 1.0
-        progress = min(1.0, version / self.ramp_versions)
-        return self.scripted_share_start + progress * (self.scripted_share_end - self.scripted_share_start)
+        progress = (step - self.scripted_until_step) / max(1, self.learned_from_step - self.scripted_until_step)
+        return 1.0 + min(1.0, progress) * (self.scripted_share_end - 1.0)
 
 
 class ScriptedPolicy:
@@ -145,11 +150,11 @@ def random_action(rng: np.random.Generator, *, closed: bool) -> np.ndarray:
 class ExploringPolicy:
     """Draws for each episode who acts: the script, the learned policy, or the learned policy with noise and epsilon."""
 
-    def __init__(self, scripted: Policy, learned: Policy | None, config: ExplorationConfig, version: int = 0) -> None:
+    def __init__(self, scripted: Policy, learned: Policy | None, config: ExplorationConfig, step: int = 0) -> None:
         self._scripted = scripted
         self._learned = learned
         self._config = config
-        self._version = version if learned is not None else 0
+        self._step = step
         self._rng = np.random.default_rng(0)
         self._acting = scripted
         self._noisy = False
@@ -157,7 +162,7 @@ class ExploringPolicy:
     def begin_episode(self, rng: np.random.Generator) -> None:
         """Draws who acts in the coming episode."""
         self._rng = rng
-        by_script = self._learned is None or rng.random() < self._config.scripted_share(self._version)
+        by_script = self._learned is None or rng.random() < self._config.scripted_share(self._step)
         self._acting = self._scripted if by_script or self._learned is None else self._learned
         self._noisy = not by_script and rng.random() >= self._config.greedy_share
         self._acting.begin_episode(rng)

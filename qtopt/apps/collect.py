@@ -61,7 +61,7 @@ def build_policy(config: Config, snapshot: ModelSnapshot | None) -> Policy:
     if snapshot is None:
         return ExploringPolicy(scripted, None, config.exploration)
     learned = CemPolicy(load_policy_network(snapshot.payload), config.cem)
-    return ExploringPolicy(scripted, learned, config.exploration, snapshot.version)
+    return ExploringPolicy(scripted, learned, config.exploration, snapshot.step)
 
 
 def main(config: Config) -> int:

@@ -14,7 +14,7 @@ from qtopt.config import STRICT, to_plain
 from qtopt.errors import ConfigError
 from qtopt.loops.label import LabelLoopConfig
 from qtopt.loops.train import TrainLoopConfig
-from qtopt.replay import RateLimiterConfig, ReplayConfig
+from qtopt.replay import LabelRingConfig, RateLimiterConfig, ReplayConfig
 from qtopt.rpc.settings import ClientConfig, ServerConfig
 from sim.config import SimConfig
 
@@ -23,9 +23,12 @@ STOP_PHASES = ((("collector", "updater", "evaluator", "final"), 2.5), (("trainer
 
 
 TWO_CORES = ReplayConfig(
-    min_transitions=200, limiter=RateLimiterConfig(samples_per_insert=4.0, min_size=256, error_buffer=4096.0)
+    min_transitions=200,
+    labels=LabelRingConfig(terminal_share=0.4),
+    limiter=RateLimiterConfig(samples_per_insert=1.5, min_size=256, error_buffer=4096.0),
 )
-"""Each label is learned from four times: on two cores, labelling at full speed would take the trainer's share."""
+"""Values spread from the ends of episodes backwards, so ends are drawn twice as often as they occur, and labels are
+renewed almost as fast as they are learned from."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def make(name: str) -> Policy:
         return ScriptedPolicy()
     if name == "greedy":
         return learned()
-    return ExploringPolicy(ScriptedPolicy(), learned(), ExplorationConfig(), version=5)
+    return ExploringPolicy(ScriptedPolicy(), learned(), ExplorationConfig(), step=5_000)
 
 
 @pytest.mark.parametrize("name", ["scripted", "greedy", "exploring"])
@@ -71,11 +71,11 @@ def test_script_closes_at_the_bottom_then_terminates() -> None:
     assert finished >= 28
 
 
-def test_before_the_first_policy_every_episode_is_scripted() -> None:
-    config = ExplorationConfig(scripted_share_start=0.5, scripted_share_end=0.1, ramp_versions=10)
-    assert config.scripted_share(0) == 1.0
-    assert config.scripted_share(5) == pytest.approx(0.3)
-    assert config.scripted_share(1000) == pytest.approx(0.1)
+def test_hands_over_from_the_script_as_gradient_steps_pass() -> None:
+    config = ExplorationConfig(scripted_until_step=100, learned_from_step=300, scripted_share_end=0.2)
+    assert config.scripted_share(99) == 1.0
+    assert config.scripted_share(200) == pytest.approx(0.6)
+    assert config.scripted_share(10**6) == pytest.approx(0.2)
     policy = ExploringPolicy(ScriptedPolicy(), None, config)
     rng = np.random.default_rng(0)
     for _ in range(20):
