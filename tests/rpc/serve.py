@@ -1,13 +1,20 @@
-"""A server process for tests: ``python -m tests.rpc.serve PORT`` prints its port and serves until it is killed."""
+"""A server process for tests: ``python -m tests.rpc.serve PORT STORE`` prints its port and serves until killed."""
 
 import sys
 import threading
+from pathlib import Path
 
-from qtopt.rpc import BackgroundServer, ServerConfig, Services
-from tests.rpc.stores import DictStore
+from qtopt.replay import EpisodeStore, StoreFormat
+from qtopt.rpc import BackgroundServer, ModelRegistry, ServerConfig, Services
 
 if __name__ == "__main__":
-    with BackgroundServer(ServerConfig(port=int(sys.argv[1])), Services((16, 16), DictStore)) as server:
+    port, store = int(sys.argv[1]), Path(sys.argv[2])
+    services = Services(
+        (16, 16),
+        lambda: EpisodeStore(store, StoreFormat.for_images(16)),
+        registry=ModelRegistry(store.with_suffix(".models")),
+    )
+    with BackgroundServer(ServerConfig(port=port), services) as server:
         sys.stdout.write(f"{server.port}\n")
         sys.stdout.flush()
         threading.Event().wait()
