@@ -1,0 +1,1 @@
+"""What ``qtopt bench`` measures, one file each."""
