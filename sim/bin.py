@@ -8,10 +8,11 @@ from qtopt.types import JsonValue, Outcome
 from sim.bullet import bullet
 from sim.camera import SimCamera, View
 from sim.config import SimConfig
+from sim.furniture import BIN_CENTRE_M, BIN_HALF_M, add_visuals, random_colour
 from sim.hand import Hand
 from sim.objects import object_numbers
 from sim.robot import SimRobot
-from sim.world import BIN_CENTRE_M, BIN_HALF_M, World
+from sim.world import World
 
 _SPREAD_M = 0.075
 _FALL_STEPS = 30
@@ -82,8 +83,9 @@ class SimBin:
         self._world.settle(_SETTLE_STEPS)
         for body in [body for body in self._world.objects if not self._within(body, BIN_HALF_M)]:
             self._world.remove_object(body)
+        add_visuals(self._world.client, rng if amount.textures else None)
         if amount.textures:
-            self._paint()
+            self._paint_objects()
         self._facts = {
             "object_set": config.objects,
             "camera_position_m": list(view.position_m),
@@ -111,10 +113,9 @@ class SimBin:
         )
         self._world.step(_FALL_STEPS)
 
-    def _paint(self) -> None:
-        for body in (*self._world.furniture, *self._world.objects):
-            colour = (*self._rng.uniform(0.1, 0.95, 3).tolist(), 1.0)
-            bullet.changeVisualShape(body, -1, rgbaColor=colour, physicsClientId=self._world.client)
+    def _paint_objects(self) -> None:
+        for body in self._world.objects:
+            bullet.changeVisualShape(body, -1, rgbaColor=random_colour(self._rng), physicsClientId=self._world.client)
 
 
 def draw_view(config: SimConfig, rng: np.random.Generator) -> View:

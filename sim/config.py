@@ -18,7 +18,7 @@ class Randomisation:
         camera_position_m: the optical centre moves by up to this along each axis.
         camera_target_m: the same for the point that is looked at.
         light: the direction of the light, its share and shadows change.
-        textures: table, bin, hand and objects get random colours, table and bin random patterns.
+        textures: table, bin and objects get random colours, table and floor random patterns.
         friction: friction between objects and everything else is scaled by up to 1 plus or minus this.
         mass: the objects' masses are scaled by up to 1 plus or minus this.
         latency_s: frames are taken up to this long before a motion has ended.

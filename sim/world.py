@@ -5,31 +5,25 @@ boxes around their convex parts are kept, so the hand knows where it can move wi
 client: worlds do not disturb each other.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-import numpy.typing as npt
 
 from sim.bullet import bullet
+from sim.furniture import Boxes, add_collisions, wall_boxes
 from sim.objects import Parts, object_parts, object_path
-
-Box = tuple[tuple[float, float, float], tuple[float, float, float]]
-Boxes = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 TIME_STEP_S = 1.0 / 120.0
 SOLVER_ITERATIONS = 30
 GRAVITY = 9.81
 OBJECT_MASS_KG = 0.1
-BIN_CENTRE_M = (0.60, 0.0)
-BIN_HALF_M = 0.15
-WALL_HEIGHT_M = 0.05
-WALL_HALF_M = 0.006
 _REST_SPEED = 0.03
 """Below this [m/s, and rad/s after division by ten] an object counts as standing still."""
 _CHECK_EVERY = 5
 _WAKE_EVERY = 4
-_WAKE_GAP_M = 0.015
-"""More than anything moves in ``_WAKE_EVERY`` steps."""
+_HAND_GAP_M = 0.014
+"""More than the hand moves in ``_WAKE_EVERY`` steps."""
+_TOUCH_M = 0.003
+"""Objects nearer than this to one that wakes, wake too: they may lean on it."""
+_OBJECT_RADIUS_M = 0.06
 
 
 class World:
@@ -38,18 +32,20 @@ class World:
     def __init__(self) -> None:
         self.client: int = bullet.connect(bullet.DIRECT)
         self.objects: dict[int, int] = {}
-        self.furniture: list[int] = []
         self.steps = 0
         self.awake: set[int] = set()
         self.mover = -1
         self.mover_links: tuple[int, ...] = ()
         self._mass_kg: dict[int, float] = {}
         self._parts: dict[int, Parts] = {}
-        self._walls: Boxes = _wall_boxes()
+        self._walls = wall_boxes()
+        self._boxes: Boxes = self._walls
+        self._asleep_boxes: Boxes = self._walls
+        self._asleep_owner = np.zeros(0, np.int64)
         self.rebuild()
 
     def rebuild(self) -> None:
-        """Empties the world and builds table and bin anew: what follows depends on nothing that was before."""
+        """Empties the world and builds the bin anew, unseen: what follows depends on nothing that was before."""
         client = self.client
         bullet.resetSimulation(physicsClientId=client)
         bullet.setGravity(0.0, 0.0, -GRAVITY, physicsClientId=client)
@@ -62,37 +58,7 @@ class World:
         self.objects, self.awake, self._parts, self._mass_kg = {}, set(), {}, {}
         self.mover, self.mover_links = -1, ()
         self.refresh()
-        x, y = BIN_CENTRE_M
-        outer = BIN_HALF_M + 2 * WALL_HALF_M
-        self.furniture = [
-            self._fixed_box((0.9, 0.9, 0.01), (x, y, -0.022), (0.55, 0.50, 0.45, 1.0)),
-            self._fixed_box((outer, outer, 0.005), (x, y, -0.005), (0.80, 0.80, 0.78, 1.0), thick_m=0.05),
-        ]
-        for low, high in zip(*self._walls, strict=True):
-            half, centre = (high - low) / 2, (high + low) / 2
-            self.furniture.append(self._fixed_box(tuple(half), tuple(centre), (0.65, 0.66, 0.68, 1.0)))
-
-    def _fixed_box(
-        self,
-        half_m: tuple[float, ...],
-        centre_m: tuple[float, ...],
-        colour: tuple[float, float, float, float],
-        thick_m: float = 0.0,
-    ) -> int:
-        """Adds a box that never moves; ``thick_m`` thickens its collision shape downwards, against tunnelling."""
-        client = self.client
-        collision = bullet.createCollisionShape(
-            bullet.GEOM_BOX,
-            halfExtents=[half_m[0], half_m[1], half_m[2] + thick_m],
-            collisionFramePosition=[0.0, 0.0, -thick_m],
-            physicsClientId=client,
-        )
-        visual = bullet.createVisualShape(
-            bullet.GEOM_BOX, halfExtents=list(half_m), rgbaColor=colour, physicsClientId=client
-        )
-        body: int = bullet.createMultiBody(0.0, collision, visual, list(centre_m), physicsClientId=client)
-        bullet.changeDynamics(body, -1, lateralFriction=0.8, physicsClientId=client)
-        return body
+        add_collisions(client)
 
     def add_object(
         self,
@@ -129,7 +95,7 @@ class World:
 
     def remove_object(self, body: int) -> None:
         """Takes an object out of the world; what touched it wakes."""
-        self.wake_near([bullet.getAABB(body, physicsClientId=self.client)])
+        self.wake_near(self._part_boxes(body))
         bullet.removeBody(body, physicsClientId=self.client)
         del self.objects[body], self._parts[body]
         self.awake.discard(body)
@@ -141,7 +107,7 @@ class World:
         client, step = self.client, bullet.stepSimulation
         for done in range(0, count, _WAKE_EVERY):
             if self._asleep_owner.size:
-                self.wake_near(self._moving_boxes())
+                self._wake_ahead()
             for _ in range(min(_WAKE_EVERY, count - done)):
                 step(physicsClientId=client)
 
@@ -157,39 +123,35 @@ class World:
         """
         quiet = 0
         for _ in range(0, most_steps, _CHECK_EVERY):
+            if quiet == 2 or not self.awake - {besides}:
+                break
             self.step(_CHECK_EVERY)
             quiet = 0 if any(self._moves(body) for body in self.awake if body != besides) else quiet + 1
-            if quiet == 2:
-                break
         for body in sorted(self.awake):
             if body != besides and not self._moves(body):
                 self._sleep(body)
         self.refresh()
 
-    def wake_near(self, moving: Sequence[Box]) -> None:
-        """Wakes every sleeping object of which a part is near one of the boxes, and whatever is near those, and so on."""
-        pending = list(moving)
-        while pending and self._asleep_owner.size:
+    def wake_near(self, moving: Boxes, gap_m: float = _TOUCH_M) -> None:
+        """Wakes every sleeping object with a part nearer than ``gap_m`` to a box, what touches those, and so on."""
+        while self._asleep_owner.size:
             low, high = self._asleep_boxes
-            boxes = np.array(pending)
-            apart = (boxes[:, None, 0] > high + _WAKE_GAP_M) | (boxes[:, None, 1] < low - _WAKE_GAP_M)
+            apart = (moving[0][:, None] > high + gap_m) | (moving[1][:, None] < low - gap_m)
             near = ~apart.any(2).all(0)
             woken = sorted(set(self._asleep_owner[near].tolist()))
             if not woken:
                 return
             for body in woken:
                 self._wake(body)
-            keep = ~np.isin(self._asleep_owner, woken)
-            self._asleep_owner, self._asleep_boxes = self._asleep_owner[keep], (low[keep], high[keep])
-            pending = [bullet.getAABB(body, physicsClientId=self.client) for body in woken]
+            gone = np.isin(self._asleep_owner, woken)
+            moving, gap_m = (low[gone], high[gone]), _TOUCH_M
+            self._asleep_owner, self._asleep_boxes = self._asleep_owner[~gone], (low[~gone], high[~gone])
 
     def refresh(self) -> None:
         """Measures anew where the objects stand."""
         lows, highs, owners = [self._walls[0]], [self._walls[1]], [np.full(len(self._walls[0]), -1)]
-        for body, parts in self._parts.items():
-            position, quaternion = bullet.getBasePositionAndOrientation(body, physicsClientId=self.client)
-            rotation = np.array(bullet.getMatrixFromQuaternion(quaternion)).reshape(3, 3)
-            low, high = parts.boxes(np.array(position), rotation)
+        for body in self._parts:
+            low, high = self._part_boxes(body)
             lows.append(low)
             highs.append(high)
             owners.append(np.full(len(low), -1 if body in self.awake else body))
@@ -213,10 +175,22 @@ class World:
         speed, turn = float(max(map(abs, linear))), float(max(map(abs, angular)))
         return speed > _REST_SPEED or turn > 10 * _REST_SPEED
 
-    def _moving_boxes(self) -> list[Box]:
+    def _part_boxes(self, body: int) -> Boxes:
+        position, quaternion = bullet.getBasePositionAndOrientation(body, physicsClientId=self.client)
+        rotation = np.array(bullet.getMatrixFromQuaternion(quaternion)).reshape(3, 3)
+        return self._parts[body].boxes(np.array(position), rotation)
+
+    def _wake_ahead(self) -> None:
+        """Wakes what the hand or a moving object may touch within the next ``_WAKE_EVERY`` steps."""
         client = self.client
-        links = [bullet.getAABB(self.mover, link, physicsClientId=client) for link in self.mover_links]
-        return links + [bullet.getAABB(body, physicsClientId=client) for body in sorted(self.awake)]
+        if self.mover_links:
+            links = np.array([bullet.getAABB(self.mover, link, physicsClientId=client) for link in self.mover_links])
+            self.wake_near((links[:, 0], links[:, 1]), _HAND_GAP_M)
+        for body in sorted(self.awake):
+            linear, angular = bullet.getBaseVelocity(body, physicsClientId=client)
+            speed = max(map(abs, linear)) + _OBJECT_RADIUS_M * max(map(abs, angular))
+            if speed > _REST_SPEED:
+                self.wake_near(self._part_boxes(body), _TOUCH_M + speed * _WAKE_EVERY * TIME_STEP_S)
 
     def _sleep(self, body: int) -> None:
         """Bullet does not let multibodies sleep reliably; a body without mass costs nothing and stays where it is."""
@@ -228,22 +202,3 @@ class World:
     def _wake(self, body: int) -> None:
         bullet.changeDynamics(body, -1, mass=self._mass_kg[body], physicsClientId=self.client)
         self.awake.add(body)
-
-
-def _wall_boxes() -> Boxes:
-    x, y = BIN_CENTRE_M
-    thick, inner = 2 * WALL_HALF_M, BIN_HALF_M
-    outer = inner + thick
-    low = [
-        (x - outer, y - outer, 0.0),
-        (x + inner, y - outer, 0.0),
-        (x - inner, y - outer, 0.0),
-        (x - inner, y + inner, 0.0),
-    ]
-    high = [
-        (x - inner, y + outer, WALL_HEIGHT_M),
-        (x + outer, y + outer, WALL_HEIGHT_M),
-        (x + inner, y - inner, WALL_HEIGHT_M),
-        (x + inner, y + outer, WALL_HEIGHT_M),
-    ]
-    return np.array(low), np.array(high)

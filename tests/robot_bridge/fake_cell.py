@@ -9,7 +9,8 @@ from robot_bridge import CellConfig, GraspEnv, RobotState, ToolPose
 class FakeCell:
     """Robot, camera, detector and bin in one; ``grip_finds`` says how wide the fingers stay when they close.
 
-    ``verdicts`` are what the detector will say, in turn; ``blocked_z_m`` stops every descent; ``fault`` makes moves fail.
+    ``verdicts`` are what the detector will say, in turn; ``blocked_z_m`` stops every descent; ``fault`` makes moves
+    fail.
     """
 
     def __init__(self, seed=0):

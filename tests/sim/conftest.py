@@ -32,7 +32,9 @@ def build_cell(config, seed=0):
     robot = SimRobot(world, hand, camera)
     detector = SimDetector(world, hand)
     keeper = SimBin(world, hand, camera, robot, config, seed)
-    return Cell(world, hand, camera, robot, detector, keeper, GraspEnv(robot, camera, detector, keeper, config.cell, seed))
+    return Cell(
+        world, hand, camera, robot, detector, keeper, GraspEnv(robot, camera, detector, keeper, config.cell, seed)
+    )
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 import numpy as np
 
 from qtopt.types import Outcome
+from sim.furniture import BIN_CENTRE_M, BIN_HALF_M
 from sim.objects import object_numbers, object_parts, object_path
-from sim.world import BIN_CENTRE_M, BIN_HALF_M
 
 
 def test_objects_are_split_and_all_there():

@@ -1,4 +1,4 @@
-"""The camera shows the cell where ``CameraConfig.projection`` says; the arm's joints hold the tool where they should."""
+"""The camera shows the cell where ``CameraConfig.projection`` says; the joints hold the tool where they should."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from qtopt.config import CameraConfig
 from robot_bridge import CellConfig, ToolPose
 from sim.arm import HAND_LENGTH_M, joint_angles, link_mesh, link_poses
 from sim.bullet import bullet
+from sim.furniture import BIN_CENTRE_M, BIN_HALF_M
 from sim.hand import MAX_WIDTH_M
-from sim.world import BIN_CENTRE_M, BIN_HALF_M
 
 
 def corners(low, high):

@@ -97,7 +97,13 @@ def test_fresh_scenes_do_not_depend_on_what_was_done_before(cell_of):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"object_count": (0, 3)}, {"object_count": (5, 3)}, {"object_count": (1, 11)}, {"object_scale": 9.0}, {"stuck_after": 0}],
+    [
+        {"object_count": (0, 3)},
+        {"object_count": (5, 3)},
+        {"object_count": (1, 11)},
+        {"object_scale": 9.0},
+        {"stuck_after": 0},
+    ],
 )
 def test_settings_that_cannot_work_are_refused(settings):
     with pytest.raises(ConfigError):

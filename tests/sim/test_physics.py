@@ -7,8 +7,8 @@ from qtopt.errors import RobotError
 from qtopt.types import Outcome
 from robot_bridge import ToolPose
 from sim.bullet import bullet
+from sim.furniture import BIN_CENTRE_M
 from sim.hand import MAX_WIDTH_M
-from sim.world import BIN_CENTRE_M
 
 X, Y = BIN_CENTRE_M
 
