@@ -51,9 +51,9 @@ def test_a_killed_server_is_unavailable_within_the_deadline_and_the_next_one_is_
         time.sleep(0.3)
         process.kill()
         process.wait()
-        thread.join(10.0)
+        thread.join(30.0)
         assert len(waiting) == 1
-        assert waiting[0] < 10.0
+        assert waiting[0] < 20.0
         for call in (
             lambda: connection.replay.append(second),
             lambda: connection.model.latest(),
@@ -62,7 +62,7 @@ def test_a_killed_server_is_unavailable_within_the_deadline_and_the_next_one_is_
             start = time.monotonic()
             with pytest.raises(ServerUnavailable, match=r"nobody answered|no answer"):
                 call()
-            assert time.monotonic() - start < 6.0
+            assert time.monotonic() - start < 15.0
         with server_process(tmp_path / "store", port):
             deadline = time.monotonic() + 20.0
             while True:
@@ -112,7 +112,7 @@ def test_no_kill_loses_an_acknowledged_episode_or_stores_one_twice(rng, tmp_path
     finally:
         done.set()
         for thread in threads:
-            thread.join(10.0)
+            thread.join(30.0)
         for connection in connections:
             connection.close()
     assert published == [1, 2, 3, 4]

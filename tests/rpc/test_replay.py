@@ -80,7 +80,7 @@ def test_an_empty_store_says_so_when_the_time_is_up_and_is_asked_once(connection
     start = time.monotonic()
     with pytest.raises(ServerUnavailable, match="start a collector"):
         connection.replay.sample_transitions(2, 0.3)
-    assert 0.3 <= time.monotonic() - start < 2.0
+    assert 0.3 <= time.monotonic() - start < 15.0
 
 
 def test_waiting_samplers_do_not_keep_appends_out(connection, rng):
