@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from qtopt.agent.network import PAPER_PROFILE, NetworkConfig, QNetwork, build_network
+from qtopt.agent.build import build_network
+from qtopt.agent.network import PAPER_PROFILE, NetworkConfig, QNetwork
 from qtopt.agent.snapshot import load_arrays, pack, state_arrays
 from qtopt.config import STRICT, from_plain, to_plain
 from qtopt.errors import CheckpointError, ConfigError

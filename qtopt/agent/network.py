@@ -1,4 +1,4 @@
-"""What every Q-network here offers, and how one is built.
+"""What every Q-network here offers.
 
 The image trunk runs once a state (``encode``); the action joins afterwards, so all CEM candidates share the features
 (``score``). Q is the sigmoid of the logit that ``score`` returns.
@@ -105,11 +105,3 @@ class QNetwork(nn.Module, ABC):
         """
         del inputs, tool_pose
         return next(iter(features.values())).new_zeros(())
-
-
-def build_network(config: NetworkConfig) -> QNetwork:
-    """Builds the network that ``config.kind`` names, with fresh weights."""
-    from qtopt.agent.compact import CompactNetwork
-    from qtopt.agent.paper import PaperNetwork
-
-    return CompactNetwork(config) if config.kind == "compact" else PaperNetwork(config)

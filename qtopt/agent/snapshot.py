@@ -9,7 +9,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from qtopt.agent.network import NetworkConfig, QNetwork, build_network
+from qtopt.agent.build import build_network
+from qtopt.agent.network import NetworkConfig, QNetwork
 from qtopt.config import from_plain, to_plain
 from qtopt.errors import CheckpointError, ConfigError
 

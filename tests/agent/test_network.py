@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from qtopt.agent.build import build_network
 from qtopt.agent.compact import CompactNetwork
-from qtopt.agent.network import PAPER_PROFILE, Inputs, NetworkConfig, QNetwork, build_network
+from qtopt.agent.network import PAPER_PROFILE, Inputs, NetworkConfig, QNetwork
 from qtopt.errors import SchemaMismatch
 from tests.agent.examples import SMALL_PAPER, TINY, observations
 

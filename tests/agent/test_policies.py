@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from qtopt.agent.build import build_network
 from qtopt.agent.exploration import ExplorationConfig, ExploringPolicy, ScriptedPolicy
-from qtopt.agent.network import build_network
 from qtopt.agent.policy import CemPolicy
 from qtopt.agent.search import to_actions
 from qtopt.errors import ConfigError

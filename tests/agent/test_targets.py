@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from qtopt.agent.build import build_network
 from qtopt.agent.cem import CemConfig
-from qtopt.agent.network import build_network
 from qtopt.agent.targets import bellman_target, clipped_value, label
 from qtopt.types import Transitions
 from tests.agent.examples import TINY, observations

@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
+from qtopt.agent.build import build_network
 from qtopt.agent.cem import CemConfig
-from qtopt.agent.network import NetworkConfig, build_network
+from qtopt.agent.network import NetworkConfig
 from qtopt.agent.search import best_action
 from qtopt.apps.benches.measure import Result, rates
 from qtopt.types import Observations
