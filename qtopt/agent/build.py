@@ -6,5 +6,5 @@ from qtopt.agent.paper import PaperNetwork
 
 
 def build_network(config: NetworkConfig) -> QNetwork:
-    """Builds the network that ``config.kind`` names, with fresh weights; raises ConfigError if its sizes cannot work."""
+    """Builds the network that ``config.kind`` names, with fresh weights; raises ConfigError where sizes do not fit."""
     return CompactNetwork(config) if config.kind == "compact" else PaperNetwork(config)
