@@ -7,12 +7,18 @@ from typing import Annotated, Literal
 
 import tyro
 
-from qtopt.apps.benches.measure import Result
 from qtopt.apps.process import limit_threads, say
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError
+from qtopt.types import JsonValue
 
-_MODULES = {"sim": "simulation", "cem": "search", "sample": "sampling", "ingest": "ingest", "train": "training"}
+_MODULES = {
+    "sim": "sim.bench",
+    "cem": "qtopt.apps.benches.search",
+    "sample": "qtopt.apps.benches.sampling",
+    "ingest": "qtopt.apps.benches.ingest",
+    "train": "qtopt.apps.benches.training",
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Config:
 def main(config: Config) -> int:
     """Measures and writes the line."""
     limit_threads(config.threads)
-    module = importlib.import_module(f"qtopt.apps.benches.{_MODULES[config.name]}")
-    result: Result = module.measure(config.seconds, config.seed)
-    say(json.dumps(result.line(config.name)))
+    measure = importlib.import_module(_MODULES[config.name]).measure
+    result: dict[str, JsonValue] = measure(config.seconds, config.seed)
+    say(json.dumps(result))
     return 0

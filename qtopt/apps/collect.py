@@ -85,7 +85,7 @@ def main(config: Config) -> int:
                 rng,
                 config=config.loop,
                 name=config.name,
-                facts={"sim_objects": config.sim.objects},
+                facts={},
                 stop=stop,
             ):
                 reporting.take(turn)

@@ -144,7 +144,7 @@ def _evaluate(config: Config, policy: Policy, step: int, output: Path, stop: Sto
     try:
         started = time.monotonic()
         report = record(
-            _log(evaluate(environment, policy, config=config.plan(), stop=stop)),
+            _checked(config, evaluate(environment, policy, config=config.plan(), stop=stop)),
             path,
             facts,
             filmstrips=config.filmstrips,
@@ -157,8 +157,13 @@ def _evaluate(config: Config, policy: Policy, step: int, output: Path, stop: Sto
     return report
 
 
-def _log(evaluated: Iterator[Evaluated]) -> Iterator[Evaluated]:
+def _checked(config: Config, evaluated: Iterator[Evaluated]) -> Iterator[Evaluated]:
     for one in evaluated:
+        found = one.episode.metadata.get("object_set")
+        if config.objects == "unseen" and found != "unseen":
+            raise ConfigError(
+                f"the cell used the objects {found!r}, expected 'unseen': no figure to report comes of it"
+            )
         if one.index % 20 == 19:
             logger().info("evaluating", episode=one.index + 1)
         yield one

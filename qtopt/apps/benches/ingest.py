@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from qtopt.apps.benches.episodes import IMAGE_PX, STEPS, make_episode
-from qtopt.apps.benches.measure import Result, rates
+from qtopt.apps.benches.measure import line, rates
 from qtopt.replay import EpisodeStore, StoreFormat
 from qtopt.rpc import BackgroundServer, ServerConfig, Services, connect
 from qtopt.specs import EPISODE_SPECS
-from qtopt.types import Episode
+from qtopt.types import Episode, JsonValue
 
 _AT_ONCE = 8
 
 
-def measure(seconds: float, seed: int) -> Result:
+def measure(seconds: float, seed: int) -> dict[str, JsonValue]:
     """Measures eight senders at a time; each waits for its acknowledgement, which comes when the episode is on disk."""
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory(dir=".") as directory:
@@ -42,13 +42,14 @@ def measure(seconds: float, seed: int) -> Result:
                 return float(_AT_ONCE)
 
             ours, reference = rates(send, write, seconds)
-    return Result(
+    return line(
+        "ingest",
         ours,
         reference,
         "episodes/s, acknowledged when durable",
         f"gRPC over loopback into the store, {STEPS} steps of {IMAGE_PX} px, {_AT_ONCE} senders",
         "numpy.savez of the same arrays, one file an episode, fsync of file and directory, no network",
-        {"senders": _AT_ONCE},
+        senders=_AT_ONCE,
     )
 
 

@@ -1,46 +1,37 @@
 """What all measurements share."""
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
 from qtopt.types import JsonValue
 
 _SLICES = 4
 
 
-@dataclass(frozen=True)
-class Result:
-    """Two rates and what they are of.
+def line(
+    name: str, ours: float, reference: float, unit: str, ours_name: str, reference_name: str, **details: JsonValue
+) -> dict[str, JsonValue]:
+    """Returns the values of one JSON line.
 
-    Attributes:
+    Args:
+        name: of the measurement.
         ours: our rate.
-        reference: the reference's rate.
+        reference: the reference's rate, of the same run.
         unit: of both.
-        ours_is: what was measured on our side.
-        reference_is: what was measured on the other side.
+        ours_name: what was measured on our side.
+        reference_name: what was measured on the other side.
         details: further figures.
     """
-
-    ours: float
-    reference: float
-    unit: str
-    ours_is: str
-    reference_is: str
-    details: Mapping[str, JsonValue] = field(default_factory=dict)
-
-    def line(self, name: str) -> dict[str, JsonValue]:
-        """Returns the values of one JSON line."""
-        return {
-            "name": name,
-            "ours": round(self.ours, 3),
-            "reference": round(self.reference, 3),
-            "ratio": round(self.ours / self.reference, 3) if self.reference else None,
-            "unit": self.unit,
-            "ours_is": self.ours_is,
-            "reference_is": self.reference_is,
-            **self.details,
-        }
+    return {
+        "name": name,
+        "ours": round(ours, 3),
+        "reference": round(reference, 3),
+        "ratio": round(ours / reference, 3) if reference else None,
+        "unit": unit,
+        "ours_name": ours_name,
+        "reference_name": reference_name,
+        **details,
+    }
 
 
 def rates(ours: Callable[[], float], reference: Callable[[], float], seconds: float) -> tuple[float, float]:
@@ -48,7 +39,8 @@ def rates(ours: Callable[[], float], reference: Callable[[], float], seconds: fl
 
     Both take turns in slices, so that what else the machine does strikes both alike. Each is called once before.
     """
-    ours(), reference()
+    ours()
+    reference()
     totals, times = [0.0, 0.0], [0.0, 0.0]
     for _ in range(_SLICES):
         for side, work in enumerate((ours, reference)):

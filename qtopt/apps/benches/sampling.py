@@ -7,15 +7,16 @@ import numpy as np
 import zarr
 
 from qtopt.apps.benches.episodes import IMAGE_PX, STEPS, make_episode
-from qtopt.apps.benches.measure import Result, rates
+from qtopt.apps.benches.measure import line, rates
 from qtopt.replay import EpisodeStore, StoreFormat
+from qtopt.types import JsonValue
 
 _EPISODES = 400
 _BATCH = 256
 _COLUMNS = ("rewards", "gripper_closed", "height_to_bottom", "actions")
 
 
-def measure(seconds: float, seed: int) -> Result:
+def measure(seconds: float, seed: int) -> dict[str, JsonValue]:
     """Measures batches of 256 transitions drawn uniformly from 400 episodes of 72 px in sealed segments."""
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory(dir=".") as directory:
@@ -40,11 +41,13 @@ def measure(seconds: float, seed: int) -> Result:
                 return float(_BATCH)
 
             per_s, reference = rates(ours, by_zarr, seconds)
-    return Result(
+    return line(
+        "sample",
         per_s,
         reference,
         "transitions/s",
         f"sample_transitions({_BATCH}): index in memory, pread, checksums",
         f"zarr {zarr.__version__} reading the same rows of the same segment chunk by chunk, columns whole",
-        {"batch": _BATCH, "image_px": IMAGE_PX},
+        batch=_BATCH,
+        image_px=IMAGE_PX,
     )

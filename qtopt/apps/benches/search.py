@@ -7,13 +7,13 @@ from qtopt.agent.build import build_network
 from qtopt.agent.cem import CemConfig
 from qtopt.agent.network import NetworkConfig
 from qtopt.agent.search import best_action
-from qtopt.apps.benches.measure import Result, rates
-from qtopt.types import Observations
+from qtopt.apps.benches.measure import line, rates
+from qtopt.types import JsonValue, Observations
 
 _STATES = 64
 
 
-def measure(seconds: float, seed: int) -> Result:
+def measure(seconds: float, seed: int) -> dict[str, JsonValue]:
     """Measures the best of 64 actions in two iterations, for states from the trunk on; compact network."""
     config, cem = NetworkConfig(), CemConfig()
     network = build_network(config).eval()
@@ -45,12 +45,15 @@ def measure(seconds: float, seed: int) -> Result:
         return _STATES
 
     ours, reference = rates(batched, one_by_one, seconds)
-    size_of = {"samples": cem.samples, "elites": cem.elites, "iterations": cem.iterations, "batch": _STATES}
-    return Result(
+    return line(
+        "cem",
         ours,
         reference,
         "states/s",
         "CEM batched over 64 states, compact network, trunk once a state",
         "the same network and search, one state at a time, as tensor2robot's policies do it",
-        {**size_of},
+        samples=cem.samples,
+        elites=cem.elites,
+        iterations=cem.iterations,
+        batch=_STATES,
     )

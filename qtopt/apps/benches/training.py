@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 
 from qtopt.agent.learner import Learner, LearnerConfig
-from qtopt.apps.benches.measure import Result, rates
+from qtopt.apps.benches.measure import line, rates
 from qtopt.specs import ACTION_SIZE
-from qtopt.types import LabelledBatch, Observations
+from qtopt.types import JsonValue, LabelledBatch, Observations
 
 
-def measure(seconds: float, seed: int) -> Result:
+def measure(seconds: float, seed: int) -> dict[str, JsonValue]:
     """Measures whole updates: crop, augmentation, forward, backward, optimiser, both averages."""
     config = LearnerConfig()
     plain = replace(config, network=replace(config.network, bfloat16=False))
@@ -22,13 +22,15 @@ def measure(seconds: float, seed: int) -> Result:
         return 1.0
 
     ours, reference = rates(lambda: step(learners[0]), lambda: step(learners[1]), seconds)
-    return Result(
+    return line(
+        "train",
         ours,
         reference,
         "gradient steps/s",
         f"compact network, batch {config.batch}, bfloat16 {config.network.bfloat16}",
         "the same update in float32",
-        {"batch": config.batch, "samples_per_s": round(ours * config.batch, 1)},
+        batch=config.batch,
+        samples_per_s=round(ours * config.batch, 1),
     )
 
 
