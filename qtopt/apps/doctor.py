@@ -15,12 +15,12 @@ from qtopt.apps.process import say
 from qtopt.config import STRICT
 
 _ROLES = {
-    "serve": ("grpc", "google.protobuf", "grpc_health", "grpc_reflection", "lmdb", "zarr", "torch"),
+    "serve": ("grpc", "google.protobuf", "grpc_health", "grpc_reflection", "sqlite3", "google_crc32c", "zarr", "torch"),
     "collect": ("grpc", "google.protobuf", "torch", "sim.bullet", "pybullet_data", "gymnasium", "cv2"),
     "label": ("grpc", "google.protobuf", "torch", "safetensors"),
     "train": ("grpc", "google.protobuf", "torch", "safetensors"),
     "eval": ("grpc", "torch", "sim.bullet", "pybullet_data", "cv2"),
-    "offline": ("lmdb", "zarr", "torch", "safetensors"),
+    "offline": ("sqlite3", "google_crc32c", "zarr", "torch", "safetensors"),
     "run": ("rich", "tensorboard", "matplotlib", "yaml", "pydantic", "tyro", "structlog"),
 }
 """The modules that each command needs."""

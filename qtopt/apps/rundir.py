@@ -15,7 +15,7 @@ from qtopt import __version__
 from qtopt.config import to_plain
 from qtopt.errors import CheckpointError
 
-_PACKAGES = ("numpy", "torch", "grpcio", "protobuf", "zarr", "lmdb", "pybullet", "gymnasium", "opencv-python-headless")
+_PACKAGES = ("numpy", "torch", "grpcio", "protobuf", "zarr", "pybullet", "gymnasium", "opencv-python-headless")
 
 
 class RunDirectory:
