@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from qtopt.errors import StoreError, StoreFull
+from qtopt.errors import CorruptEpisode, StoreError, StoreFull
+from qtopt.replay.checksum import crc32c
 from qtopt.replay.record import EpisodeRow, Record
 from qtopt.replay.schema import STEP_DTYPE, Rows
 
@@ -26,14 +27,17 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS episode (
     first_position INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, digest BLOB NOT NULL, length INTEGER NOT NULL,
     end INTEGER NOT NULL, outcome INTEGER NOT NULL, policy_version INTEGER NOT NULL, offline INTEGER NOT NULL,
-    facts TEXT NOT NULL, crc32c INTEGER NOT NULL, segment INTEGER, quarantined TEXT) STRICT;
+    facts TEXT NOT NULL, rows_crc32c INTEGER NOT NULL, segment INTEGER, quarantined TEXT,
+    row_crc32c INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS segment (
     number INTEGER PRIMARY KEY, first_position INTEGER NOT NULL, rows INTEGER NOT NULL, episodes INTEGER NOT NULL,
-    frame_bytes INTEGER NOT NULL, chunk_bytes INTEGER NOT NULL) STRICT;
+    frame_bytes INTEGER NOT NULL, chunk_bytes INTEGER NOT NULL,
+    row_crc32c INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS landed_rows (first_position INTEGER PRIMARY KEY, rows BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS landed_frame (position INTEGER PRIMARY KEY, frame BLOB NOT NULL) STRICT;
 """
-EPISODE_COLUMNS = ", ".join(column.name for column in fields(EpisodeRow))
+EPISODE_COLUMNS = ", ".join([*(column.name for column in fields(EpisodeRow)), "row_crc32c"])
+_CHANGING = ("segment", "quarantined")  # what a row's checksum leaves out
 _FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_FSYNC", "SQLITE_CANTOPEN")
 
 
@@ -158,7 +162,7 @@ class Catalogue:
         """Enters a segment and takes its episodes out of the landing table, in one transaction."""
         span = (segment.first_position, segment.first_position + segment.rows - 1)
         with self._transaction() as writer:
-            writer.execute("INSERT INTO segment VALUES (?, ?, ?, ?, ?, ?)", astuple(segment))
+            _insert_segment(writer, segment)
             writer.execute(
                 "UPDATE episode SET segment = ? WHERE first_position BETWEEN ? AND ?", (segment.number, *span)
             )
@@ -168,7 +172,7 @@ class Catalogue:
     def enter_segment(self, segment: SegmentRow, episodes: Sequence[EpisodeRow]) -> None:
         """Enters a segment together with its episodes, for rebuilding."""
         with self._transaction() as writer:
-            writer.execute("INSERT INTO segment VALUES (?, ?, ?, ?, ?, ?)", astuple(segment))
+            _insert_segment(writer, segment)
             for row in episodes:
                 _insert_episode(writer, row)
 
@@ -180,7 +184,7 @@ class Catalogue:
 
     def segments(self) -> list[SegmentRow]:
         """Returns the sealed segments in order of position."""
-        return [SegmentRow(*row) for row in self._read("SELECT * FROM segment ORDER BY first_position")]
+        return [_segment(values) for values in self._read("SELECT * FROM segment ORDER BY first_position")]
 
     def episodes(self, start: int = 0, stop: int = 2**62) -> list[EpisodeRow]:
         """Returns the episodes that begin from ``start`` up to ``stop``, in order of position."""
@@ -223,11 +227,40 @@ class Catalogue:
 
 
 def _insert_episode(writer: sqlite3.Connection, row: EpisodeRow) -> None:
-    marks = ", ".join("?" * len(fields(EpisodeRow)))
-    writer.execute(f"INSERT INTO episode ({EPISODE_COLUMNS}) VALUES ({marks})", astuple(row))
+    _insert(writer, "episode", EPISODE_COLUMNS, (*astuple(row), _episode_checksum(row)))
 
 
-def episode_from(values: tuple[Any, ...]) -> EpisodeRow:
-    """Returns the row with the values of ``EPISODE_COLUMNS``."""
-    row = EpisodeRow(*values)
-    return replace(row, offline=bool(row.offline))
+def _insert_segment(writer: sqlite3.Connection, row: SegmentRow) -> None:
+    columns = ", ".join([*(column.name for column in fields(SegmentRow)), "row_crc32c"])
+    _insert(writer, "segment", columns, (*astuple(row), crc32c(repr(astuple(row)).encode())))
+
+
+def _insert(writer: sqlite3.Connection, table: str, columns: str, values: Sequence[Any]) -> None:
+    writer.execute(f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(values))})", values)
+
+
+def _episode_checksum(row: EpisodeRow) -> int:
+    fixed = [getattr(row, column.name) for column in fields(EpisodeRow) if column.name not in _CHANGING]
+    return crc32c(repr(fixed).encode())
+
+
+def episode_from(values: Sequence[Any]) -> EpisodeRow:
+    """Returns the row with the values of ``EPISODE_COLUMNS``; raises CorruptEpisode when it is not what was stored."""
+    row = EpisodeRow(*values[:-1])
+    row = replace(row, offline=bool(row.offline))
+    if _episode_checksum(row) != values[-1]:
+        raise CorruptEpisode(
+            f"the catalogue's row of episode {row.uuid} does not match its checksum; stop the server and run "
+            "`qtopt data verify --repair`"
+        )
+    return row
+
+
+def _segment(values: Sequence[Any]) -> SegmentRow:
+    row = SegmentRow(*values[:-1])
+    if crc32c(repr(astuple(row)).encode()) != values[-1]:
+        raise CorruptEpisode(
+            f"the catalogue's row of segment {row.number} does not match its checksum; stop the server and run "
+            "`qtopt data verify --repair`"
+        )
+    return row

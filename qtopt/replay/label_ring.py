@@ -1,5 +1,7 @@
 """The train buffer: targets by reference to their transitions, one per transition, the oldest place reused."""
 
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from qtopt.types import BoolArray, IntArray, Targets
 _ENTRY = np.dtype([("position", "i8"), ("value", "f4"), ("kind", "u1"), ("model_version", "i8"), ("put_s", "f8")])
 SUCCESS, TERMINAL = 1, 2
 _KINDS = 4
+_UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
 _SAVED = ("position", "value", "kind", "model_version")
 
 
@@ -185,12 +188,12 @@ class LabelRing:
             CheckpointError: the file is missing or not a saved ring.
         """
         try:
-            with np.load(path, allow_pickle=False) as saved:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
                 entries = np.zeros(len(saved["position"]), _ENTRY)
                 for name in _SAVED:
                     entries[name] = saved[name]
                 entries["put_s"] = now_s - saved["age_s"]
-        except (OSError, ValueError, KeyError) as error:
+        except _UNREADABLE as error:
             raise CheckpointError(
                 f"{path}: {error}; expected a saved label ring, remove it to start without labels"
             ) from error

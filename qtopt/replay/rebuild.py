@@ -108,15 +108,14 @@ def _landed(reader: sqlite3.Connection, report: RebuildReport) -> Iterator[Recor
         query = f"SELECT {EPISODE_COLUMNS} FROM episode WHERE segment IS NULL ORDER BY first_position {order}"
         try:
             for values in reader.execute(query):
-                row = episode_from(values)
-                if row.first_position in seen:
+                if values[0] in seen:
                     break
-                seen.add(row.first_position)
+                seen.add(values[0])
                 try:
-                    yield _read_record(reader, row)
+                    yield _read_record(reader, episode_from(values))
                 except (sqlite3.Error, CorruptEpisode) as error:
-                    report.notes.append(f"landed episode {row.uuid}: {error}")
-        except sqlite3.Error as error:
+                    report.notes.append(f"landed episode {values[1]!r}: {error}")
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             report.notes.append(f"landing table: {error}")
 
 

@@ -1,7 +1,7 @@
 """An episode as it is stored: rows of the step table, encoded frames, and what identifies it."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class EpisodeRow:
         end, outcome, policy_version: as in ``Episode``.
         offline: whether it counts as offline data.
         facts: JSON of the collector's name and the metadata.
-        crc32c: over the identity, the facts and the rows; each frame has its own in the rows.
+        rows_crc32c: checksum of the episode's rows; each frame has its own in the rows.
         segment: number of the sealed segment that holds it; None while it is landed.
         quarantined: why it is not served; None while it is sound.
     """
@@ -39,18 +39,13 @@ class EpisodeRow:
     policy_version: int
     offline: bool
     facts: str
-    crc32c: int
+    rows_crc32c: int
     segment: int | None = None
     quarantined: str | None = None
 
     def check(self, rows: Rows) -> bool:
-        """Whether ``rows`` and this row are what was stored."""
-        return self.crc32c == _checksum(self, rows)
-
-
-def _checksum(row: EpisodeRow, rows: Rows) -> int:
-    head = [row.uuid, row.digest.hex(), row.length, row.end, row.outcome, row.policy_version, row.offline, row.facts]
-    return crc32c(json.dumps(head).encode(), rows.tobytes())
+        """Whether ``rows`` are what was stored."""
+        return self.rows_crc32c == crc32c(rows.tobytes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +82,9 @@ def encode_episode(episode: Episode, fmt: StoreFormat) -> Record:
         policy_version=int(episode.policy_version),
         offline=is_offline(episode),
         facts=facts_json(episode),
-        crc32c=0,
+        rows_crc32c=crc32c(rows.tobytes()),
     )
-    return Record(replace(row, crc32c=_checksum(row, rows)), rows, encoded)
+    return Record(row, rows, encoded)
 
 
 def decode_episode(record: Record, fmt: StoreFormat) -> Episode:

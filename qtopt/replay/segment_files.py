@@ -39,12 +39,16 @@ EPISODE_COLUMNS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
     "episode_outcome": ("|u1", ()),
     "episode_policy_version": ("<i8", ()),
     "episode_offline": ("|b1", ()),
-    "episode_crc32c": ("<u4", ()),
+    "episode_rows_crc32c": ("<u4", ()),
     "episode_uuid": ("|u1", (16,)),
     "episode_digest": ("|u1", (32,)),
     "episode_facts_end": ("<i8", ()),
 }
 """The episode table: dtype and shape of a row of each column. ``episode_facts_json`` holds the facts end to end."""
+
+
+COLUMN_NAMES: Final = (*(STEP_DTYPE.names or ()), "frame_offset", *EPISODE_COLUMNS, "episode_facts_json")
+"""The arrays of a segment other than ``frames``."""
 
 
 def segment_name(number: int) -> str:
@@ -200,6 +204,13 @@ def read_column(
         return values, file.read() == _crc_bytes(values)
 
 
+def column_is_sound(directory: Path, name: str) -> bool:
+    """Whether a column, of whatever type, matches its checksum. Raises OSError."""
+    files = [path for path in (directory / name / "c").rglob("*") if path.is_file()]
+    data = files[0].read_bytes() if len(files) == 1 else b""
+    return _crc_bytes(data[:-CRC_BYTES]) == data[-CRC_BYTES:]
+
+
 def read_tables(directory: Path) -> tuple[SegmentRow, list[EpisodeRow]]:
     """Returns what a catalogue has to know of a segment and its episodes.
 
@@ -225,7 +236,7 @@ def read_tables(directory: Path) -> tuple[SegmentRow, list[EpisodeRow]]:
             policy_version=int(columns["episode_policy_version"][number]),
             offline=bool(columns["episode_offline"][number]),
             facts=facts[start:stop].decode(),
-            crc32c=int(columns["episode_crc32c"][number]),
+            rows_crc32c=int(columns["episode_rows_crc32c"][number]),
             segment=segment.number,
         )
         for number, (start, stop) in enumerate(zip([0, *ends], ends, strict=False))
