@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS landed_frame (position INTEGER PRIMARY KEY, frame BLO
 """
 EPISODE_COLUMNS = ", ".join([*(column.name for column in fields(EpisodeRow)), "row_crc32c"])
 _CHANGING = ("segment", "quarantined")  # what a row's checksum leaves out
-_FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_FSYNC", "SQLITE_CANTOPEN")
+_FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")  # the latter two with quotas
 
 
 @dataclass(frozen=True, slots=True)

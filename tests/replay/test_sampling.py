@@ -24,7 +24,7 @@ shares = st.none() | st.floats(0, 1)
 
 
 def make_index(episodes, batch=3):
-    """Returns an index of (length, outcome, offline, dead), and the position, success and offline of each transition."""
+    """Returns an index of (length, outcome, offline, dead) and (position, success, offline) of each transition."""
     index, rows, transitions, start = EpisodeIndex(), [], [], 0
     for length, outcome, offline, dead in episodes:
         row = EpisodeRow(
