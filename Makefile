@@ -47,9 +47,9 @@ types: install ## Static types, strict
 imports: install ## Who may import whom
 	$(BIN)/lint-imports
 
-pytest: install ## Tests alone: first what may run side by side, then what must run alone
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not serial" $(ARGS)
+pytest: install ## Tests alone: first those that must run alone, then those that may run side by side
 	$(BIN)/pytest -q -m serial $(ARGS)
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not serial" $(ARGS)
 
 protos: install ## Generate qtopt/rpc/gen from protos/
 	$(BIN)/python -m qtopt.rpc.generate
