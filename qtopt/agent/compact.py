@@ -67,7 +67,7 @@ class CompactNetwork(QNetwork):
             2) column and row in
             the crop; ``tool_yaw`` (B, 2) sine and cosine of twice the azimuth; ``tool_local`` (B, F); ``state`` (B, 2).
         """
-        with torch.autocast(inputs.pixels.device.type, torch.bfloat16, enabled=self.config.bfloat16):
+        with self.autocast():
             fine = self.stem(inputs.pixels)
             coarse = self.coarse(fine)
             heat = self.tool_heat(coarse)

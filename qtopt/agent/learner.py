@@ -42,7 +42,7 @@ class LearnerConfig:
             paper.
         auxiliary_weight: weight of the network's auxiliary loss.
         batch: transitions in a step.
-        compile: run the network through torch.compile; worth it on GPUs.
+        compile: run the network through torch.compile; ``auto`` does so on a GPU.
     """
 
     __pydantic_config__ = STRICT
@@ -59,7 +59,7 @@ class LearnerConfig:
     lag_steps: int = 300
     auxiliary_weight: float = 1.0
     batch: int = 64
-    compile: bool = False
+    compile: Literal["auto", "on", "off"] = "auto"
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.polyak < 1.0:
@@ -105,8 +105,9 @@ class Learner:
         self._next_theta2 = copy.deepcopy(self._theta1)
         self._generator = torch.Generator().manual_seed(seed + 1)
         self._optimiser = _optimiser(self._theta, config)
-        self._encode = torch.compile(self._theta.encode) if config.compile else self._theta.encode
-        self._score = torch.compile(self._theta.score) if config.compile else self._theta.score
+        compiles = config.compile == "on" or (config.compile == "auto" and self._theta.device.type == "cuda")
+        self._encode = torch.compile(self._theta.encode) if compiles else self._theta.encode
+        self._score = torch.compile(self._theta.score) if compiles else self._theta.score
 
     @property
     def theta1(self) -> QNetwork:

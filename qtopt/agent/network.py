@@ -87,6 +87,10 @@ class QNetwork(nn.Module, ABC):
         state = torch.stack([closed, height], 1).to(self.device)
         return Inputs(normal.contiguous(memory_format=torch.channels_last), corner.to(self.device), state)
 
+    def autocast(self) -> torch.autocast:
+        """Returns a context in which convolutions and products run in bfloat16, if the configuration says so."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
+
     @abstractmethod
     def encode(self, inputs: Inputs) -> Features:
         """Runs the trunk: whatever ``score`` needs of B states."""

@@ -60,7 +60,8 @@ class PaperNetwork(QNetwork):
 
     def encode(self, inputs: Inputs) -> Features:
         """Runs the seven convolutions before the merge: (B, 64, 27, 27) at 472 px."""
-        image = _pool_same(self.before(_pool_same(self.first(inputs.pixels), 3)), 3)
+        with self.autocast():
+            image = _pool_same(self.before(_pool_same(self.first(inputs.pixels), 3)), 3)
         return {"image": image, "state": inputs.state}
 
     def score(self, features: Features, actions: Tensor) -> Tensor:
@@ -68,12 +69,15 @@ class PaperNetwork(QNetwork):
         batch, candidates = actions.shape[:2]
         state = features["state"][:, None].expand(-1, candidates, -1)
         parts = torch.split(torch.cat([actions, state], -1).flatten(0, 1), list(self.ACTION_BLOCKS), 1)
-        embedding = sum((block(part) for block, part in zip(self.blocks, parts, strict=True)), parts[0].new_zeros(()))
-        embedding = self.merge(embedding[:, :, None, None])
-        merged = features["image"].repeat_interleave(candidates, 0) + embedding
-        final = self.last(_pool_same(self.after(merged), 2))
-        logits: Tensor = self.head(final.flatten(1)[:, :, None, None])
-        return logits.view(batch, candidates)
+        with self.autocast():
+            embedding = sum(
+                (block(part) for block, part in zip(self.blocks, parts, strict=True)), parts[0].new_zeros(())
+            )
+            embedding = self.merge(embedding[:, :, None, None])
+            merged = features["image"].repeat_interleave(candidates, 0) + embedding
+            final = self.last(_pool_same(self.after(merged), 2))
+            logits: Tensor = self.head(final.flatten(1)[:, :, None, None])
+        return logits.float().view(batch, candidates)
 
 
 def _pool_same(image: Tensor, size: int) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 
 from qtopt.agent import targets
 from qtopt.agent.cem import CemConfig
+from qtopt.agent.device import resolve_device
 from qtopt.agent.snapshot import unpack
 from qtopt.apps.process import begin, limit_threads, logger
 from qtopt.apps.reporting import Reporting
@@ -28,7 +29,7 @@ class Config:
         name: shown to people; different for each updater.
         seed: of the search's chance.
         threads: threads of torch.
-        device: of torch.
+        device: of torch; auto takes a GPU where there is one.
         discount: gamma.
         cem: sizes of the search for the best next action.
         loop: batch size and pace.
@@ -40,7 +41,7 @@ class Config:
     name: str = "0"
     seed: int = 0
     threads: int = 1
-    device: str = "cpu"
+    device: str = "auto"
     discount: float = 0.9
     cem: CemConfig = field(default_factory=CemConfig)
     loop: LabelLoopConfig = field(default_factory=LabelLoopConfig)
@@ -52,8 +53,8 @@ class Config:
 
 def build_compute(config: Config, generator: torch.Generator, snapshot: ModelSnapshot) -> Compute:
     """Returns the function that labels transitions with the networks of ``snapshot``."""
-    networks = unpack(snapshot.payload)
-    theta1, theta2 = networks.theta1.to(config.device), networks.theta2.to(config.device)
+    networks, device = unpack(snapshot.payload), resolve_device(config.device)
+    theta1, theta2 = networks.theta1.to(device), networks.theta2.to(device)
 
     def compute(transitions: Transitions, version: int) -> Targets:
         return targets.label(
@@ -67,7 +68,7 @@ def main(config: Config) -> int:
     """Runs a Bellman updater until it is told to stop."""
     stop = begin(f"updater/{config.name}")
     limit_threads(config.threads)
-    generator = torch.Generator(config.device).manual_seed(config.seed)
+    generator = torch.Generator(resolve_device(config.device)).manual_seed(config.seed)
     with connect(config.server) as remote:
         reporting = Reporting(remote.monitor, f"updater/{config.name}", Figures())
         turns = label(

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from qtopt.agent.cem import CemConfig
+from qtopt.agent.device import resolve_device
 from qtopt.agent.learner import LearnerConfig
 from qtopt.apps import label as updater
 from qtopt.apps import train as trainer
@@ -38,7 +39,7 @@ class Config:
         output: directory for checkpoints, metrics and events; by default outputs/offline/<time>.
         resume: go on from the newest checkpoint in ``output``.
         seed: of weights, sampling and search.
-        device: of torch.
+        device: of torch; auto takes a GPU where there is one.
         discount: gamma.
         replay: sampling and labels.
         learner: network, loss, optimiser, averages.
@@ -53,7 +54,7 @@ class Config:
     output: Path | None = None
     resume: bool = False
     seed: int = 0
-    device: str = "cpu"
+    device: str = "auto"
     discount: float = 0.9
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
@@ -110,7 +111,7 @@ def _train(config: Config, store: EpisodeStore, directory: RunDirectory, stop: S
         )
     )
     labelling = updater.Config(device=config.device, discount=config.discount, cem=config.cem)
-    generator = torch.Generator(config.device).manual_seed(config.seed)
+    generator = torch.Generator(resolve_device(config.device)).manual_seed(config.seed)
     made = updater.Figures()
 
     def make_labels() -> None:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qtopt.agent.device import resolve_device
 from qtopt.agent.learner import Learner, LearnerConfig
 from qtopt.apps.process import begin, limit_threads, logger
 from qtopt.apps.reporting import Reporting
@@ -26,7 +27,7 @@ class Config:
         resume: go on from the newest checkpoint there, if there is one.
         seed: of the first weights and of augmentation; a resumed run goes on with its own.
         threads: threads of torch.
-        device: of torch.
+        device: of torch; auto takes a GPU where there is one.
         learner: network, loss, optimiser, averages.
         loop: publication and checkpoints.
     """
@@ -38,7 +39,7 @@ class Config:
     resume: bool = False
     seed: int = 0
     threads: int = 1
-    device: str = "cpu"
+    device: str = "auto"
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     loop: TrainLoopConfig = field(default_factory=TrainLoopConfig)
 
@@ -46,8 +47,8 @@ class Config:
 def build_learner(config: Config) -> Learner:
     """Returns the learner to train: restored where asked for, with the settings given now, else new."""
     if not config.resume or not any(config.checkpoints.glob("[0-9]*")):
-        return Learner(config.learner, config.seed, config.device)
-    learner = Learner.restore(find_checkpoint(config.checkpoints), config.device)
+        return Learner(config.learner, config.seed, resolve_device(config.device))
+    learner = Learner.restore(find_checkpoint(config.checkpoints), resolve_device(config.device))
     if learner.config != config.learner:
         found, expected = to_plain(learner.config), to_plain(config.learner)
         differing = ", ".join(key for key in found if found[key] != expected[key])

@@ -1,13 +1,16 @@
 """The paper's network as published; the compact one's geometry."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from qtopt.agent.build import build_network
 from qtopt.agent.compact import CompactNetwork
+from qtopt.agent.device import resolve_device
 from qtopt.agent.network import PAPER_PROFILE, Inputs, NetworkConfig, QNetwork
-from qtopt.errors import SchemaMismatch
+from qtopt.errors import ConfigError, SchemaMismatch
 from tests.agent.examples import SMALL_PAPER, TINY, observations
 
 
@@ -104,3 +107,24 @@ def test_base_class_has_no_auxiliary_loss() -> None:
     network: QNetwork = build_network(SMALL_PAPER)
     inputs = network.inputs(observations(np.random.default_rng(0), 2, 236))
     assert float(network.auxiliary_loss(network.encode(inputs), inputs, torch.zeros(2, 4))) == 0.0
+
+
+@pytest.mark.parametrize("config", [NetworkConfig(), SMALL_PAPER], ids=["compact", "paper"])
+def test_bfloat16_changes_little(config: NetworkConfig) -> None:
+    torch.manual_seed(0)
+    exact = build_network(config).eval()
+    rounded = build_network(dataclasses.replace(config, bfloat16=True)).eval()
+    rounded.load_state_dict(exact.state_dict())
+    states = observations(np.random.default_rng(0), 4, config.image.stored_px)
+    actions = torch.rand(4, 3, 8)
+    with torch.no_grad():
+        q = [n.score(n.encode(n.inputs(states)), actions).sigmoid() for n in (exact, rounded)]
+    assert q[1].dtype == torch.float32
+    assert float((q[0] - q[1]).abs().max()) < 0.02
+
+
+def test_devices_by_name() -> None:
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    with pytest.raises(ConfigError, match="device is 'gpu', expected auto"):
+        resolve_device("gpu")
