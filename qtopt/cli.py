@@ -12,7 +12,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from qtopt import __version__
 from qtopt.errors import ConfigError, QtOptError
@@ -127,5 +127,18 @@ def _fail(message: str, code: int, error: BaseException) -> int:
     return code
 
 
+def _main_of_a_child() -> NoReturn:
+    """Runs a process of a supervisor and ends it without the interpreter's teardown.
+
+    Everything was closed before; taking torch down takes seconds on a busy machine, and Ctrl-C has ten.
+    """
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
+    if "QTOPT_PARENT_PID" in os.environ:
+        _main_of_a_child()
     sys.exit(main())

@@ -74,7 +74,8 @@ def main(config: Config) -> int:
     with connect(config.server, 2 * (config.sim.camera.size_px,)) as remote:
         environment = make_environment(config.sim)
         outbox = Outbox(remote.replay, Spool(config.spool))
-        reporting = Reporting(remote.monitor, f"collector/{config.name}", Figures())
+        figures = Figures()
+        reporting = Reporting(remote.monitor, f"collector/{config.name}", figures)
         follower = Follower(remote.model, lambda snapshot: build_policy(config, snapshot))
         try:
             for turn in collect(
@@ -92,7 +93,7 @@ def main(config: Config) -> int:
             outbox.flush(limit=1000)
         finally:
             environment.close()
-    logger().info("collector ended", waiting=outbox.waiting)
+    logger().info("collector ended", episodes=int(figures.figures()["episodes"]), waiting=outbox.waiting)
     return 0
 
 

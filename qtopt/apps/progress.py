@@ -110,10 +110,13 @@ class Progress:
             self._events.scalars(row, self._step())
         State(self._state.sessions, self.minutes).save(self._directory.state)
 
-    def close(self, title: str) -> None:
-        """Keeps the last figures and draws the curve."""
+    def close(self) -> None:
+        """Keeps the last figures."""
         self.keep()
         self._events.close()
+
+    def draw(self, title: str) -> None:
+        """Draws the curve of the whole run."""
         rows = self._directory.read_metrics()
         evaluations = [{"minutes": row["minutes"], **row["evaluation"]} for row in rows if "evaluation" in row]
         draw([row for row in rows if "evaluation" not in row], evaluations, self._directory.curve, title)

@@ -86,7 +86,9 @@ def _train(
                     progress.turn(connection)
     finally:
         supervisor.stop_all(plan.STOP_PHASES)
-        progress.close(str(directory.root))
+        progress.close()
+    if not stop():
+        progress.draw(str(directory.root))
 
 
 def _start(supervisor: Supervisor, role: Role, directory: RunDirectory) -> None:

@@ -46,7 +46,9 @@ def wilson(successes: int, trials: int, z: float = 1.959964) -> Proportion:
     scale = 1.0 + z * z / trials
     centre = (rate + z * z / (2 * trials)) / scale
     half = z / scale * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
-    return Proportion(successes, trials, max(0.0, centre - half), min(1.0, centre + half))
+    low = 0.0 if successes == 0 else centre - half  # exact at the ends, where rounding would leave them
+    high = 1.0 if successes == trials else centre + half
+    return Proportion(successes, trials, low, high)
 
 
 class Rate:

@@ -1,0 +1,229 @@
+"""What the user types wrongly, or finds broken: one clear line and a code, never a traceback."""
+
+import json
+import socket
+import sqlite3
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from qtopt import __version__, cli
+from qtopt.agent.learner import Learner, LearnerConfig
+from qtopt.apps import collect, evaluate, run
+from qtopt.config import save_yaml
+from qtopt.errors import ConfigError
+from qtopt.replay import EpisodeStore, StoreFormat
+from tests.episodes import make_episode
+
+
+@pytest.fixture
+def store(tmp_path, rng):
+    """A store of three episodes, closed."""
+    root = tmp_path / "store"
+    with EpisodeStore(root, StoreFormat.for_images(72)) as opened:
+        for number in range(3):
+            opened.append(make_episode(rng, size_px=72, success=number == 0))
+    return root
+
+
+def one_line(text):
+    assert text.startswith("qtopt: ")
+    assert text.count("\n") == 1
+    assert "Traceback" not in text
+    return text
+
+
+def test_help_needs_nothing_heavy():
+    code = "import sys; from qtopt import cli; cli.main(['--help']); assert 'torch' not in sys.modules, 'torch'"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for command in cli.COMMANDS:
+        assert f"  {command} " in done.stdout
+
+
+def test_version(qtopt):
+    assert qtopt("--version") == (0, f"qtopt {__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", [name for name in cli.COMMANDS if name != "doctor"])
+def test_every_command_explains_its_flags(qtopt, capsys, command):
+    with pytest.raises(SystemExit) as end:
+        qtopt(command, "--help")
+    assert end.value.code == 0
+    assert "--" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["fly"], 2, "found the command 'fly', expected one of run"),
+        (["run", "--minuts", "3"], 2, "--minuts"),
+        (["run", "--minutes", "soon"], 2, "could not convert string to float: 'soon'"),
+        (["run", "--minutes", "-1"], 2, "minutes is -1.0, expected more than 0"),
+        (["run", "--resume", "nowhere"], 5, "nowhere: found nothing there, expected the directory of an earlier run"),
+        (["run", "--sim.camera.size-px", "48"], 2, "expected 72, the size of the network's images"),
+        (["eval", "--checkpoint", "nowhere"], 5, "expected a checkpoint"),
+        (["eval"], 2, "expected --checkpoint PATH"),
+        (["eval", "--policy", "scripted", "--objects", "train"], 2, "no figure to report"),
+        (["serve", "--listen.host", "0.0.0.0"], 2, "refusing to listen on 0.0.0.0"),
+        (["collect", "--config"], 2, "expected a YAML file"),
+        (["collect", "--config", "nowhere.yaml"], 2, "nowhere.yaml: cannot be read"),
+        (["label", "--server", "nonsense"], 2, "expected host:port"),
+        (["offline", "--store", "nowhere"], 4, "no episode store here"),
+        (["data", "info", "--store", "nowhere"], 4, "no episode store here"),
+        (["data", "info", "--store", ".", "--repair"], 2, "--repair goes with verify"),
+        (["bench", "sim", "--seconds", "0"], 2, "seconds is 0.0"),
+    ],
+)
+def test_a_mistake_is_one_line_and_a_code(qtopt, words, code, said):
+    found, out, err = qtopt(*words)
+    assert (found, out) == (code, "")
+    assert said in one_line(err)
+
+
+def test_a_server_that_is_not_there(qtopt, unused_port):
+    code, _, err = qtopt("train", "--server", f"127.0.0.1:{unused_port}", "--server.connect-timeout-s", "0.5")
+    assert code == 6
+    assert "no server answered at 127.0.0.1" in one_line(err)
+
+
+@pytest.fixture
+def unused_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_port_in_use(qtopt, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        words = ["--listen.port", port, "--store", tmp_path / "store", "--models", tmp_path / "models"]
+        code, _, err = qtopt("serve", *words)
+    assert code == 2
+    assert f"port {port} is in use" in one_line(err)
+
+
+def test_a_store_of_another_schema(qtopt, store):
+    description = json.loads((store / "store.json").read_text())
+    (store / "store.json").write_text(json.dumps(description | {"schema_version": 99}))
+    code, _, err = qtopt("data", "info", "--store", store)
+    assert code == 3
+    assert "schema_version: found 99, expected 1" in one_line(err)
+
+
+def test_a_store_of_another_image_size(qtopt, store, tmp_path):
+    words = ["--store", store, "--models", tmp_path / "models", "--image-px", 48, "--listen.port", 0]
+    code, _, err = qtopt("serve", *words)
+    assert code == 3
+    assert "found 72, expected 48" in one_line(err)
+
+
+def test_weights_that_are_no_weights(qtopt, tmp_path):
+    (tmp_path / "policy.safetensors").write_bytes(b"no weights at all")
+    code, _, err = qtopt("eval", "--checkpoint", tmp_path, "--episodes", 1)
+    assert code == 5
+    assert "expected" in one_line(err)
+
+
+def test_a_checkpoint_of_another_learner(tmp_path):
+    from qtopt.apps import train
+    from qtopt.errors import CheckpointError
+    from qtopt.loops.checkpoints import Checkpoints
+
+    Checkpoints(tmp_path).save(0, Learner(LearnerConfig(), seed=0).save)
+    other = train.Config(checkpoints=tmp_path, resume=True, learner=LearnerConfig(polyak=0.5))
+    with pytest.raises(CheckpointError, match="differs from the one asked for in polyak"):
+        train.build_learner(other)
+    assert train.build_learner(train.Config(checkpoints=tmp_path, resume=True)).step == 0
+
+
+def test_data_says_what_is_in_a_store(qtopt, store, tmp_path):
+    code, out, _ = qtopt("data", "info", "--store", store)
+    assert code == 0
+    assert "success 1, nothing_grasped 2" in out.replace("nothing_grasped 2, success 1", "success 1, nothing_grasped 2")
+    picture = tmp_path / "episode.png"
+    code, out, _ = qtopt("data", "show", "--store", store, "--episode", 0, "--output", picture)
+    assert code == 0
+    assert "success, terminated" in out
+    assert picture.stat().st_size > 1000
+    code, out, _ = qtopt("data", "verify", "--store", store)
+    assert (code, out.splitlines()[-1]) == (0, "everything matches its checksum")
+    code, _, err = qtopt("data", "show", "--store", store, "--episode", 7)
+    assert code == 4
+    assert "expected a number below 3" in one_line(err)
+
+
+def test_a_corrupt_episode_is_found_and_kept_aside(qtopt, store):
+    with sqlite3.connect(store / "catalogue.db") as database:
+        table, column = next(
+            (table, column)
+            for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type='table'")
+            for _, column, kind, *_ in database.execute(f"PRAGMA table_info({table})")
+            if "frame" in column and kind.upper() == "BLOB"
+        )
+        row, frames = database.execute(f"SELECT rowid, {column} FROM {table} ORDER BY rowid LIMIT 1").fetchone()
+        flipped = bytes([frames[0] ^ 1]) + frames[1:]
+        database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (flipped, row))
+    database.close()
+    code, out, _ = qtopt("data", "verify", "--store", store)
+    assert code == 1
+    assert "damaged: episode" in out
+    code, _, err = qtopt("data", "show", "--store", store, "--episode", 0)
+    assert code == 4
+    assert "does not match its checksum" in one_line(err)
+    qtopt("data", "verify", "--store", store, "--repair")
+    _, out, _ = qtopt("data", "info", "--store", store)
+    assert "nothing_grasped 2" in out
+    assert "success 1" not in out
+
+
+def test_flags_come_on_top_of_the_file(tmp_path):
+    file = tmp_path / "collect.yaml"
+    save_yaml(collect.Config(name="arm-3", seed=5), file)
+    config = cli.parse(collect.Config, "collect", ["--config", str(file), "--seed", "6", "--server=h:1"])
+    assert (config.name, config.seed, config.server.address) == ("arm-3", 6, "h:1")
+    file.write_text("nmae: arm-3\n")
+    with pytest.raises(ConfigError, match="nmae: Unexpected keyword argument"):
+        cli.parse(collect.Config, "collect", ["--config", str(file)])
+
+
+def test_configurations_survive_their_files(tmp_path):
+    from qtopt.config import load_yaml
+
+    for config in (run.Config(minutes=3.0), evaluate.Config(policy="scripted"), collect.Config()):
+        save_yaml(config, tmp_path / "config.yaml")
+        assert load_yaml(type(config), tmp_path / "config.yaml") == config
+
+
+def test_doctor_finds_everything_here(qtopt):
+    code, out, _ = qtopt("doctor", "--port", "0")
+    assert code == 0, out
+    assert "everything is there" in out
+
+
+def test_eval_writes_a_report_and_pictures(qtopt, tmp_path):
+    code, out, _ = qtopt("eval", "--policy", "scripted", "--episodes", 2, "--output", tmp_path, "--filmstrips", 1)
+    assert code == 0
+    assert "95 % Wilson interval" in out
+    report = json.loads(next(tmp_path.glob("*.json")).read_text())
+    assert report["objects"] == "unseen"
+    assert len(report["rows"]) == 2
+    assert len(list((tmp_path / "filmstrips").iterdir())) == 1
+
+
+def test_offline_learns_from_a_store_alone(qtopt, tmp_path, rng):
+    root = tmp_path / "store"
+    with EpisodeStore(root, StoreFormat.for_images(72)) as store:
+        for _ in range(8):
+            store.append(make_episode(rng, size_px=72))
+    words = ["--store", root, "--output", tmp_path / "out", "--train.steps", 2, "--learner.batch", 8]
+    small = ["--label.batch-size", 16, "--cem.samples", 8, "--cem.elites", 2]
+    code, out, _ = qtopt("offline", *words, *small)
+    assert code == 0, out
+    assert (tmp_path / "out" / "checkpoints" / "last").resolve().name == "0000000002"
+    rows = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["trainer/step"] == 2
+    assert np.isfinite(rows[-1]["trainer/loss"])

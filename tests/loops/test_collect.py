@@ -1,0 +1,132 @@
+"""Collection over the simulated cell, with and without a server that answers."""
+
+import numpy as np
+import pytest
+
+from qtopt.agent.exploration import ScriptedPolicy
+from qtopt.errors import ConfigError, ServerUnavailable
+from qtopt.loops.collect import CollectLoopConfig, Follower, collect
+from qtopt.loops.episode import run_episode
+from qtopt.loops.outbox import Outbox
+from qtopt.replay import MemoryStore, StoreFormat
+from qtopt.rpc import BackgroundServer, ClientConfig, ServerConfig, Services, connect
+from qtopt.specs import EPISODE_SPECS
+from qtopt.types import Behaviour, EpisodeEnd, Outcome
+from robot_bridge.spool import Spool
+from tests.loops.conftest import SIZE_PX
+
+
+class SwitchedSink:
+    """A sink that answers only while ``on``."""
+
+    def __init__(self, sink):
+        self.sink = sink
+        self.on = True
+
+    def append(self, episode):
+        if not self.on:
+            raise ServerUnavailable("nobody answers")
+        return self.sink.append(episode)
+
+
+@pytest.fixture
+def spool(tmp_path):
+    spool = Spool(tmp_path / "spool")
+    yield spool
+    spool.close()
+
+
+def run(environment, sink, spool, models, *, episodes, seed=0, clock=None):
+    now = iter(np.arange(0.0, 1e6, 1.0))  # every look at the clock is a second later, so that no backoff lasts
+    return collect(
+        environment,
+        ScriptedPolicy(),
+        Follower(models, lambda snapshot: ScriptedPolicy()),
+        Outbox(sink, spool, clock=clock or (lambda: float(next(now)))),
+        np.random.default_rng(seed),
+        config=CollectLoopConfig(episodes=episodes),
+        name="sim-0",
+        facts={"cell": "a"},
+    )
+
+
+def test_an_episode_is_whole_and_legal(environment, rng):
+    ran = run_episode(
+        environment, ScriptedPolicy(), rng, stop=lambda: False, clock=lambda: 0.0, seed=5, policy_version=3
+    )
+    episode = ran.episode
+    for spec in EPISODE_SPECS:
+        spec.validate(getattr(episode, spec.name))
+    assert len(episode.images) == len(episode) + 1
+    assert episode.end is EpisodeEnd.TERMINATED
+    assert episode.outcome in (Outcome.SUCCESS, Outcome.NOTHING_GRASPED, Outcome.DROPPED)
+    assert episode.policy_version == 3
+    assert set(episode.behaviour.tolist()) <= {Behaviour.SCRIPTED, Behaviour.RANDOM}
+    assert episode.rewards[:-1].max() < 0 <= episode.rewards[-1]
+    assert len(ran.values) == len(episode)
+
+
+def test_the_same_seed_gives_the_same_episode(environment):
+    first, second = (
+        run_episode(
+            environment, ScriptedPolicy(), np.random.default_rng(1), stop=lambda: False, clock=lambda: 0.0, seed=9
+        ).episode
+        for _ in range(2)
+    )
+    assert first.uuid == second.uuid
+    np.testing.assert_array_equal(first.images, second.images)
+    np.testing.assert_array_equal(first.actions, second.actions)
+
+
+def test_an_unfinished_episode_is_dropped(environment, rng):
+    assert run_episode(environment, ScriptedPolicy(), rng, stop=lambda: True, clock=lambda: 0.0) is None
+
+
+def test_episodes_arrive_with_the_policy_that_was_held(environment, memory, spool, models):
+    models.publish(7, b"weights")
+    turns = list(run(environment, memory, spool, models, episodes=3))
+    assert [turn.delivered for turn in turns] == [True] * 3
+    assert [turn.policy_version for turn in turns] == [1] * 3
+    stored = list(memory.episodes())
+    assert [episode.uuid for episode in stored] == [turn.episode.uuid for turn in turns]
+    assert stored[0].collector == "sim-0"
+    assert stored[0].metadata["cell"] == "a"
+    assert stored[0].metadata["object_set"] == "train"
+
+
+def test_what_nobody_took_waits_and_arrives_once_in_order(environment, memory, spool, models):
+    sink = SwitchedSink(memory)
+    turns = run(environment, sink, spool, models, episodes=6)
+    sink.on = False
+    seen = [next(turns) for _ in range(3)]
+    assert [turn.waiting for turn in seen] == [1, 2, 3]
+    assert len(memory) == 0
+    sink.on = True
+    seen += list(turns)
+    assert seen[-1].waiting == 0
+    assert [episode.uuid for episode in memory.episodes()] == [turn.episode.uuid for turn in seen]
+
+
+def test_collection_outlives_a_real_server(environment, spool, models):
+    store = MemoryStore(StoreFormat.for_images(SIZE_PX))
+    services = Services((SIZE_PX, SIZE_PX), lambda: store)
+    with BackgroundServer(ServerConfig(port=0), services) as first:
+        port = first.port
+        connection = connect(ClientConfig(first.address, call_timeout_s=2.0, attempts=1))
+        turns = run(environment, connection.replay, spool, connection.model, episodes=6)
+        assert next(turns).delivered
+    with connection:
+        away = [next(turns) for _ in range(2)]
+        assert [turn.delivered for turn in away] == [False, False]
+        with BackgroundServer(ServerConfig(port=port), services):
+            back = list(turns)
+            outbox = Outbox(connection.replay, spool)
+            for _ in range(20):
+                outbox.flush()
+    assert len(spool) == 0
+    assert len(store) == 1 + len(away) + len(back) == 6
+
+
+def test_settings_that_cannot_work_are_refused():
+    with pytest.raises(ConfigError, match="refresh_every is 0"):
+        CollectLoopConfig(refresh_every=0)
