@@ -32,10 +32,10 @@ def main():
                     sys.stdout.flush()
                 seed += THREADS
 
-        for number in range(THREADS):
-            threading.Thread(target=deliver, args=(first + number,), daemon=True).start()
         sys.stdout.write("started\n")
         sys.stdout.flush()
+        for number in range(THREADS):
+            threading.Thread(target=deliver, args=(first + number,), daemon=True).start()
         while True:
             store.seal()
 
