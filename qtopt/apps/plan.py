@@ -24,11 +24,11 @@ STOP_PHASES = ((("collector", "updater", "evaluator", "final"), 2.5), (("trainer
 
 TWO_CORES = ReplayConfig(
     min_transitions=200,
-    labels=LabelRingConfig(terminal_share=0.4),
+    labels=LabelRingConfig(capacity=25_000, terminal_share=0.4),
     limiter=RateLimiterConfig(samples_per_insert=1.5, min_size=256, error_buffer=4096.0),
 )
 """Values spread from the ends of episodes backwards, so ends are drawn twice as often as they occur, and labels are
-renewed almost as fast as they are learned from."""
+renewed almost as fast as they are learned from. The ring holds what an updater renews within a minute or so."""
 
 
 @dataclass(frozen=True)
