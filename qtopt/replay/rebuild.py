@@ -1,5 +1,6 @@
 """Makes the catalogue anew from the sealed segments and from what can still be read of the old one."""
 
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -7,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import structlog
 
-from qtopt.errors import CorruptEpisode
+from qtopt.errors import CorruptEpisode, StoreFull
 from qtopt.replay.catalogue import CATALOGUE_FILE, EPISODE_COLUMNS, Catalogue, SegmentRow, episode_from
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.disk import QUARANTINE, SEGMENTS
@@ -17,9 +17,9 @@ from qtopt.replay.episode_store import LABELS_FILE
 from qtopt.replay.lock import WriterLock
 from qtopt.replay.record import EpisodeRow, Record
 from qtopt.replay.schema import STEP_DTYPE, read_format
-from qtopt.replay.segment_files import read_tables
+from qtopt.replay.segment_files import flush, read_tables
 
-log = structlog.get_logger(__name__)
+_TEMPORARY = "rebuild.tmp"
 
 
 @dataclass
@@ -41,36 +41,50 @@ class RebuildReport:
 
 
 def rebuild_catalogue(root: Path) -> RebuildReport:
-    """Makes the catalogue of the store at ``root`` anew; the old one is kept in the quarantine directory.
+    """Makes the catalogue of the store at ``root`` anew; a copy of the old one is kept in the quarantine directory.
+
+    The old one is replaced when the new one is complete: a failure in between leaves everything as it was.
 
     Raises:
         StoreError: there is no store, or another process writes it.
+        StoreFull: no room for the new one.
     """
     read_format(root)
     lock = WriterLock(root)
+    temporary = root / _TEMPORARY
     try:
-        report = RebuildReport(old_catalogue=_put_aside(root))
-        with closing(Catalogue(root)) as catalogue:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        report = RebuildReport(old_catalogue=_copy_aside(root))
+        with closing(Catalogue(temporary)) as catalogue:
             end = _enter_segments(root, catalogue, report)
-            if report.old_catalogue is not None:
-                _save_landed(report.old_catalogue, catalogue, end, report)
+            # Copies of earlier repairs too: one that was interrupted may have left the only copy of an episode there.
+            for old in sorted((root / QUARANTINE).glob(f"catalogue-*/{CATALOGUE_FILE}"), reverse=True):
+                end = _save_landed(old, catalogue, end, report)
+        for path in (*root.glob(f"{CATALOGUE_FILE}-*"), root / LABELS_FILE):
+            path.unlink(missing_ok=True)  # the log belongs to the old file, and the labels to its positions
+        (temporary / CATALOGUE_FILE).replace(root / CATALOGUE_FILE)
+        flush(root)
+    except OSError as error:
+        raise StoreFull(f"{root}: the catalogue cannot be rebuilt: {error}; free disk space and try again") from error
     finally:
+        shutil.rmtree(temporary, ignore_errors=True)
         lock.release()
     return report
 
 
-def _put_aside(root: Path) -> Path | None:
-    """Moves the old catalogue out of the way, and the labels, whose positions may change."""
-    files = [*root.glob(f"{CATALOGUE_FILE}*"), *root.glob(LABELS_FILE)]
-    if not files:
+def _copy_aside(root: Path) -> Path | None:
+    """Copies the old catalogue to the quarantine; returns where it is, or None when there was none."""
+    files = list(root.glob(f"{CATALOGUE_FILE}*"))
+    if not (root / CATALOGUE_FILE).exists():
         return None
     number = 0
-    while (target := root / QUARANTINE / f"catalogue-{number}").exists():
+    while (target := root / QUARANTINE / f"catalogue-{number:04d}").exists():
         number += 1
     target.mkdir(parents=True)
     for path in files:
-        path.rename(target / path.name)
-    return target / CATALOGUE_FILE if (target / CATALOGUE_FILE).exists() else None
+        flush(Path(shutil.copy(path, target)))
+    return target / CATALOGUE_FILE
 
 
 def _enter_segments(root: Path, catalogue: Catalogue, report: RebuildReport) -> int:
@@ -93,12 +107,13 @@ def _enter_segments(root: Path, catalogue: Catalogue, report: RebuildReport) -> 
     return end
 
 
-def _save_landed(old: Path, catalogue: Catalogue, end: int, report: RebuildReport) -> None:
-    """Lands again, behind ``end``, what is sound of the old landing table and in no segment."""
+def _save_landed(old: Path, catalogue: Catalogue, end: int, report: RebuildReport) -> int:
+    """Lands again, behind ``end``, what is sound of an old landing table and in no segment; returns the new end."""
     with closing(sqlite3.connect(old, isolation_level=None)) as reader:
         for record in _landed(reader, report):
             results, end = catalogue.land([record], end)
             report.landed += isinstance(results[0], EpisodeRow)
+    return end
 
 
 def _landed(reader: sqlite3.Connection, report: RebuildReport) -> Iterator[Record]:

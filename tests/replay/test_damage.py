@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import structlog
 
-from qtopt.errors import ServerUnavailable, StoreError
+from qtopt.errors import ServerUnavailable, StoreError, StoreFull
 from qtopt.replay import EpisodeStore, ReplayConfig, StoreFormat, rebuild_catalogue
 from qtopt.types import Targets
 from tests.contracts.episode_store import SIZE_PX, by_position
@@ -232,6 +232,19 @@ def test_a_rebuilt_catalogue_holds_everything(path, episodes, rng):
         assert assert_serves_the_truth(store, episodes, rng) == len(episodes)
         assert not any(store.append(episode) for episode in episodes)
         assert store.verify().sound
+
+
+def test_a_rebuild_that_fails_changes_nothing(path, episodes, rng, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("qtopt.replay.rebuild._enter_segments", lambda *_: next((path / "none").iterdir()))
+        with pytest.raises(StoreFull, match="cannot be rebuilt"):
+            rebuild_catalogue(path)
+    with EpisodeStore(path, rng=rng) as store:
+        assert assert_serves_the_truth(store, episodes, rng) == len(episodes)
+    (path / "catalogue.db").unlink()  # as if it had been interrupted while the files changed places
+    assert rebuild_catalogue(path).landed == 6
+    with EpisodeStore(path, rng=rng) as store:
+        assert assert_serves_the_truth(store, episodes, rng) == len(episodes)
 
 
 def test_rebuilding_leaves_out_what_is_damaged_and_says_so(path, episodes):
