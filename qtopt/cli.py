@@ -4,6 +4,7 @@ Nothing heavy is imported before a subcommand is chosen.
 """
 
 import contextlib
+import errno
 import importlib
 import io
 import os
@@ -52,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno is None:
             raise
-        return _fail(f"the system refused: {error}", 1, error)
+        hint = "; make room, or choose another place" if error.errno == errno.ENOSPC else ""
+        return _fail(f"the system refused: {error}{hint}", 1, error)
 
 
 def _run(command: str, arguments: list[str]) -> int:

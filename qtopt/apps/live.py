@@ -106,6 +106,7 @@ def _cells(row: Row, success: Mapping[str, Proportion], waits: str) -> Sequence[
         ("replay size", f"{show('server/episodes')} episodes, {show('server/transitions')} transitions"),
         ("policy version on each collector", versions),
         ("episodes waiting on collectors", show("collector/spooled")),
+        ("collectors outside physics and images", f"{show('collector/share_outside', '.1%')} of their time"),
         ("who waits for whom", waits or "-"),
     )
 

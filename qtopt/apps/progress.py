@@ -115,12 +115,6 @@ class Progress:
         self.keep()
         self._events.close()
 
-    def draw(self, title: str) -> None:
-        """Draws the curve of the whole run."""
-        rows = self._directory.read_metrics()
-        evaluations = [{"minutes": row["minutes"], **row["evaluation"]} for row in rows if "evaluation" in row]
-        draw([row for row in rows if "evaluation" not in row], evaluations, self._directory.curve, title)
-
     def _step(self) -> int:
         return int(self._row.get("trainer/step", 0.0))
 
@@ -135,6 +129,13 @@ class Progress:
             self._directory.append_metrics({"minutes": round(self.minutes, 3), "evaluation": brief})
             if brief["success"] is not None:
                 self._events.scalars({f"evaluation/{brief['policy']}": brief["success"]}, int(brief["step"]))
+
+
+def draw_curve(directory: RunDirectory) -> None:
+    """Draws the curve of a run from its metrics."""
+    rows = directory.read_metrics()
+    evaluations = [{"minutes": row["minutes"], **row["evaluation"]} for row in rows if "evaluation" in row]
+    draw([row for row in rows if "evaluation" not in row], evaluations, directory.curve, str(directory.root))
 
 
 def _counts(key: str) -> bool:

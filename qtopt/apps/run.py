@@ -10,7 +10,7 @@ from qtopt.apps import plan
 from qtopt.apps.live import Display
 from qtopt.apps.plan import Config, Role
 from qtopt.apps.process import StopSignal, begin, set_up_logs
-from qtopt.apps.progress import Progress, State
+from qtopt.apps.progress import Progress, State, draw_curve
 from qtopt.apps.rundir import RunDirectory
 from qtopt.apps.supervisor import Supervisor
 from qtopt.config import load_yaml, save_yaml
@@ -88,7 +88,7 @@ def _train(
         supervisor.stop_all(plan.STOP_PHASES)
         progress.close()
     if not stop():
-        progress.draw(str(directory.root))
+        draw_curve(directory)
 
 
 def _start(supervisor: Supervisor, role: Role, directory: RunDirectory) -> None:
@@ -129,6 +129,10 @@ def _conclude(reports: dict[str, Report], directory: RunDirectory) -> None:
     ratio = round(learned.rate / scripted.rate, 3) if scripted.rate else None
     final = {**brief, "ratio": ratio, "intervals_disjoint": learned.low > scripted.high}
     (directory.evaluations / "final.json").write_text(json.dumps(final, indent=1) + "\n")
+    minutes = State.load(directory.state).minutes
+    for report in brief.values():
+        directory.append_metrics({"minutes": round(minutes, 3), "evaluation": report})
+    draw_curve(directory)
 
 
 def _summary(reports: dict[str, Report], directory: RunDirectory) -> str:

@@ -28,6 +28,7 @@ class Checkpoints:
         if final.exists():
             return final
         writing = self._root / f".writing-{step:010d}"
+        shutil.rmtree(writing, ignore_errors=True)
         writing.mkdir()
         write(writing)
         for path in [*writing.rglob("*"), writing]:

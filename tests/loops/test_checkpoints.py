@@ -29,9 +29,12 @@ def test_a_failure_while_writing_leaves_what_was_there(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         checkpoints.save(2, fail)
     assert (tmp_path / "last" / POLICY_FILE).read_bytes() == b"weights"
+    assert checkpoints.save(2, write).name == "0000000002"
+    with pytest.raises(OSError, match="disk full"):
+        checkpoints.save(3, fail)
     again = Checkpoints(tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
-    assert again.save(2, write).name == "0000000002"
+    assert again.save(3, write).name == "0000000003"
 
 
 def test_saving_a_step_twice_changes_nothing(tmp_path):
