@@ -1,5 +1,6 @@
 """A process that fills a store and says on its standard output what was acknowledged; killed by test_crash."""
 
+import os
 import sys
 import threading
 from pathlib import Path
@@ -19,7 +20,8 @@ def episode_of(seed):
 
 
 def main():
-    """Appends the episodes of seeds from ``argv[2]`` on, sealing all the time, until killed."""
+    """Appends the episodes of seeds from ``argv[2]`` on, sealing all the time, until killed or left by its parent."""
+    parent = os.getppid()
     root, first = Path(sys.argv[1]), int(sys.argv[2])
     lock = threading.Lock()
     with EpisodeStore(root, StoreFormat.for_images(16), ReplayConfig(segment_mb=0.02)) as store:
@@ -36,7 +38,7 @@ def main():
         sys.stdout.flush()
         for number in range(THREADS):
             threading.Thread(target=deliver, args=(first + number,), daemon=True).start()
-        while True:
+        while os.getppid() == parent:
             store.seal()
 
 
