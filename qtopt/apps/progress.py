@@ -135,7 +135,12 @@ def draw_curve(directory: RunDirectory) -> None:
     """Draws the curve of a run from its metrics."""
     rows = directory.read_metrics()
     evaluations = [{"minutes": row["minutes"], **row["evaluation"]} for row in rows if "evaluation" in row]
-    draw([row for row in rows if "evaluation" not in row], evaluations, directory.curve, str(directory.root))
+    draw(
+        [row for row in rows if "evaluation" not in row],
+        evaluations,
+        directory.curve,
+        f"{directory.root.parent.name}/{directory.root.name}",
+    )
 
 
 def _counts(key: str) -> bool:
