@@ -21,7 +21,7 @@ from qtopt.replay.schema import STEP_DTYPE, Rows
 
 CATALOGUE_FILE = "catalogue.db"
 _PAGE_BYTES = 65536  # a frame is a page or a few: the fewer, the faster it is written and found
-_CHECKPOINT_PAGES = 256
+_CHECKPOINT_PAGES = 2048  # every 128 MB: each checkpoint writes and flushes the pages a second time
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS episode (

@@ -12,6 +12,9 @@ from qtopt.config import STRICT
 from qtopt.errors import ConfigError
 
 
+_ROUNDING = 1e-3  # of a sample: lest both sides wait for the last bit of a product
+
+
 @dataclass(frozen=True)
 class RateLimiterConfig:
     """Settings of the limiter.
@@ -70,7 +73,7 @@ class SamplesPerInsert:
         if config.samples_per_insert == 0 or self._inserted < config.min_size:
             return True
         ahead = (self._inserted + count - config.min_size) * config.samples_per_insert - self._sampled
-        return ahead <= config.error_buffer
+        return ahead <= config.error_buffer + _ROUNDING
 
     def can_sample(self, count: int) -> bool:
         """Whether ``count`` more samples may be drawn now."""
@@ -80,7 +83,7 @@ class SamplesPerInsert:
         if config.samples_per_insert == 0:
             return True
         ahead = (self._inserted - config.min_size) * config.samples_per_insert - self._sampled - count
-        return ahead >= -config.error_buffer
+        return ahead >= -config.error_buffer - _ROUNDING
 
     def count_insert(self, count: int) -> None:
         """Counts ``count`` labels that were put in."""
