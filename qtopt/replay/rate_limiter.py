@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError
 
-
 _ROUNDING = 1e-3  # of a sample: lest both sides wait for the last bit of a product
 
 
