@@ -49,7 +49,7 @@ class CellConfig:
         floor_z_m: height of the bin floor in the base frame.
         start_height_m: finger tips at the start of an episode, lowest and highest.
         clear_height_m: to where the closed fingers lift before the success check.
-        lifted_height_m: from here on a full gripper counts as holding an object up.
+        lifted_height_m: only finger tips at least this high can hold an object up; ending lower is no success.
         empty_width_m: closed fingers nearer than this hold nothing.
         max_steps: actions in an episode at most.
         step_penalty: cost of every action that does not end the episode.
@@ -61,7 +61,7 @@ class CellConfig:
     floor_z_m: float = 0.0
     start_height_m: tuple[float, float] = (0.16, 0.20)
     clear_height_m: float = 0.22
-    lifted_height_m: float = 0.06
+    lifted_height_m: float = 0.08
     empty_width_m: float = 0.003
     max_steps: int = MAX_STEPS
     step_penalty: float = 0.05

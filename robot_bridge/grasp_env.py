@@ -118,13 +118,16 @@ class GraspEnv:
         state = self._robot.state()
         return state.gripper_closed and state.gripper_width_m >= self.config.empty_width_m
 
-    def _holds_up(self) -> bool:
+    def _full_and_high(self) -> bool:
         height_m = self._robot.state().tool.z_m - self.config.floor_z_m
-        return height_m >= self.config.lifted_height_m and self._fingers_full() and self._detector.lifted()
+        return height_m >= self.config.lifted_height_m and self._fingers_full()
+
+    def _holds_up(self) -> bool:
+        return self._full_and_high() and self._detector.lifted()
 
     def _judge(self, *, truncated: bool) -> Outcome:
         held: bool | None = False
-        if self._fingers_full():
+        if self._full_and_high():
             tool = self._robot.state().tool
             clear_z_m = max(tool.z_m, self.config.floor_z_m + self.config.clear_height_m)
             self._robot.move(ToolPose(tool.x_m, tool.y_m, clear_z_m, tool.yaw_rad))

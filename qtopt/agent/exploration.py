@@ -35,7 +35,7 @@ class ScriptedConfig:
     grasp_height_m: tuple[float, float] = (0.005, 0.03)
     wander_m: float = 0.03
     together: float = 0.6
-    lift: float = 0.4
+    lift: float = 0.9
     retry: float = 0.15
     random_action: float = 0.05
 
@@ -114,7 +114,7 @@ class ScriptedPolicy:
         if observation.gripper_closed:
             if not self._lifted and rng.random() < config.lift:
                 self._lifted = True
-                return make_action((0.0, 0.0, float(rng.uniform(0.3, 1.0)) * STEP_Z_M))
+                return make_action((0.0, 0.0, float(rng.uniform(0.85, 1.0)) * STEP_Z_M))
             if rng.random() < config.retry:
                 self._draw_attempt()
                 return make_action((*self._wander(), float(rng.uniform(0.5, 1.0)) * STEP_Z_M), open_=True)

@@ -24,13 +24,24 @@ def test_a_held_object_is_worth_one_and_is_lifted_first(cell):
     environment = cell.environment()
     environment.start_episode(0)
     cell.grip_finds, cell.verdict = 0.04, True
-    environment.act(make_action((0.0, 0.0, -0.1), close=True))
+    environment.act(make_action(close=True))
     cell.log.clear()
     result = environment.act(make_action(terminate=True))
     assert (result.outcome, result.reward) == (Outcome.SUCCESS, 1.0)
     assert cell.log == ["move", "judge"]
     assert cell.tool.z_m == pytest.approx(environment.config.clear_height_m)
     assert cell.outcomes == [Outcome.SUCCESS]
+
+
+def test_ending_before_the_object_is_up_is_no_success(cell):
+    environment = cell.environment()
+    environment.start_episode(0)
+    cell.grip_finds, cell.verdict = 0.04, True
+    environment.act(make_action((0.0, 0.0, -0.1)))
+    environment.act(make_action((0.0, 0.0, -0.1), close=True))
+    cell.log.clear()
+    assert environment.act(make_action(terminate=True)).outcome is Outcome.NOTHING_GRASPED
+    assert cell.log == []
 
 
 def test_empty_fingers_need_no_lift(cell):
