@@ -4,6 +4,7 @@ Landed episodes (their rows and frames) and the list of all episodes and segment
 moves episodes from one to the other in one transaction. Why SQLite: docs/decisions/0001-landing-database.md.
 """
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -82,10 +83,12 @@ class Catalogue:
                 self._writer.executescript(_TABLES)
 
     def _connect(self) -> sqlite3.Connection:
-        mode = "ro" if self._read_only else "rwc"
+        mode = "mode=ro" if self._read_only else "mode=rwc"
+        if self._read_only and not os.access(self._path.parent, os.W_OK):
+            mode += "&immutable=1"  # nobody can be writing, and SQLite could not make its shared memory
         with _translated(self._path):
             connection = sqlite3.connect(
-                f"{self._path.absolute().as_uri()}?mode={mode}",
+                f"{self._path.absolute().as_uri()}?{mode}",
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,

@@ -272,7 +272,9 @@ class ReplayStore(ABC):
     def _quarantine(self, damage: Damaged) -> None:
         with self._changed:
             firsts = self._index.kill(np.array(damage.positions, np.int64))
-            self._ring.keep(self._index.usable(self._ring.positions))
+            usable = self._index.usable(self._ring.positions)
+            if not usable.all():
+                self._ring.keep(usable)
         for first in firsts:
             log.warning("damaged episode quarantined", first_position=first, reason=damage.reason)
         self._shelf.quarantine(firsts, damage.reason)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import subprocess
 import threading
 import time
 
@@ -213,6 +214,19 @@ def test_a_read_only_directory_can_be_read(stored, episodes):
         assert store.verify().sound
     after = {path: path.read_bytes() for path in stored.rglob("*") if path.is_file()}
     assert {path: after[path] for path in before} == before
+
+
+def test_a_store_on_a_read_only_medium_can_be_read(stored, episodes, tmp_path):
+    medium = tmp_path / "medium"
+    medium.mkdir()
+    if subprocess.run(["mount", "--bind", str(stored), str(medium)], capture_output=True).returncode:
+        pytest.skip("mounting a file system is not allowed here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(medium)], check=True)
+        with EpisodeStore(medium, read_only=True) as store:
+            assert [episode.uuid for episode in store.episodes()] == [episode.uuid for episode in episodes]
+    finally:
+        subprocess.run(["umount", str(medium)], check=True)
 
 
 def test_labels_and_their_versions_survive_closing(stored):
