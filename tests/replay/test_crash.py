@@ -18,7 +18,7 @@ from qtopt.replay.record import encode_episode
 from tests.episodes import make_episode
 from tests.replay.writer import episode_of
 
-ROUNDS = 4
+ROUNDS = 6
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -29,12 +29,23 @@ def start_writer(path, first):
     return process
 
 
+def wait_for_seal(segments, suffix):
+    """Waits until another segment is being written (.tmp), or has just got its name (.zarr)."""
+    before = set(segments.glob("*.zarr"))
+    deadline = time.monotonic() + 30
+    while set(segments.glob(f"*{suffix}")) <= before:
+        assert time.monotonic() < deadline, "nothing was sealed"
+        time.sleep(0.0005)
+
+
 @pytest.mark.serial
 def test_kill_9_loses_nothing_acknowledged(tmp_path, rng):
     acknowledged = set()
     for round_ in range(ROUNDS):
         writer = start_writer(tmp_path / "store", 1000 * round_)
         heard = [writer.stdout.readline() for _ in range(int(rng.integers(1, 20)))]
+        if round_ % 3:
+            wait_for_seal(tmp_path / "store" / "segments", ".tmp" if round_ % 3 == 1 else ".zarr")
         time.sleep(rng.uniform(0.0, 0.05))
         writer.kill()
         with writer.stdout:
@@ -59,6 +70,7 @@ def test_kill_9_loses_nothing_acknowledged(tmp_path, rng):
         names = {entry.suffix for entry in (tmp_path / "store" / "segments").iterdir()}
         assert names <= {".zarr"}
     assert len(acknowledged) > 20
+    assert any(list((tmp_path / "store" / "segments").iterdir()))
 
 
 def test_the_lock_dies_with_its_process(tmp_path):
