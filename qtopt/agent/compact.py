@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qtopt.agent.network import Features, Inputs, NetworkConfig, QNetwork
-from qtopt.specs import CLOSE, OPEN, ROTATION_COS, ROTATION_SIN, TERMINATE, WORLD_VECTOR
+from qtopt.specs import ROTATION_COS, ROTATION_SIN
 
 FINGER_M = 0.05
 """Half the opening between the fingers: where they come down beside the middle [m]."""
+DECIMETRES = 10.0
+"""Lengths enter the layers in decimetres, so that they are of the size of the flags."""
 GRASP_HEIGHT_M = 0.02
 """Height above the floor at which the place under the gripper is looked up [m]: about the middle of an object."""
 
@@ -63,9 +65,10 @@ class CompactNetwork(QNetwork):
         """Runs the trunk and finds the tool.
 
         Returns:
-            ``map`` (B, F, 32, 32) fine and coarse features on one grid at 64 px; ``scene`` (B, C); ``tool_px`` (B,
-            2) column and row in
-            the crop; ``tool_yaw`` (B, 2) sine and cosine of twice the azimuth; ``tool_local`` (B, F); ``state`` (B, 2).
+            ``fine`` and ``coarse`` maps; ``tool_px`` (B, 2), column and row in the crop, and ``tool_yaw`` (B, 2), sine
+            and cosine of twice the azimuth, as seen; ``tool_xy`` (B, 2) [m] and ``tool_azimuth`` (B,) [rad], the same
+            in the base frame and without a gradient; ``state_code`` (B, 64), what ``score`` adds for the state;
+            ``state``.
         """
         with self.autocast():
             fine = self.stem(inputs.pixels)
@@ -73,49 +76,47 @@ class CompactNetwork(QNetwork):
             heat = self.tool_heat(coarse)
         fine, coarse, heat = fine.float(), coarse.float(), heat.float()
         tool_px = _soft_argmax(heat[:, 0]) * (self.config.image.crop_px / heat.shape[-1])
-        at_tool = tool_px.detach()[:, None]
-        tool_local = self._read(fine, coarse, at_tool)[:, 0]
+        seen_px = tool_px.detach()
+        local = self._read(fine, coarse, seen_px[:, None])[:, 0]
+        tool_yaw = self.tool_yaw(local)
         return {
             "fine": fine,
             "coarse": coarse,
-            "scene": coarse.mean((2, 3)),
             "tool_px": tool_px,
-            "tool_yaw": self.tool_yaw(tool_local),
-            "tool_local": tool_local,
+            "tool_yaw": tool_yaw,
+            "tool_xy": self._unproject(seen_px + self._offset, inputs.state[:, 1]),
+            "tool_azimuth": 0.5 * torch.atan2(*tool_yaw.detach().unbind(1)),
+            "state_code": self.at_tool(local) + self.scene(coarse.mean((2, 3))),
             "state": inputs.state,
         }
 
     def score(self, features: Features, actions: Tensor) -> Tensor:
         """Reads the maps where each candidate leads and merges them by addition."""
-        state = features["state"]
-        closed, height = state[:, 0, None], state[:, 1, None]
-        tool_xy = self._unproject(features["tool_px"].detach() + self._offset, height[:, 0])
-        target = tool_xy[:, None] + actions[..., WORLD_VECTOR][..., :2]
-        target_height = (height + actions[..., WORLD_VECTOR][..., 2]).clamp(min=0.0)
-        across = FINGER_M * self._finger_direction(features["tool_yaw"].detach(), actions)
-        along = torch.stack([-across[..., 1], across[..., 0]], -1)
-        places = torch.stack([target, target + across, target - across, target + along, target - along], 2)
+        closed, height = features["state"].T[:, :, None]
         batch, candidates = actions.shape[:2]
-        pixels = self._project(places.flatten(1, 2), GRASP_HEIGHT_M) - self._offset
+        target = features["tool_xy"][:, None] + actions[..., :2]
+        target_height = (height + actions[..., 2]).clamp(min=0.0)
+        turn = torch.atan2(actions[..., ROTATION_SIN], actions[..., ROTATION_COS])
+        azimuth = features["tool_azimuth"][:, None] + turn
+        x, y = FINGER_M * azimuth.cos(), FINGER_M * azimuth.sin()
+        zero = torch.zeros_like(x)
+        offsets = torch.stack([zero, zero, x, y, -x, -y, -y, x, y, -x], -1).view(batch, candidates, 5, 2)
+        places = (target[:, :, None] + offsets).flatten(1, 2)
+        pixels = self._project(places, GRASP_HEIGHT_M) - self._offset
         local = self._read(features["fine"], features["coarse"], pixels).view(batch, candidates, 5, -1)
-        command = torch.stack(
+        command = torch.cat(
             [
-                10 * target_height,
-                10 * actions[..., 2],
-                10 * actions[..., 0],
-                10 * actions[..., 1],
-                actions[..., ROTATION_COS],
-                actions[..., CLOSE],
-                actions[..., OPEN],
-                actions[..., TERMINATE],
-                closed.expand(-1, candidates),
+                DECIMETRES * target_height[..., None],
+                DECIMETRES * actions[..., [2, 0, 1]],
+                actions[..., ROTATION_COS:],
+                closed[..., None].expand(batch, candidates, 1),
             ],
             -1,
         )
         fingers = self.under_finger(local[:, :, 1:3]).relu().sum(2)
         beside = self.beside(local[:, :, 3:5]).relu().sum(2)
-        of_state = self.at_tool(features["tool_local"]) + self.scene(features["scene"])
-        hidden = self.under_middle(local[:, :, 0]) + fingers + beside + self.command(command) + of_state[:, None]
+        of_place = self.under_middle(local[:, :, 0]) + fingers + beside
+        hidden = of_place + self.command(command) + features["state_code"][:, None]
         logits: Tensor = self.head(hidden)[..., 0]
         return logits
 
@@ -129,13 +130,6 @@ class CompactNetwork(QNetwork):
     @property
     def _offset(self) -> float:
         return float(self.config.image.centre_offset_px)
-
-    def _finger_direction(self, double_yaw: Tensor, actions: Tensor) -> Tensor:
-        """Unit vectors (B, N, 2) along which the fingers open after the action."""
-        half = 0.5 * torch.atan2(double_yaw[:, 0], double_yaw[:, 1])
-        turn = torch.atan2(actions[..., ROTATION_SIN], actions[..., ROTATION_COS])
-        yaw = half[:, None] + turn
-        return torch.stack([yaw.cos(), yaw.sin()], -1)
 
     def _project(self, xy: Tensor, height: Tensor | float) -> Tensor:
         """Pixels (B, K, 2) in the stored image of base-frame points (B, K, 2) at heights (B, K) or one height [m]."""

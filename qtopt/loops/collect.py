@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -112,7 +113,8 @@ def collect(
 ) -> Iterator[Collected]:
     """Runs episodes and yields each after it was delivered or put on the disk.
 
-    An unreachable server never stops collection: the last policy is used and finished episodes wait on the disk.
+    An episode travels while the next one runs, never more than one at a time, so their order stays. An unreachable
+    server never stops collection: the last policy is used and finished episodes wait on the disk.
 
     Args:
         environment: the cell; the first scene is drawn from ``rng``.
@@ -132,28 +134,46 @@ def collect(
     """
     seed: int | None = int(rng.integers(2**31))
     finished = 0
-    while not stop() and not (config.episodes and finished >= config.episodes):
-        started = clock()
-        if finished % config.refresh_every == 0:
-            follower.refresh()
-        refresh_s = clock() - started
-        ran = run_episode(
-            environment,
-            follower.current or scripted,
-            rng,
-            stop=stop,
-            clock=clock,
-            seed=seed,
-            policy_version=follower.version,
-            collector=name,
-            facts=facts,
-        )
-        if ran is None:
-            return
-        seed, finished = None, finished + 1
-        before = clock()
-        delivered = outbox.deliver(ran.episode)
-        other_s = refresh_s + clock() - before
-        yield Collected(
-            ran.episode, delivered, outbox.waiting, follower.version, ran.environment_s, ran.policy_s, other_s
-        )
+    on_its_way: tuple[Future[bool], Collected] | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="courier") as courier:
+        while not stop() and not (config.episodes and finished >= config.episodes):
+            started = clock()
+            if finished % config.refresh_every == 0:
+                follower.refresh()
+            refresh_s = clock() - started
+            ran = run_episode(
+                environment,
+                follower.current or scripted,
+                rng,
+                stop=stop,
+                clock=clock,
+                seed=seed,
+                policy_version=follower.version,
+                collector=name,
+                facts=facts,
+            )
+            if ran is None:
+                break
+            seed, finished = None, finished + 1
+            before = clock()
+            last = None if on_its_way is None else _arrived(*on_its_way, outbox)
+            other_s = refresh_s + clock() - before
+            turn = Collected(
+                episode=ran.episode,
+                delivered=False,
+                waiting=0,
+                policy_version=follower.version,
+                environment_s=ran.environment_s,
+                policy_s=ran.policy_s,
+                other_s=other_s,
+            )
+            on_its_way = courier.submit(outbox.deliver, ran.episode), turn
+            if last is not None:
+                yield last
+        if on_its_way is not None:
+            yield _arrived(*on_its_way, outbox)
+
+
+def _arrived(delivery: Future[bool], turn: Collected, outbox: Outbox) -> Collected:
+    """Waits until an episode was delivered or put on the disk; the calls behind it have deadlines."""
+    return replace(turn, delivered=delivery.result(), waiting=outbox.waiting)

@@ -62,14 +62,33 @@ def test_unproject_undoes_project() -> None:
     assert torch.allclose(network._unproject(pixels, height), xy, atol=1e-4)
 
 
+def test_the_tools_azimuth_is_read_from_the_double_angle() -> None:
+    network = compact().eval()
+    last = network.tool_yaw[-1]
+    assert isinstance(last, torch.nn.Linear)
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor([np.sin(2 * 0.3), np.cos(2 * 0.3)]))
+        features = network.encode(network.inputs(observations(np.random.default_rng(0), 2, 72)))
+    assert features["tool_azimuth"].tolist() == pytest.approx([0.3, 0.3], abs=1e-5)
+
+
 def test_fingers_turn_with_the_commanded_rotation() -> None:
-    network = compact()
-    yaw = 0.3
-    double = torch.tensor([[np.sin(2 * yaw), np.cos(2 * yaw)]], dtype=torch.float32)
-    turn = torch.zeros(1, 1, 8)
-    turn[0, 0, 3], turn[0, 0, 4] = np.sin(0.5), np.cos(0.5)
-    direction = network._finger_direction(double, turn)[0, 0]
-    assert direction.tolist() == pytest.approx([np.cos(0.8), np.sin(0.8)], abs=1e-5)
+    """A quarter turn of the command must do what a quarter turn of the tool does, a half turn nothing."""
+    torch.manual_seed(0)
+    network = compact().eval()
+    actions = torch.zeros(1, 3, 8)
+    for candidate, turn in enumerate((0.0, np.pi / 2, np.pi)):
+        actions[0, candidate, 3], actions[0, candidate, 4] = np.sin(turn), np.cos(turn)
+    with torch.no_grad():
+        features = network.encode(network.inputs(observations(np.random.default_rng(0), 1, 72)))
+        network.command.weight[:, 4].zero_()  # the cosine itself enters too; here only the places count
+        straight = network.score(features, actions)[0]
+        features["tool_azimuth"] += np.pi / 2
+        turned = network.score(features, actions)[0]
+    assert straight[1] == pytest.approx(float(turned[0]), abs=1e-5)
+    assert straight[2] == pytest.approx(float(straight[0]), abs=1e-5)
+    assert abs(float(straight[1] - straight[0])) > 1e-5
 
 
 def test_a_displacement_moves_the_place_that_is_read() -> None:
@@ -79,7 +98,7 @@ def test_a_displacement_moves_the_place_that_is_read() -> None:
     states = observations(np.random.default_rng(0), 1, 72)
     with torch.no_grad():
         features = network.encode(network.inputs(states))
-        features["tool_px"] = network._project(torch.tensor([[[0.6, 0.0]]]), torch.tensor([[0.1]]))[:, 0] - 4
+        features["tool_xy"] = torch.tensor([[0.6, 0.0]])
         features["state"] = torch.tensor([[0.0, 0.1]])
         target = torch.tensor([[[0.64, 0.0]]])
         column, row = ((network._project(target, 0.02) - 4) / 2).long()[0, 0].tolist()
