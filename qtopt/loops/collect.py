@@ -12,7 +12,7 @@ from qtopt.config import STRICT
 from qtopt.errors import ConfigError, ServerUnavailable
 from qtopt.interfaces import Environment, ModelSource, Policy
 from qtopt.loops.episode import run_episode
-from qtopt.loops.metrics import Clock
+from qtopt.loops.metrics import Clock, Every
 from qtopt.loops.outbox import Outbox
 from qtopt.loops.retry import Backoff, Stop, never
 from qtopt.types import Episode, JsonValue, ModelSnapshot
@@ -26,19 +26,19 @@ class CollectLoopConfig:
 
     Attributes:
         episodes: episodes to collect; 0 collects until told to stop.
-        refresh_every: episodes between two looks for a newer policy.
+        refresh_every_s: least time between two looks for a newer policy, always between episodes [s].
     """
 
     __pydantic_config__ = STRICT
 
     episodes: int = 0
-    refresh_every: int = 1
+    refresh_every_s: float = 2.0
 
     def __post_init__(self) -> None:
-        if self.episodes < 0 or self.refresh_every < 1:
+        if self.episodes < 0 or self.refresh_every_s < 0:
             raise ConfigError(
                 f"collector: episodes is {self.episodes} (expected 0 or more), "
-                f"refresh_every is {self.refresh_every} (expected 1 or more)"
+                f"refresh_every_s is {self.refresh_every_s} (expected 0 or more)"
             )
 
 
@@ -133,12 +133,12 @@ def collect(
         SchemaMismatch: the server keeps another kind of episodes.
     """
     seed: int | None = int(rng.integers(2**31))
-    finished = 0
+    finished, look = 0, Every(config.refresh_every_s, at_once=True, clock=clock)
     on_its_way: tuple[Future[bool], Collected] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="courier") as courier:
         while not stop() and not (config.episodes and finished >= config.episodes):
             started = clock()
-            if finished % config.refresh_every == 0:
+            if look.due():
                 follower.refresh()
             refresh_s = clock() - started
             ran = run_episode(

@@ -132,5 +132,5 @@ def test_collection_outlives_a_real_server(environment, spool, models):
 
 
 def test_settings_that_cannot_work_are_refused():
-    with pytest.raises(ConfigError, match="refresh_every is 0"):
-        CollectLoopConfig(refresh_every=0)
+    with pytest.raises(ConfigError, match="refresh_every_s is -1"):
+        CollectLoopConfig(refresh_every_s=-1)
