@@ -1,14 +1,11 @@
 """The cross-entropy method over mixed actions, batched over states (Rubinstein and Kroese 2004; QT-Opt, section 4.2).
 
-An action is a point in a box plus one of M modes (move, switch the gripper, terminate). The paper gives 64
-samples, 6 elites and
-2 iterations and leaves the treatment of the discrete parts open. Our choice: the first population is uniform over
-the box, so that no corner is
-left out; modes are drawn by systematic resampling, so that a mode of probability p gets p N samples to within one;
-later
-populations come from a diagonal Gaussian fitted to the elites and from the elites' share of each mode, mixed with
-the prior so
-that no mode dies out. The best sample ever scored is returned, never an unscored mean.
+An action is a point in a box plus one of M modes (move, switch the gripper, terminate). The paper gives 64 samples, 6
+elites and 2 iterations and leaves the treatment of the discrete parts open. Our choice: the first population is uniform
+over the box, so that no corner is left out; modes are drawn by systematic resampling, so that a mode of probability p
+gets p N samples to within one; later populations come from a diagonal Gaussian fitted to the elites and from the
+elites' share of each mode, mixed with the prior so that no mode dies out. The best sample ever scored is returned,
+never an unscored mean.
 """
 
 from collections.abc import Callable

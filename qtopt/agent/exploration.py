@@ -1,9 +1,8 @@
 """Policies that collect: a weak scripted one to start from nothing, then the learned one with noise and epsilon.
 
-The scripted policy knows only the observation: it wanders while it descends, closes at the bottom, lifts a little
-and terminates
-(QT-Opt, section 5: "a scripted policy biased towards plausible grasps", 15 to 30 % success). It could run on a
-real robot as it is.
+The scripted policy knows only the observation: it wanders while it descends, closes at the bottom, lifts a little and
+terminates (QT-Opt, section 5: a weak scripted policy biased towards plausible grasps, 15 to 30 % success). It could run
+on a real robot as it is.
 """
 
 from dataclasses import dataclass, field
@@ -39,6 +38,16 @@ class ScriptedConfig:
     retry: float = 0.15
     random_action: float = 0.05
 
+    def __post_init__(self) -> None:
+        low, high = self.grasp_height_m
+        if not 0.0 <= low <= high:
+            raise ConfigError(f"script grasp_height_m is {self.grasp_height_m}, expected two rising heights from 0")
+        if self.wander_m < 0:
+            raise ConfigError(f"script wander_m is {self.wander_m}, expected 0 or more metres")
+        for name in ("together", "lift", "retry", "random_action"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"script {name} is {getattr(self, name)}, expected a chance in [0, 1]")
+
 
 @dataclass(frozen=True)
 class ExplorationConfig:
@@ -46,14 +55,14 @@ class ExplorationConfig:
 
     Attributes:
         scripted: the script.
-        scripted_share_start: share of scripted episodes before a policy was published, always 1 in effect, and
-            right after.
+        scripted_until_step: all episodes are scripted until the newest policy has had so many gradient steps.
+        learned_from_step: gradient steps from which on the share of scripted episodes stays at its end; it falls
+            linearly in between.
         scripted_share_end: share of scripted episodes in the end.
-        ramp_versions: published versions over which the share goes from start to end.
         greedy_share: share of learned episodes without any noise.
         epsilon: chance of a uniformly random action at each step of a noisy learned episode.
-        noise_xy_m: standard deviation of the noise on x, y and z of a noisy learned episode.
-        noise_yaw_rad: the same for the azimuth.
+        noise_xy_m: standard deviation of the noise on x, y and z of a noisy learned episode [m].
+        noise_yaw_rad: the same for the azimuth [rad].
     """
 
     __pydantic_config__ = STRICT
@@ -76,6 +85,10 @@ class ExplorationConfig:
         for name in ("scripted_share_end", "greedy_share", "epsilon"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise ConfigError(f"exploration {name} is {getattr(self, name)}, expected a share in [0, 1]")
+        if self.noise_xy_m < 0 or self.noise_yaw_rad < 0:
+            raise ConfigError(
+                f"exploration noise_xy_m is {self.noise_xy_m}, noise_yaw_rad {self.noise_yaw_rad}, expected 0 or more"
+            )
 
     def scripted_share(self, step: int) -> float:
         """Returns the share of scripted episodes when the newest policy has seen ``step`` gradient steps."""

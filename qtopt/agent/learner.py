@@ -1,8 +1,7 @@
 """Gradient steps on labelled transitions, the averaged network and its lagged copy (QT-Opt, section 4.2).
 
 theta is trained; theta1 is its Polyak average and acts, argmaxes and is served; theta2 is theta1 of some thousand
-steps ago. BatchNorm's running
-statistics are averaged and lagged with the weights.
+steps ago. BatchNorm's running statistics are averaged and lagged with the weights.
 """
 
 import copy
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -162,7 +162,7 @@ class Learner:
         return pack(self._theta1, self._theta2, self.step)
 
     def save(self, directory: Path) -> None:
-        """Writes everything that ``restore`` needs into an existing, empty directory."""
+        """Writes everything that ``restore`` needs into an existing, empty directory; raises OSError if it cannot."""
         networks = (self._theta, self._theta1, self._theta2, self._next_theta2)
         arrays = {}
         for name, network in zip(_NETWORKS, networks, strict=True):
@@ -171,7 +171,7 @@ class Learner:
             for key, value in state.items():
                 arrays[f"optimiser.{index}.{key}"] = torch.as_tensor(value).detach().cpu().contiguous().numpy()
         arrays["generator"] = self._generator.get_state().numpy()
-        save_file(arrays, directory / "learner.safetensors")
+        (directory / _ARRAYS_FILE).write_bytes(save(arrays))  # save_file would hide a full disk's errno
         (directory / "policy.safetensors").write_bytes(self.snapshot())
         state = {"step": self.step, "config": to_plain(self.config)}
         (directory / "learner.json").write_text(json.dumps(state, indent=1))
@@ -181,19 +181,20 @@ class Learner:
         """Rebuilds a learner that goes on exactly as the saved one would have; raises CheckpointError if it cannot."""
         try:
             state = json.loads((directory / "learner.json").read_text())
-            arrays = load_file(directory / "learner.safetensors")
+            arrays = load_file(directory / _ARRAYS_FILE)
             config = from_plain(LearnerConfig, state["config"], str(directory / "learner.json"))
-        except (OSError, KeyError, ValueError, ConfigError) as error:
+            step, generator = int(state["step"]), torch.from_numpy(arrays["generator"])
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError, ConfigError) as error:
             raise CheckpointError(
                 f"{directory}: expected a checkpoint with learner.json and learner.safetensors, found {error}; "
                 "give the directory of one checkpoint, such as outputs/<job>/<time>/checkpoints/last"
             ) from error
         learner = cls(config, seed=0, device=device)
-        learner.step = int(state["step"])
+        learner.step = step
         networks = (learner._theta, learner._theta1, learner._theta2, learner._next_theta2)
         for name, network in zip(_NETWORKS, networks, strict=True):
             load_arrays(network, arrays, name + ".")
-        learner._generator.set_state(torch.from_numpy(arrays["generator"]))
+        learner._generator.set_state(generator)
         optimiser = learner._optimiser.state_dict()
         for name, array in arrays.items():
             if name.startswith("optimiser."):
@@ -221,6 +222,7 @@ class Learner:
 
 
 _NETWORKS = ("theta", "theta1", "theta2", "next_theta2")
+_ARRAYS_FILE = "learner.safetensors"
 
 
 def _optimiser(network: QNetwork, config: LearnerConfig) -> torch.optim.Optimizer:

@@ -1,11 +1,13 @@
 """The learner learns, averages as worked out by hand, and resumes exactly."""
 
 import dataclasses
+import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 
 from qtopt.agent.learner import Learner, LearnerConfig, q_loss
 from qtopt.agent.snapshot import TargetNetworks, pack, unpack
@@ -106,3 +108,28 @@ def test_foreign_bytes_are_refused_clearly(tmp_path: Path) -> None:
         unpack(b"not weights at all")
     with pytest.raises(CheckpointError, match="give the directory of one checkpoint"):
         Learner.restore(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_refused_clearly(tmp_path: Path) -> None:
+    Learner(CONFIG, seed=0).save(tmp_path)
+    file = tmp_path / "learner.safetensors"
+    whole = file.read_bytes()
+    for content in (whole[:1000], b"", save({"theta": np.zeros(1, np.float32)})):
+        file.write_bytes(content)
+        with pytest.raises(CheckpointError, match="expected a checkpoint"):
+            Learner.restore(tmp_path)
+    file.write_bytes(whole)
+    (tmp_path / "learner.json").write_text("[]")
+    with pytest.raises(CheckpointError, match="expected a checkpoint"):
+        Learner.restore(tmp_path)
+
+
+def test_a_disk_without_room_is_an_error_of_the_system(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    learner = Learner(CONFIG, seed=0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            learner.save(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

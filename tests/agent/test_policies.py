@@ -1,11 +1,13 @@
 """Policies stay inside the action space, repeat with a seed and know nothing but the observation."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from qtopt.agent.build import build_network
-from qtopt.agent.exploration import ExplorationConfig, ExploringPolicy, ScriptedPolicy
+from qtopt.agent.exploration import ExplorationConfig, ExploringPolicy, ScriptedConfig, ScriptedPolicy
 from qtopt.agent.policy import CemPolicy
 from qtopt.agent.search import to_actions
 from qtopt.errors import ConfigError
@@ -86,6 +88,14 @@ def test_hands_over_from_the_script_as_gradient_steps_pass() -> None:
 def test_shares_are_checked() -> None:
     with pytest.raises(ConfigError, match="epsilon is 2"):
         ExplorationConfig(epsilon=2)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"grasp_height_m": (0.03, 0.01)}, {"wander_m": -0.1}, {"retry": 1.5}, {"random_action": -0.1}]
+)
+def test_habits_that_cannot_be_are_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"script {next(iter(settings))}"):
+        ScriptedConfig(**settings)
 
 
 def test_modes_become_flags_that_fit_the_gripper() -> None:
