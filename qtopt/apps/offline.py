@@ -21,6 +21,7 @@ from qtopt.apps.live import finite
 from qtopt.apps.process import StopSignal, begin, limit_threads, say
 from qtopt.apps.rundir import RunDirectory
 from qtopt.config import STRICT
+from qtopt.errors import ConfigError
 from qtopt.loops.checkpoints import Checkpoints
 from qtopt.loops.label import LabelLoopConfig, label
 from qtopt.loops.metrics import Every
@@ -37,7 +38,7 @@ class Config:
     Attributes:
         store: directory of the episode store; it is only read.
         output: directory for checkpoints, metrics and events; by default outputs/offline/<time>.
-        resume: go on from the newest checkpoint in ``output``.
+        resume: go on from the newest checkpoint in ``output``, which has to be given.
         seed: of weights, sampling and search.
         device: of torch; auto takes a GPU where there is one.
         discount: gamma.
@@ -61,6 +62,10 @@ class Config:
     cem: CemConfig = field(default_factory=CemConfig)
     label: LabelLoopConfig = field(default_factory=LabelLoopConfig)
     train: TrainLoopConfig = field(default_factory=lambda: TrainLoopConfig(steps=10_000, publish_every_s=5.0))
+
+    def __post_init__(self) -> None:
+        if self.resume and self.output is None:
+            raise ConfigError("offline: found --resume alone, expected --output too, the training to go on with")
 
 
 class LocalModels:

@@ -166,7 +166,7 @@ def roles(config: Config, directory: RunDirectory, port: int, session: int) -> l
             train.Config(
                 server=server,
                 checkpoints=directory.checkpoints,
-                resume=session > 0,
+                resume=True,  # a trainer that died goes on from its newest checkpoint; a new run has none
                 seed=config.seed,
                 learner=config.learner,
                 loop=config.train,

@@ -46,7 +46,13 @@ class Config:
 
 def build_learner(config: Config) -> Learner:
     """Returns the learner to train: restored where asked for, with the settings given now, else new."""
-    if not config.resume or not any(config.checkpoints.glob("[0-9]*")):
+    earlier = sorted(path.name for path in config.checkpoints.glob("[0-9]*"))
+    if earlier and not config.resume:
+        raise CheckpointError(
+            f"{config.checkpoints}: found checkpoints up to step {int(earlier[-1])}, expected none of another learner; "
+            "add --resume to go on from there, or give another directory"
+        )
+    if not earlier:
         return Learner(config.learner, config.seed, resolve_device(config.device))
     learner = Learner.restore(find_checkpoint(config.checkpoints), resolve_device(config.device))
     if learner.config != config.learner:

@@ -71,6 +71,7 @@ def test_every_command_explains_its_flags(qtopt, capsys, command):
         (["collect", "--config", "nowhere.yaml"], 2, "nowhere.yaml: cannot be read"),
         (["label", "--server", "nonsense"], 2, "expected host:port"),
         (["offline", "--store", "nowhere"], 4, "no episode store here"),
+        (["offline", "--store", "nowhere", "--resume"], 2, "expected --output too"),
         (["data", "info", "--store", "nowhere"], 4, "no episode store here"),
         (["data", "info", "--store", ".", "--repair"], 2, "--repair goes with verify"),
         (["bench", "sim", "--seconds", "0"], 2, "seconds is 0.0"),
@@ -138,6 +139,9 @@ def test_a_checkpoint_of_another_learner(tmp_path):
     with pytest.raises(CheckpointError, match="differs from the one asked for in polyak"):
         train.build_learner(other)
     assert train.build_learner(train.Config(checkpoints=tmp_path, resume=True)).step == 0
+    with pytest.raises(CheckpointError, match="found checkpoints up to step 0, expected none"):
+        train.build_learner(train.Config(checkpoints=tmp_path))
+    assert train.build_learner(train.Config(checkpoints=tmp_path / "new", resume=True)).step == 0
 
 
 def test_data_says_what_is_in_a_store(qtopt, store, tmp_path):
