@@ -34,6 +34,9 @@ class Spool:
         directory: made if missing.
         max_bytes: ``put`` refuses beyond this.
 
+    Attributes:
+        openings: how often the directory was opened before: what a restarted collector draws new chance from.
+
     Raises:
         ConfigError: another process has the directory, or it cannot be used.
     """
@@ -52,6 +55,7 @@ class Spool:
         except OSError as error:
             self._lock.close()
             raise ConfigError(f"spool {directory}: in use by another process; give each collector its own") from error
+        self.openings = _count(directory / "openings")
         for leftover in directory.glob(f"*{_PARTIAL}"):
             leftover.unlink()
         files = sorted(directory.glob(f"*{_SUFFIX}"))
@@ -63,14 +67,21 @@ class Spool:
         return len(self._files)
 
     def put(self, episode: Episode) -> None:
-        """Keeps an episode; when this returns it survives a power cut. A known UUID is kept once.
+        """Keeps an episode; when this returns it survives a power cut. The same episode is kept once.
 
         Raises:
+            EpisodeConflict: another episode of this UUID waits; nothing was kept.
             StoreFull: the spool or the disk has no room; nothing was kept.
         """
-        if episode.uuid in self._files:
-            return
         content = encode_episode(episode)
+        known = self._files.get(episode.uuid)
+        if known is not None:
+            if _said_digest(known) == _said_digest(content):
+                return
+            raise EpisodeConflict(
+                f"spool {self._directory}: episode {episode.uuid} waits already with other content; give every "
+                "episode its own UUID"
+            )
         if self._bytes + len(content) > self._max_bytes:
             raise StoreFull(
                 f"spool {self._directory}: {len(self)} episodes take {self._bytes} bytes of {self._max_bytes} allowed; "
@@ -200,6 +211,27 @@ def decode_episode(path: Path) -> Episode:
         )
     except (SafetensorError, OSError, KeyError, ValueError, SchemaMismatch) as error:
         raise CorruptEpisode(f"{path.name}: cannot be read: {error}") from error
+
+
+def _said_digest(source: Path | bytes) -> str | None:
+    """Returns the digest in the header of a file or of its bytes; None where there is none to be read."""
+    head = source if isinstance(source, bytes) else source.read_bytes()
+    try:
+        length = int.from_bytes(head[:8], "little")
+        digest = json.loads(head[8 : 8 + length])["__metadata__"]["digest"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return str(digest)
+
+
+def _count(path: Path) -> int:
+    """Returns how often this was called with ``path`` before; a byte for each, so no crash leaves half a number."""
+    with path.open("ab") as file:
+        before = file.tell()
+        file.write(b".")
+        file.flush()
+        os.fsync(file.fileno())
+    return before
 
 
 def _digest(arrays: dict[str, npt.NDArray[np.generic]], facts: str) -> str:

@@ -150,6 +150,9 @@ def test_a_run_goes_on_and_dies_with_its_supervisor(directory):
             seen = figures(connection)
             assert seen["trainer"]["published_version"] > max(int(name[1:9]) for name in versions)
             wait_for(lambda: "collector/sim-0" in figures(connection))
+            stored = connection.replay.stats()["episodes"]
+            next(child for child in children_of(process) if "collect" in child.cmdline()).kill()
+            wait_for(lambda: connection.replay.stats()["episodes"] > stored + 2)
         end(process, signal.SIGKILL, within_s=10.0)
     finally:
         process.kill()

@@ -1,5 +1,6 @@
 """A collector's process on a simulated arm."""
 
+import contextlib
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,8 @@ class Config:
         name: stored with each episode; different for each collector.
         spool: directory that keeps finished episodes while the server is away.
         seed: of scenes and exploration.
-        session: counts the restarts of this collector under one seed, so that none repeats another's chance.
+        session: changes the chance under one seed. A collector that is started again with the same spool needs no
+            other one: it counts its starts there.
         threads: threads of torch.
         sim: the simulated cell.
         exploration: which policy acts when.
@@ -70,10 +72,13 @@ def main(config: Config) -> int:
 
     stop = begin(f"collector/{config.name}")
     limit_threads(config.threads)
-    rng = np.random.default_rng([config.seed, config.session])
-    with connect(config.server, 2 * (config.sim.camera.size_px,)) as remote:
+    with (
+        contextlib.closing(Spool(config.spool)) as spool,
+        connect(config.server, 2 * (config.sim.camera.size_px,)) as remote,
+    ):
+        rng = np.random.default_rng([config.seed, config.session, spool.openings])
         environment = make_environment(config.sim)
-        outbox = Outbox(remote.replay, Spool(config.spool))
+        outbox = Outbox(remote.replay, spool)
         figures = Figures()
         reporting = Reporting(remote.monitor, f"collector/{config.name}", figures)
         follower = Follower(remote.model, lambda snapshot: build_policy(config, snapshot))

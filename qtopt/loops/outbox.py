@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from qtopt.errors import ServerUnavailable, StoreFull
+from qtopt.errors import EpisodeConflict, ServerUnavailable, StoreFull
 from qtopt.interfaces import EpisodeSink
 from qtopt.loops.metrics import Clock
 from qtopt.loops.retry import Backoff
@@ -48,15 +48,23 @@ class Outbox:
     def deliver(self, episode: Episode) -> bool:
         """Delivers an episode, older ones first; returns False when it was put on the disk instead.
 
+        One that the server refuses, because it has another episode of this UUID, is left to the spool, which sets it
+        aside and reports it.
+
         Raises:
             SchemaMismatch: the server keeps another kind of episodes.
-            EpisodeConflict: the server has another episode of this UUID.
+            StoreFull: this machine's disk has no room either.
         """
-        if not self.waiting and self._attempt(lambda: self._sink.append(episode)):
-            return True
+        refused = False
+        if not self.waiting:
+            try:
+                if self._attempt(lambda: self._sink.append(episode)):
+                    return True
+            except EpisodeConflict:
+                refused = True
         self._spool.put(episode)
         self.flush()
-        return not self.waiting
+        return not (refused or self.waiting)
 
     def flush(self, limit: int = 20) -> None:
         """Delivers at most ``limit`` episodes that wait on the disk, oldest first, if it is time to try."""

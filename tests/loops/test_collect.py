@@ -109,6 +109,16 @@ def test_what_nobody_took_waits_and_arrives_once_in_order(environment, memory, s
     assert [episode.uuid for episode in memory.episodes()] == [turn.episode.uuid for turn in seen]
 
 
+def test_an_episode_that_is_refused_is_set_aside_and_collection_goes_on(environment, memory, spool, models, tmp_path):
+    first = list(run(environment, memory, spool, models, episodes=1))
+    models.publish(7, b"weights")
+    again = list(run(environment, memory, spool, models, episodes=2))
+    assert again[0].episode.uuid == first[0].episode.uuid
+    assert [turn.delivered for turn in again] == [False, True]
+    assert len(memory) == 2
+    assert len(list((tmp_path / "spool" / "quarantine").iterdir())) == 1
+
+
 def test_collection_outlives_a_real_server(environment, spool, models):
     store = MemoryStore(StoreFormat.for_images(SIZE_PX))
     services = Services((SIZE_PX, SIZE_PX), lambda: store)

@@ -55,6 +55,16 @@ def test_a_known_episode_is_kept_once(spool, episode):
     spool.put(episode)
     spool.put(episode)
     assert len(spool) == 1
+    with pytest.raises(EpisodeConflict, match="waits already with other content"):
+        spool.put(dataclasses.replace(episode, policy_version=episode.policy_version + 1))
+    assert_same(spool.load(episode.uuid), episode)
+
+
+def test_openings_are_counted(tmp_path):
+    for expected in range(3):
+        spool = Spool(tmp_path)
+        assert spool.openings == expected
+        spool.close()
 
 
 def test_order_and_content_survive_a_restart(tmp_path, rng):
