@@ -17,11 +17,13 @@ from qtopt.interfaces import Policy
 from qtopt.loops.checkpoints import POLICY_FILE, find_checkpoint
 from qtopt.loops.collect import Follower
 from qtopt.loops.evaluate import Evaluated, EvaluationConfig, evaluate
-from qtopt.loops.report import Report, record, success_of_report
+from qtopt.loops.report import Report, read_report, record, success_of_report
 from qtopt.rpc.connection import connect
 from qtopt.rpc.settings import ClientConfig
 from qtopt.types import JsonValue
 from sim.config import SimConfig
+
+_BEST_FILE = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ def _checked(config: Config, evaluated: Iterator[Evaluated]) -> Iterator[Evaluat
 
 def _watch(config: Config, stop: StopSignal) -> int:
     output = config.output or Path("outputs/eval")
-    best = 0.0
+    best = _success_of_best(config.best)
     if config.scripted_first:
         scripted = replace(config, policy="scripted", watch=False, name="")
         _evaluate(scripted, ScriptedPolicy(config.scripted), 0, output, stop)
@@ -191,9 +193,18 @@ def _watch(config: Config, stop: StopSignal) -> int:
     return 0
 
 
+def _success_of_best(directory: Path | None) -> float:
+    """Returns the success of the networks kept as the best so far, by this process or one before it; 0 without any."""
+    if directory is None or not (directory / _BEST_FILE).exists():
+        return 0.0
+    success = read_report(directory / _BEST_FILE)["success"]
+    return success if isinstance(success, float) else 0.0
+
+
 def _keep(payload: bytes, report: Report, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     writing = directory / ".writing"
     writing.write_bytes(payload)
     writing.rename(directory / POLICY_FILE)
-    (directory / "evaluation.json").write_text(Path(str(report["file"])).read_text())
+    writing.write_text(Path(str(report["file"])).read_text())
+    writing.rename(directory / _BEST_FILE)

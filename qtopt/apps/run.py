@@ -39,7 +39,9 @@ def main(config: Config) -> int:
     set_up_logs("run", (directory.logs / "run.log").open("a", buffering=1))
     with Display(f"qtopt run: {directory.root}") as display, Supervisor(directory.logs) as supervisor:
         display.say(f"everything is written to {directory.root}")
-        _train(config, directory, state, supervisor, display, stop)
+        if state.minutes < config.minutes:
+            directory.final.unlink(missing_ok=True)  # it would be that of earlier networks
+            _train(config, directory, state, supervisor, display, stop)
         if stop():
             display.say(f"stopped; go on with: qtopt run --resume {directory.root}")
             return 128 + stop.number
@@ -47,7 +49,7 @@ def main(config: Config) -> int:
             display.say(f"training has ended; evaluating {config.evaluation.final_episodes} episodes of each policy")
             reports = _evaluate(config, directory, supervisor, stop)
             if stop():
-                display.say("stopped during the final evaluation; the training itself is complete")
+                display.say(f"stopped during the final evaluation; have it with: qtopt run --resume {directory.root}")
                 return 128 + stop.number
             display.say(_summary(reports, directory))
     return 0
@@ -60,7 +62,8 @@ def _prepare(config: Config) -> tuple[RunDirectory, State]:
         directory = RunDirectory.existing(config.resume)
         state = State.load(directory.state)
         plan.require_same(config, load_yaml(Config, directory.config))
-        if state.minutes >= config.minutes:
+        evaluated = directory.final.exists() or not config.evaluation.final_episodes
+        if state.minutes >= config.minutes and evaluated:
             raise ConfigError(
                 f"{directory.root}: found a run that has had {state.minutes:.1f} minutes, expected one "
                 f"with some of its {config.minutes:g} left; give more --minutes to go on"
@@ -128,7 +131,7 @@ def _conclude(reports: dict[str, Report], directory: RunDirectory) -> None:
     brief = {policy: {k: v for k, v in report.items() if k != "rows"} for policy, report in reports.items()}
     ratio = round(learned.rate / scripted.rate, 3) if scripted.rate else None
     final = {**brief, "ratio": ratio, "intervals_disjoint": learned.low > scripted.high}
-    (directory.evaluations / "final.json").write_text(json.dumps(final, indent=1) + "\n")
+    directory.final.write_text(json.dumps(final, indent=1) + "\n")
     minutes = State.load(directory.state).minutes
     for report in brief.values():
         directory.append_metrics({"minutes": round(minutes, 3), "evaluation": report})
@@ -136,8 +139,8 @@ def _conclude(reports: dict[str, Report], directory: RunDirectory) -> None:
 
 
 def _summary(reports: dict[str, Report], directory: RunDirectory) -> str:
-    final = json.loads((directory.evaluations / "final.json").read_text())
-    lines = [f"success on unseen objects, 95 % Wilson intervals, in {directory.evaluations / 'final.json'}:"]
+    final = json.loads(directory.final.read_text())
+    lines = [f"success on unseen objects, 95 % Wilson intervals, in {directory.final}:"]
     lines += [f"  {policy:<9}{success_of_report(report)}" for policy, report in reports.items()]
     ratio = "not defined: the scripted policy had none" if final["ratio"] is None else f"{final['ratio']:.2f}"
     apart = "disjoint" if final["intervals_disjoint"] else "not disjoint in the learned policy's favour"

@@ -29,6 +29,7 @@ class RunDirectory:
         self.checkpoints = root / "checkpoints"
         self.evaluations = root / "eval"
         self.filmstrips = root / "eval" / "filmstrips"
+        self.final = root / "eval" / "final.json"
         self.logs = root / "logs"
         self.roles = root / "roles"
         self.store = root / "store"

@@ -1,5 +1,6 @@
 """Pictures of episodes."""
 
+import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def save_png(image: UInt8Array, path: Path) -> None:
     """Writes an RGB uint8 (H, W, 3) image; raises OSError when that fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
-        raise OSError(f"{path}: the picture could not be written")
+        raise OSError(errno.EIO, "the picture could not be written; see whether there is room", str(path))
 
 
 def _write(image: UInt8Array, text: str, at: tuple[int, int], size: float) -> UInt8Array:

@@ -2,6 +2,7 @@
 
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from qtopt.agent.cem import CemConfig
 from qtopt.agent.learner import Learner, LearnerConfig
 from qtopt.agent.policy import CemPolicy
 from qtopt.agent.snapshot import load_policy_network
-from qtopt.apps import live, plan
+from qtopt.apps import evaluate, live, plan, run
 from qtopt.apps.curve import draw
 from qtopt.apps.progress import State, Totals
 from qtopt.apps.rundir import RunDirectory
@@ -116,7 +117,7 @@ def test_every_role_of_a_run_has_its_own_seed_and_the_same_server(tmp_path):
     assert {role.config.server.address for role in first if role.name != "server"} == {"127.0.0.1:5000"}
     chance = [(role.config.seed, getattr(role.config, "session", 0)) for role in first + second if "or-" in role.name]
     assert len(set(chance)) == len(chance)
-    assert [role.config.resume for role in (first[1], second[1])] == [False, True]
+    assert [role.config.resume for role in (first[1], second[1])] == [True, True]
 
 
 def test_a_run_goes_on_only_as_it_began():
@@ -124,6 +125,30 @@ def test_a_run_goes_on_only_as_it_began():
     with pytest.raises(ConfigError, match=r"learner\.polyak is 0\.5, expected 0\.999"):
         plan.require_same(changed, plan.Config())
     plan.require_same(plan.Config(minutes=60.0), plan.Config())
+
+
+def test_a_finished_run_can_have_its_final_evaluation_later(tmp_path):
+    directory = RunDirectory.create(tmp_path, "kuka")
+    first = plan.Config(minutes=30.0)
+    directory.write_config(first)
+    State(1, 30.1).save(directory.state)
+    config = replace(first, resume=directory.root)
+    found, state = run._prepare(config)
+    assert (found.root, state) == (directory.root, State(1, 30.1))
+    directory.final.write_text("{}")
+    with pytest.raises(ConfigError, match=r"has had 30\.1 minutes"):
+        run._prepare(config)
+    assert run._prepare(replace(config, minutes=60.0))[1].minutes == 30.1
+
+
+def test_the_best_networks_stay_the_best_over_a_restart(tmp_path):
+    best = tmp_path / "best"
+    assert evaluate._success_of_best(best) == 0.0
+    report = tmp_path / "learned.json"
+    report.write_text('{"success": 0.5}')
+    evaluate._keep(b"weights", {"file": str(report)}, best)
+    assert evaluate._success_of_best(best) == 0.5
+    assert (best / "policy.safetensors").read_bytes() == b"weights"
 
 
 def test_the_policy_service_acts_as_the_newest_local_policy(rng):
