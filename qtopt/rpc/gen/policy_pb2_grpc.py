@@ -57,7 +57,7 @@ class PolicyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SelectAction(self, request, context):
-        """Chooses the action to take. NOT_FOUND: the session is not known (any more); begin the episode again.
+        """Chooses the action to take. ABORTED: the session is not known (any more); begin the episode again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
