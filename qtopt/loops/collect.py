@@ -53,7 +53,7 @@ class Collected:
         policy_version: version of the newest networks held; 0 before the first.
         environment_s: time in the cell: physics, rendering, motion [s].
         policy_s: time choosing actions [s].
-        other_s: time delivering and looking for a newer policy [s].
+        other_s: the rest of its time: looking for a newer policy, waiting for deliveries, packing, reporting [s].
     """
 
     episode: Episode
@@ -134,13 +134,12 @@ def collect(
     """
     seed: int | None = int(rng.integers(2**31))
     finished, look = 0, Every(config.refresh_every_s, at_once=True, clock=clock)
-    on_its_way: tuple[Future[bool], Collected] | None = None
+    on_its_way: tuple[Future[bool], Collected, float] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="courier") as courier:
         while not stop() and not (config.episodes and finished >= config.episodes):
             started = clock()
             if look.due():
                 follower.refresh()
-            refresh_s = clock() - started
             ran = run_episode(
                 environment,
                 follower.current or scripted,
@@ -155,9 +154,7 @@ def collect(
             if ran is None:
                 break
             seed, finished = None, finished + 1
-            before = clock()
-            last = None if on_its_way is None else _arrived(*on_its_way, outbox)
-            other_s = refresh_s + clock() - before
+            last = None if on_its_way is None else _arrived(*on_its_way, outbox, started)
             turn = Collected(
                 episode=ran.episode,
                 delivered=False,
@@ -165,15 +162,20 @@ def collect(
                 policy_version=follower.version,
                 environment_s=ran.environment_s,
                 policy_s=ran.policy_s,
-                other_s=other_s,
+                other_s=0.0,
             )
-            on_its_way = courier.submit(outbox.deliver, ran.episode), turn
+            on_its_way = courier.submit(outbox.deliver, ran.episode), turn, started
             if last is not None:
                 yield last
         if on_its_way is not None:
-            yield _arrived(*on_its_way, outbox)
+            yield _arrived(*on_its_way, outbox, clock())
 
 
-def _arrived(delivery: Future[bool], turn: Collected, outbox: Outbox) -> Collected:
-    """Waits until an episode was delivered or put on the disk; the calls behind it have deadlines."""
-    return replace(turn, delivered=delivery.result(), waiting=outbox.waiting)
+def _arrived(delivery: Future[bool], turn: Collected, started: float, outbox: Outbox, ended: float) -> Collected:
+    """Waits until an episode was delivered or put on the disk; the calls behind it have deadlines.
+
+    Whatever of the turn's time, from ``started`` to ``ended`` [s], was spent neither in the cell nor in the policy goes
+    into ``other_s``: looking for networks, waiting for the delivery before, packing, reporting.
+    """
+    other_s = ended - started - turn.environment_s - turn.policy_s
+    return replace(turn, delivered=delivery.result(), waiting=outbox.waiting, other_s=other_s)
