@@ -8,10 +8,12 @@ from typing import Literal
 
 from qtopt.agent.cem import CemConfig
 from qtopt.agent.exploration import ScriptedConfig, ScriptedPolicy
+from qtopt.agent.network import NetworkConfig
 from qtopt.agent.policy import CemPolicy
 from qtopt.agent.snapshot import load_policy_network, read_header
 from qtopt.apps.process import StopSignal, begin, limit_threads, logger, say
-from qtopt.config import STRICT
+from qtopt.apps.rundir import provenance
+from qtopt.config import STRICT, to_plain
 from qtopt.errors import ConfigError
 from qtopt.interfaces import Policy
 from qtopt.loops.checkpoints import POLICY_FILE, find_checkpoint
@@ -107,13 +109,28 @@ def main(config: Config) -> int:
     else:
         checkpoint = find_checkpoint(config.checkpoint or Path())
         payload = (checkpoint / POLICY_FILE).read_bytes()
-        policy = CemPolicy(load_policy_network(payload), config.cem)
+        network = load_policy_network(payload)
+        _check_camera(network.config, config.sim)
+        policy = CemPolicy(network, config.cem)
         step = int(read_header(payload)["step"])
         report = _evaluate(config, policy, step, config.output or checkpoint.parent.parent / "eval", stop)
     if stop():
         return 128 + stop.number
     say(describe(report))
     return 0
+
+
+def _check_camera(network: NetworkConfig, cell: SimConfig) -> None:
+    if network.image.stored_px != cell.camera.size_px:
+        raise ConfigError(
+            f"sim.camera.size_px is {cell.camera.size_px}, expected {network.image.stored_px}, the size of the images "
+            "that the checkpoint was trained on"
+        )
+    if network.kind == "compact" and network.camera != cell.camera:
+        raise ConfigError(
+            f"sim.camera is {cell.camera}, expected {network.camera}, where the checkpoint's network takes it to be; "
+            "give the run's own settings with --sim.camera.*"
+        )
 
 
 def describe(report: Report) -> str:
@@ -141,6 +158,9 @@ def _evaluate(config: Config, policy: Policy, step: int, output: Path, stop: Sto
         "seed": config.seed,
         "file": str(path),
         "started": time.time(),
+        "checkpoint": None if config.checkpoint is None else str(config.checkpoint),
+        "sim": to_plain(config.sim),
+        "provenance": {name: value for name, value in provenance().items()},
     }
     environment = make_environment(replace(config.sim, objects=config.objects))
     try:
