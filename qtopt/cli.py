@@ -9,9 +9,10 @@ import importlib
 import io
 import os
 import re
+import signal
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -60,11 +61,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(command: str, arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise ConfigError(f"found the command {command!r}, expected one of {', '.join(COMMANDS)}; see qtopt --help")
-    app = importlib.import_module(f"qtopt.apps.{_MODULES.get(command, command)}")
-    defaults = getattr(app, "defaults", None)
-    config = parse(app.Config, command, arguments, default=defaults(arguments) if defaults is not None else None)
+    with _ending_at_once():
+        app = importlib.import_module(f"qtopt.apps.{_MODULES.get(command, command)}")
+        defaults = getattr(app, "defaults", None)
+        config = parse(app.Config, command, arguments, default=defaults(arguments) if defaults is not None else None)
     code: int = app.main(config)
     return code
+
+
+@contextlib.contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """Lets Ctrl-C end the process there and then: code that is being imported may swallow a KeyboardInterrupt."""
+    kept = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, kept)
 
 
 def parse(kind: Any, command: str, arguments: list[str], default: Any = None) -> Any:
@@ -129,8 +141,8 @@ def _fail(message: str, code: int, error: BaseException) -> int:
     return code
 
 
-def _main_of_a_child() -> NoReturn:
-    """Runs a process of a supervisor and ends it without the interpreter's teardown.
+def program() -> NoReturn:
+    """Runs ``main`` and ends the process without the interpreter's teardown.
 
     Everything was closed before; taking torch down takes seconds on a busy machine, and Ctrl-C has ten.
     """
@@ -141,6 +153,4 @@ def _main_of_a_child() -> NoReturn:
 
 
 if __name__ == "__main__":
-    if "QTOPT_PARENT_PID" in os.environ:
-        _main_of_a_child()
-    sys.exit(main())
+    program()

@@ -68,9 +68,9 @@ def build_policy(config: Config, snapshot: ModelSnapshot | None) -> Policy:
 
 def main(config: Config) -> int:
     """Runs a collector until it is told to stop or has collected its episodes."""
+    stop = begin(f"collector/{config.name}")
     from sim import make_environment
 
-    stop = begin(f"collector/{config.name}")
     limit_threads(config.threads)
     with (
         contextlib.closing(Spool(config.spool)) as spool,

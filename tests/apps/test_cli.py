@@ -1,6 +1,7 @@
 """What the user types wrongly, or finds broken: one clear line and a code, never a traceback."""
 
 import json
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -40,6 +41,15 @@ def test_help_needs_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for command in cli.COMMANDS:
         assert f"  {command} " in done.stdout
+
+
+def test_ctrl_c_ends_a_program_that_is_still_importing():
+    code = (
+        "import importlib, signal; from qtopt import cli; "
+        "importlib.import_module = lambda _: signal.raise_signal(signal.SIGINT); cli.main(['doctor'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert (done.returncode, done.stdout + done.stderr) == (-signal.SIGINT, b"")
 
 
 def test_version(qtopt):
