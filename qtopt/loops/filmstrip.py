@@ -1,6 +1,5 @@
 """Pictures of episodes."""
 
-import errno
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,8 +43,8 @@ def page(strips: Sequence[UInt8Array]) -> UInt8Array:
 def save_png(image: UInt8Array, path: Path) -> None:
     """Writes an RGB uint8 (H, W, 3) image; raises OSError when that fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
-        raise OSError(errno.EIO, "the picture could not be written; see whether there is room", str(path))
+    _, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    path.write_bytes(encoded.tobytes())  # imwrite would keep the reason of a failure to itself
 
 
 def _write(image: UInt8Array, text: str, at: tuple[int, int], size: float) -> UInt8Array:
