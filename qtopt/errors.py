@@ -11,6 +11,7 @@
     * RemoteError: a call to another process failed (exit code 6)
         * ServerUnavailable: nobody answered in time; the call may be tried again
     * RobotError: the arm or the camera did not do what was asked (exit code 7)
+    * ProcessFailed: a role of a run died again and again (exit code 8)
 
 A message says what was found, what was expected and what to do. The command line prints it on one line and exits with
 the class's ``exit_code``.
@@ -73,3 +74,9 @@ class RobotError(QtOptError):
     """The arm, gripper or camera did not do what was asked."""
 
     exit_code = 7
+
+
+class ProcessFailed(QtOptError):
+    """A role died again and again, or ended with an error where its result was needed."""
+
+    exit_code = 8

@@ -10,14 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qtopt.apps.process import PARENT_VARIABLE, logger
-from qtopt.errors import CheckpointError, ConfigError, QtOptError, SchemaMismatch
+from qtopt.errors import CheckpointError, ConfigError, ProcessFailed, SchemaMismatch
 
 _PERMANENT = (ConfigError.exit_code, SchemaMismatch.exit_code, CheckpointError.exit_code)
 """Errors that a restart does not mend."""
-
-
-class ProcessFailed(QtOptError):
-    """A role died again and again, or ended with an error where its result was needed."""
 
 
 @dataclass

@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from qtopt.apps.supervisor import ProcessFailed, Supervisor, last_line
+from qtopt.apps.supervisor import Supervisor, last_line
+from qtopt.errors import ProcessFailed
 
 
 def watch_until(supervisor, done, **settings):

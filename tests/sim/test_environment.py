@@ -137,4 +137,5 @@ def grasp_at_centre(cell, rng):
     for _ in range(2):
         environment.act(make_action((0.0, 0.0, -0.1)))
     environment.act(make_action(close=True))
+    environment.act(make_action((0.0, 0.0, 0.1)))
     return environment.act(make_action(terminate=True)).outcome is Outcome.SUCCESS
