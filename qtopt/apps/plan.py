@@ -112,6 +112,13 @@ class Config:
             )
         if not self.job or "/" in self.job:
             raise ConfigError(f"job is {self.job!r}, expected a name without slashes")
+        limiter = self.replay.limiter
+        if self.label.batch_size > limiter.insert_batch or self.learner.batch > limiter.sample_batch:
+            raise ConfigError(
+                f"label.batch_size is {self.label.batch_size} and learner.batch {self.learner.batch}, expected at most "
+                f"replay.limiter.insert_batch ({limiter.insert_batch}) and sample_batch ({limiter.sample_batch}); "
+                "larger batches could wait for ever, raise the limiter's too"
+            )
         network = self.learner.network
         if self.sim.camera.size_px != network.image.stored_px:
             raise ConfigError(

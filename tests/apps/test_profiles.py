@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-from qtopt.agent.learner import PAPER_LEARNER
+import pytest
+
+from qtopt.agent.learner import PAPER_LEARNER, LearnerConfig
 from qtopt.apps.plan import Config
 from qtopt.config import load_yaml
+from qtopt.errors import ConfigError
 
 PROFILES = Path(__file__).parents[2] / "deploy" / "profiles"
 
@@ -22,3 +25,8 @@ def test_every_profile_loads() -> None:
     assert files
     for file in files:
         load_yaml(Config, file)
+
+
+def test_batches_that_the_limiter_would_hold_for_ever_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"learner\.batch 9000, expected at most"):
+        Config(learner=LearnerConfig(batch=9000))
