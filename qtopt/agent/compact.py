@@ -133,9 +133,9 @@ class CompactNetwork(QNetwork):
 
     def _project(self, xy: Tensor, height: Tensor | float) -> Tensor:
         """Pixels (B, K, 2) in the stored image of base-frame points (B, K, 2) at heights (B, K) or one height [m]."""
-        third = xy.new_full(xy.shape[:-1], height) if isinstance(height, float) else height
-        point = torch.stack([xy[..., 0], xy[..., 1], third, torch.ones_like(third)], -1)
-        pixel = point @ self.projection.T
+        p = self.projection
+        above = p[:, 2] * height if isinstance(height, float) else height[..., None] * p[:, 2]
+        pixel = xy @ p[:, :2].T + (above + p[:, 3])
         return pixel[..., :2] / pixel[..., 2:]
 
     def _unproject(self, pixel: Tensor, height: Tensor) -> Tensor:

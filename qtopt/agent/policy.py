@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from qtopt.agent.cem import CemConfig
-from qtopt.agent.network import QNetwork
+from qtopt.agent.network import QNetwork, fold_batch_norm
 from qtopt.agent.search import best_action
 from qtopt.types import Behaviour, Decision, Observation, Observations
 
@@ -13,7 +13,7 @@ class CemPolicy:
     """Takes the action of highest Q (QT-Opt, section 4.2); implements ``interfaces.Policy``."""
 
     def __init__(self, network: QNetwork, cem: CemConfig | None = None) -> None:
-        self._network = network.eval()
+        self._network = fold_batch_norm(network)
         self._cem = cem if cem is not None else CemConfig()
         self._generator = torch.Generator(device=network.device)
 

@@ -9,7 +9,7 @@ import torch
 from qtopt.agent.build import build_network
 from qtopt.agent.compact import CompactNetwork
 from qtopt.agent.device import resolve_device
-from qtopt.agent.network import PAPER_PROFILE, Inputs, NetworkConfig, QNetwork
+from qtopt.agent.network import PAPER_PROFILE, Inputs, NetworkConfig, QNetwork, fold_batch_norm
 from qtopt.errors import ConfigError, SchemaMismatch
 from tests.agent.examples import SMALL_PAPER, TINY, observations
 
@@ -140,6 +140,23 @@ def test_bfloat16_changes_little(config: NetworkConfig) -> None:
         q = [n.score(n.encode(n.inputs(states)), actions).sigmoid() for n in (exact, rounded)]
     assert q[1].dtype == torch.float32
     assert float((q[0] - q[1]).abs().max()) < 0.02
+
+
+@pytest.mark.parametrize("config", [TINY, SMALL_PAPER], ids=["compact", "paper"])
+def test_folding_batch_norm_changes_no_value(config: NetworkConfig) -> None:
+    torch.manual_seed(0)
+    network = build_network(config)
+    states = observations(np.random.default_rng(0), 4, config.image.stored_px)
+    network.train().score(network.encode(network.inputs(states)), torch.rand(4, 1, 8))  # statistics other than 0 and 1
+    network.eval()
+    folded = fold_batch_norm(network)
+    actions = torch.rand(4, 3, 8)
+    with torch.no_grad():
+        q = [n.score(n.encode(n.inputs(states)), actions).sigmoid() for n in (network, folded)]
+    assert torch.allclose(q[0], q[1], atol=1e-4)
+    assert not any(
+        isinstance(layer, torch.nn.BatchNorm2d) for block in folded.modules() for layer in block.children()
+    ) or (config.kind == "paper")
 
 
 def test_devices_by_name() -> None:
