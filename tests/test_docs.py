@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-GUIDES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/*.md")])
+GUIDES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*.md")])
 NAMED = re.compile(r"`((?:qtopt|robot_bridge|sim)/[\w/]+\.py)`:\s+`([\w.]+)`")
 FILE = re.compile(r"`((?:qtopt|robot_bridge|sim|tests|deploy|docs|protos|benchmarks)/[\w/.-]+\.\w+)`")
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
