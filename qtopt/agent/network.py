@@ -114,11 +114,13 @@ class QNetwork(nn.Module, ABC):
 
 
 def fold_batch_norm(network: QNetwork) -> QNetwork:
-    """Returns a copy for acting, with each BatchNorm folded into the convolution before it: the same values, sooner."""
+    """Returns a copy for acting, with each BatchNorm folded into the convolution before it, in the precision used."""
     folded = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
     for block in [module for module in folded.modules() if isinstance(module, nn.Sequential)]:
         for index in range(len(block) - 1):
             layer, following = block[index], block[index + 1]
             if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
-                block[index], block[index + 1] = fuse_conv_bn_eval(layer, following), nn.Identity()
+                fused = fuse_conv_bn_eval(layer, following)
+                block[index] = fused.to(torch.bfloat16) if network.config.bfloat16 else fused
+                block[index + 1] = nn.Identity()
     return folded

@@ -6,6 +6,9 @@ fingers terminate is no candidate: an open hand holds nothing, so the value of e
 network's opinion of it could only be an error.
 """
 
+import functools
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +23,29 @@ LOW = (-STEP_XY_M, -STEP_XY_M, -STEP_Z_M, -STEP_YAW_RAD)
 HIGH = (STEP_XY_M, STEP_XY_M, STEP_Z_M, STEP_YAW_RAD)
 PRIOR_OPEN = (0.5, 0.5, 0.0)
 PRIOR_CLOSED = (0.5, 0.45, 0.05)
+
+
+@dataclass(frozen=True)
+class _Box:
+    """The search space as tensors, made once for each device."""
+
+    low: Tensor
+    high: Tensor
+    prior_open: Tensor
+    prior_closed: Tensor
+    uses_point: Tensor
+
+
+@functools.cache
+def _box_on(device: torch.device) -> _Box:
+    with torch.inference_mode(mode=False):
+        return _Box(
+            low=torch.tensor(LOW, device=device),
+            high=torch.tensor(HIGH, device=device),
+            prior_open=torch.tensor(PRIOR_OPEN, device=device),
+            prior_closed=torch.tensor(PRIOR_CLOSED, device=device),
+            uses_point=torch.tensor((True, True, False), device=device),
+        )
 
 
 def to_actions(point: Tensor, mode: Tensor, gripper_closed: Tensor) -> Tensor:
@@ -44,20 +70,18 @@ def best_action(
     network: QNetwork, features: Features, gripper_closed: BoolArray, cem: CemConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Returns the actions (B, 8) that maximise the network's Q for B states, and their Q (B,) in [0, 1]."""
-    device = network.device
-    closed = torch.from_numpy(np.array(gripper_closed)).to(device)
+    box = _box_on(network.device)
+    closed = torch.from_numpy(np.array(gripper_closed)).to(network.device)
 
     def score(point: Tensor, mode: Tensor) -> Tensor:
         return network.score(features, to_actions(point, mode, closed[:, None].expand_as(mode)))
 
     best = maximise(
         score,
-        torch.tensor(LOW, device=device),
-        torch.tensor(HIGH, device=device),
-        torch.where(
-            closed[:, None], torch.tensor(PRIOR_CLOSED, device=device), torch.tensor(PRIOR_OPEN, device=device)
-        ),
-        torch.tensor((True, True, False), device=device),
+        box.low,
+        box.high,
+        torch.where(closed[:, None], box.prior_closed, box.prior_open),
+        box.uses_point,
         cem,
         generator,
     )

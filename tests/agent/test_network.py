@@ -154,9 +154,6 @@ def test_folding_batch_norm_changes_no_value(config: NetworkConfig) -> None:
     with torch.no_grad():
         q = [n.score(n.encode(n.inputs(states)), actions).sigmoid() for n in (network, folded)]
     assert torch.allclose(q[0], q[1], atol=1e-4)
-    assert not any(
-        isinstance(layer, torch.nn.BatchNorm2d) for block in folded.modules() for layer in block.children()
-    ) or (config.kind == "paper")
 
 
 def test_devices_by_name() -> None:
