@@ -142,9 +142,11 @@ def test_from_camera_to_policy_through_the_death_of_the_server(output):
 def test_a_run_goes_on_and_dies_with_its_supervisor(directory):
     before = json.loads((directory.checkpoints / "last" / "learner.json").read_text())["step"]
     versions = {path.name for path in directory.models.iterdir()}
+    old_server = server_of(directory)
     process = start(f"--resume={directory.root}", "--evaluation.every-s=0")
     try:
         wait_for(lambda: json.loads(directory.state.read_text())["sessions"] == 2)
+        wait_for(lambda: server_of(directory) != old_server)  # its file is written after the count of sessions
         with connect(ClientConfig(server_of(directory), connect_timeout_s=60.0)) as connection:
             wait_for(lambda: figures(connection)["trainer"]["step"] > before)
             seen = figures(connection)
