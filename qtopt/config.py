@@ -76,8 +76,10 @@ def from_plain(kind: type[T], values: Any, where: str = "configuration") -> T:
 
 
 def save_yaml(config: Any, path: Path) -> None:
-    """Writes a configuration dataclass as YAML."""
-    path.write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
+    """Writes a configuration dataclass as YAML; nobody ever reads half of it."""
+    writing = path.with_name(path.name + ".writing")
+    writing.write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
+    writing.replace(path)
 
 
 def load_yaml(kind: type[T], path: Path) -> T:
