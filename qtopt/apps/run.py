@@ -1,9 +1,9 @@
 """The main job: all roles on this machine under one supervisor, and a final evaluation."""
 
-import contextlib
 import dataclasses
 import json
 import socket
+import time
 from pathlib import Path
 
 from qtopt.apps import plan
@@ -20,6 +20,8 @@ from qtopt.rpc.connection import Connection, connect
 from qtopt.rpc.settings import ClientConfig
 
 __all__ = ["Config", "defaults", "main"]
+
+_SERVER_STARTS_WITHIN_S = 300.0
 
 
 def defaults(words: list[str]) -> Config | None:
@@ -101,12 +103,20 @@ def _start(supervisor: Supervisor, role: Role, directory: RunDirectory) -> None:
 
 
 def _connect(port: int, supervisor: Supervisor, stop: StopSignal) -> Connection | None:
-    """Waits for the server; returns None when told to stop meanwhile."""
+    """Waits for the server; returns None when told to stop meanwhile.
+
+    Raises:
+        ServerUnavailable: it lives, but has not answered within ``_SERVER_STARTS_WITHIN_S``.
+    """
+    deadline_s = time.monotonic() + _SERVER_STARTS_WITHIN_S
     address = ClientConfig(address=f"127.0.0.1:{port}", connect_timeout_s=1.0, call_timeout_s=2.0, attempts=1)
     while not stop():
         supervisor.watch()
-        with contextlib.suppress(ServerUnavailable):
+        try:
             return connect(address)
+        except ServerUnavailable:
+            if time.monotonic() > deadline_s:
+                raise
     return None
 
 
