@@ -152,8 +152,11 @@ class Supervisor:
 
 
 def _lower_session(pid: int, nice: int) -> None:
-    """Lowers the priority of a process's session too: where Linux groups the scheduler's shares by session
-    (``kernel.sched_autogroup_enabled``), a process's own niceness weighs only against its siblings."""
+    """Lowers the priority of a process's session too.
+
+    Where Linux groups the scheduler's shares by session (``kernel.sched_autogroup_enabled``), a process's own niceness
+    weighs only against its siblings.
+    """
     with contextlib.suppress(OSError):
         Path(f"/proc/{pid}/autogroup").write_text(str(nice))
 
