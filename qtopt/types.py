@@ -153,12 +153,17 @@ class Transitions:
         reward: float32 (B,).
         terminal: bool (B,), True where nothing follows: the target is the reward alone.
         next: the observations s' that follow; undefined content where terminal.
+        steps_left: int64 (B,), actions of the episode after this one, 0 for its last; -1 where a server of an earlier
+            version does not tell.
+        success: bool (B,), whether the episode ended in success; False where ``steps_left`` is -1.
     """
 
     position: IntArray
     reward: FloatArray
     terminal: BoolArray
     next: Observations
+    steps_left: IntArray
+    success: BoolArray
 
     def __len__(self) -> int:
         return len(self.position)

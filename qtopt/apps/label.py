@@ -9,10 +9,10 @@ from qtopt.agent import targets
 from qtopt.agent.cem import CemConfig
 from qtopt.agent.device import resolve_device
 from qtopt.agent.snapshot import unpack
+from qtopt.agent.targets import TargetConfig
 from qtopt.apps.process import begin, limit_threads, logger
 from qtopt.apps.reporting import Reporting
 from qtopt.config import STRICT
-from qtopt.errors import ConfigError
 from qtopt.loops.label import Compute, Labelled, LabelLoopConfig, label
 from qtopt.loops.metrics import Rate, Recent
 from qtopt.rpc.connection import connect
@@ -30,7 +30,7 @@ class Config:
         seed: of the search's chance.
         threads: threads of torch.
         device: of torch; auto takes a GPU where there is one.
-        discount: gamma.
+        target: what a transition is labelled with: kind, discount, penalty, one or two networks.
         cem: sizes of the search for the best next action.
         loop: batch size and pace.
     """
@@ -42,13 +42,9 @@ class Config:
     seed: int = 0
     threads: int = 1
     device: str = "auto"
-    discount: float = 0.9
+    target: TargetConfig = field(default_factory=TargetConfig)
     cem: CemConfig = field(default_factory=CemConfig)
     loop: LabelLoopConfig = field(default_factory=LabelLoopConfig)
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.discount <= 1.0:
-            raise ConfigError(f"discount is {self.discount}, expected 0 to 1")
 
 
 def build_compute(config: Config, generator: torch.Generator, snapshot: ModelSnapshot) -> Compute:
@@ -58,7 +54,7 @@ def build_compute(config: Config, generator: torch.Generator, snapshot: ModelSna
 
     def compute(transitions: Transitions, version: int) -> Targets:
         return targets.label(
-            theta1, theta2, transitions, version, discount=config.discount, cem=config.cem, generator=generator
+            theta1, theta2, transitions, version, config=config.target, cem=config.cem, generator=generator
         )
 
     return compute

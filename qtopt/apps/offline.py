@@ -14,6 +14,7 @@ import torch
 from qtopt.agent.cem import CemConfig
 from qtopt.agent.device import resolve_device
 from qtopt.agent.learner import LearnerConfig
+from qtopt.agent.targets import TargetConfig
 from qtopt.apps import label as updater
 from qtopt.apps import train as trainer
 from qtopt.apps.events import EventWriter
@@ -41,7 +42,7 @@ class Config:
         resume: go on from the newest checkpoint in ``output``, which has to be given.
         seed: of weights, sampling and search.
         device: of torch; auto takes a GPU where there is one.
-        discount: gamma.
+        target: what a transition is labelled with: kind, discount, penalty, one or two networks.
         replay: sampling and labels.
         learner: network, loss, optimiser, averages.
         cem: sizes of the search for the best next action.
@@ -56,7 +57,7 @@ class Config:
     resume: bool = False
     seed: int = 0
     device: str = "auto"
-    discount: float = 0.9
+    target: TargetConfig = field(default_factory=TargetConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     cem: CemConfig = field(default_factory=CemConfig)
@@ -115,7 +116,7 @@ def _train(config: Config, store: EpisodeStore, directory: RunDirectory, stop: S
             learner=config.learner,
         )
     )
-    labelling = updater.Config(device=config.device, discount=config.discount, cem=config.cem)
+    labelling = updater.Config(device=config.device, target=config.target, cem=config.cem)
     generator = torch.Generator(resolve_device(config.device)).manual_seed(config.seed)
     made = updater.Figures()
 

@@ -8,6 +8,7 @@ from typing import Any
 from qtopt.agent.cem import CemConfig
 from qtopt.agent.exploration import ExplorationConfig
 from qtopt.agent.learner import LearnerConfig
+from qtopt.agent.targets import TargetConfig
 from qtopt.apps import collect, evaluate, label, serve, train
 from qtopt.apps.rundir import RunDirectory
 from qtopt.config import STRICT, to_plain
@@ -75,7 +76,7 @@ class Config:
         seed: of everything.
         collectors: simulated arms.
         updaters: Bellman updaters.
-        discount: gamma.
+        target: what a transition is labelled with: kind, discount, penalty, one or two networks.
         sim: the simulated cell.
         replay: store, sampling, labels.
         learner: network, loss, optimiser, averages.
@@ -97,7 +98,7 @@ class Config:
     seed: int = 0
     collectors: int = 1
     updaters: int = 1
-    discount: float = 0.9
+    target: TargetConfig = field(default_factory=TargetConfig)
     sim: SimConfig = field(default_factory=SimConfig)
     replay: ReplayConfig = TWO_CORES
     learner: LearnerConfig = field(default_factory=LearnerConfig)
@@ -191,7 +192,7 @@ def roles(config: Config, directory: RunDirectory, port: int, session: int) -> l
             server=server,
             name=str(number),
             seed=_mix(*seeds, 100 + number),
-            discount=config.discount,
+            target=config.target,
             cem=config.cem,
             loop=config.label,
         )

@@ -100,15 +100,16 @@ class EpisodeIndex:
         sound = (flags & TRAINABLE > 0) & (flags & DEAD == 0)
         return np.asarray((episodes >= 0) & sound & (offset < self._length.view[episodes]))
 
-    def describe(self, positions: IntArray) -> tuple[BoolArray, BoolArray, BoolArray]:
-        """Returns success, last and truncated of the transitions at ``positions``, each bool (B,).
+    def describe(self, positions: IntArray) -> tuple[BoolArray, IntArray, BoolArray]:
+        """Returns success (bool), steps_left (int64) and truncated (bool) of transitions, each (B,).
 
-        ``last`` is True where no transition follows; ``truncated`` where the step limit ended the episode.
+        ``steps_left`` counts the actions that follow in the episode, 0 for its last; ``truncated`` is True where the
+        step limit ended the episode.
         """
         episodes = self.episode_of(positions)
         flags = self._flags.view[episodes]
-        last = positions - self._start.view[episodes] == self._length.view[episodes] - 1
-        return flags & SUCCESS > 0, last, flags & TRUNCATED > 0
+        steps_left = self._start.view[episodes] + self._length.view[episodes] - 1 - positions
+        return flags & SUCCESS > 0, steps_left, flags & TRUNCATED > 0
 
     def group_transitions(self) -> IntArray:
         """Returns how many transitions may be sampled from each group, int64 (GROUPS,)."""

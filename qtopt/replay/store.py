@@ -6,7 +6,7 @@ from abc import ABC
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import structlog
@@ -21,7 +21,17 @@ from qtopt.replay.record import EpisodeRow, Record, decode_episode, encode_episo
 from qtopt.replay.sampler import SamplerConfig, draw
 from qtopt.replay.schema import Rows, StoreFormat
 from qtopt.replay.shelf import Damaged, Shelf
-from qtopt.types import Episode, IntArray, LabelledBatch, Observations, Targets, Transitions, UInt8Array
+from qtopt.types import (
+    BoolArray,
+    Episode,
+    FloatArray,
+    IntArray,
+    LabelledBatch,
+    Observations,
+    Targets,
+    Transitions,
+    UInt8Array,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -142,10 +152,12 @@ class ReplayStore(ABC):
                 positions = draw(self._index, count, self.config.sampler, self._rng)
                 if not len(positions):
                     raise ServerUnavailable("no sound transition is left in the store; run `qtopt data verify`")
-                _, last, truncated = self._index.describe(positions)
+                success, steps_left, truncated = self._index.describe(positions)
+            last = steps_left == 0
             terminal = last & ~truncated if self.config.bootstrap_truncated else last
             try:
-                return self._transitions_at(positions, terminal)
+                reward, following = self._outcomes_at(positions, terminal)
+                return Transitions(positions, reward, terminal, following, steps_left, success)
             except Damaged as damage:
                 self._quarantine(damage)
 
@@ -157,8 +169,8 @@ class ReplayStore(ABC):
             kept = Targets(targets.position[usable], targets.value[usable], targets.model_version)
             if not len(kept):
                 return
-            success, last, _ = self._index.describe(kept.position)
-            self._ring.put(kept, success, last, time.monotonic())
+            success, steps_left, _ = self._index.describe(kept.position)
+            self._ring.put(kept, success, steps_left == 0, time.monotonic())
         self._limiter.count_insert(len(kept))
 
     def sample_labelled(self, count: int, timeout_s: float) -> LabelledBatch:
@@ -247,13 +259,13 @@ class ReplayStore(ABC):
     def _transitions(self) -> int:
         return int(self._index.group_transitions().sum())
 
-    def _transitions_at(self, positions: IntArray, terminal: Any) -> Transitions:
+    def _outcomes_at(self, positions: IntArray, terminal: BoolArray) -> tuple[FloatArray, Observations]:
         rows = self._shelf.rows(np.concatenate([positions, positions + 1]))
         here, following = np.split(rows, 2)
         image = np.zeros((len(positions), self.format.height, self.format.width, 3), np.uint8)
         wanted = np.flatnonzero(~terminal)  # nobody looks at what follows a terminal transition
         self._decode(image, wanted, positions[wanted] + 1, following[wanted])
-        return Transitions(positions, np.ascontiguousarray(here["rewards"]), terminal, _observations(image, following))
+        return np.ascontiguousarray(here["rewards"]), _observations(image, following)
 
     def _images(self, positions: IntArray, rows: Rows) -> UInt8Array:
         image = np.empty((len(positions), self.format.height, self.format.width, 3), np.uint8)

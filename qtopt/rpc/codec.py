@@ -164,17 +164,22 @@ def encode_transitions(transitions: Transitions) -> pb.Transitions:
         reward=to_bytes(transitions.reward, F32),
         terminal=to_bytes(transitions.terminal, U8),
         next=encode_observations(transitions.next),
+        steps_left=to_bytes(transitions.steps_left, I64),
+        success=to_bytes(transitions.success, U8),
     )
 
 
 def decode_transitions(message: pb.Transitions) -> Transitions:
     """Returns the transitions of a message; raises SchemaMismatch."""
     size = message.next.image.count
+    told = bool(message.steps_left)
     return Transitions(
         position=from_bytes(message.position, I64, (size,), "position"),
         reward=from_bytes(message.reward, F32, (size,), "reward"),
         terminal=flags_from_bytes(message.terminal, (size,), "terminal"),
         next=decode_observations(message.next, size),
+        steps_left=from_bytes(message.steps_left, I64, (size,), "steps_left") if told else np.full(size, -1),
+        success=flags_from_bytes(message.success, (size,), "success") if told else np.zeros(size, np.bool_),
     )
 
 

@@ -218,6 +218,8 @@ def _join_transitions(parts: list[Transitions]) -> Transitions:
         reward=np.concatenate([part.reward for part in parts]),
         terminal=np.concatenate([part.terminal for part in parts]),
         next=_join_observations([part.next for part in parts]),
+        steps_left=np.concatenate([part.steps_left for part in parts]),
+        success=np.concatenate([part.success for part in parts]),
     )
 
 

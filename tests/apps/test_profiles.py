@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from qtopt.agent.learner import PAPER_LEARNER, LearnerConfig
+from qtopt.agent.targets import TargetConfig
 from qtopt.apps.plan import Config
 from qtopt.config import load_yaml
 from qtopt.errors import ConfigError
@@ -16,7 +17,7 @@ def test_paper_profile_has_the_published_constants() -> None:
     config = load_yaml(Config, PROFILES / "paper.yaml")
     assert config.learner == PAPER_LEARNER
     assert (config.cem.samples, config.cem.elites, config.cem.iterations) == (64, 6, 2)
-    assert config.discount == 0.9
+    assert config.target == TargetConfig(kind="bellman", discount=0.9, target_networks="two")
     assert config.sim.cell.step_penalty == 0.05
 
 

@@ -67,6 +67,8 @@ class EpisodeStoreContract:
             assert row < len(episode)
             assert drawn.reward[index] == episode.rewards[row]
             assert drawn.terminal[index] == (row == len(episode) - 1)
+            assert drawn.steps_left[index] == len(episode) - 1 - row
+            assert drawn.success[index] == episode.success
             if not drawn.terminal[index]:
                 assert np.array_equal(drawn.next.image[index], episode.images[row + 1])
                 assert drawn.next.gripper_closed[index] == episode.gripper_closed[row + 1]

@@ -27,7 +27,13 @@ def build(snapshot):
 
     def compute(transitions, version):
         return targets.label(
-            networks.theta1, networks.theta2, transitions, version, discount=0.9, cem=CEM, generator=generator
+            networks.theta1,
+            networks.theta2,
+            transitions,
+            version,
+            config=targets.TargetConfig(),
+            cem=CEM,
+            generator=generator,
         )
 
     return compute

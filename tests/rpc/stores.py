@@ -46,6 +46,8 @@ class DictStore:
             reward=np.array([episode.rewards[row] for episode, row in drawn], np.float32),
             terminal=np.array([row + 1 == len(episode) for episode, row in drawn]),
             next=self._observations([(episode, row + 1) for episode, row in drawn]),
+            steps_left=np.array([len(episode) - 1 - row for episode, row in drawn], np.int64),
+            success=np.array([episode.success for episode, _ in drawn]),
         )
 
     def put_targets(self, targets: Targets):

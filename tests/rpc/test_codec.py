@@ -105,8 +105,28 @@ def test_transitions_round_trip(rng, count):
         reward=rng.normal(size=count).astype(np.float32),
         terminal=rng.random(count) < 0.5,
         next=make_observations(rng, count),
+        steps_left=rng.integers(0, 20, count),
+        success=rng.random(count) < 0.5,
     )
     assert_same(ours, codec.decode_transitions(over_the_wire(codec.encode_transitions(ours))))
+
+
+def test_transitions_of_a_server_that_does_not_tell_the_episode():
+    ours = Transitions(
+        position=np.array([4, 5]),
+        reward=np.array([-0.05, 1.0], np.float32),
+        terminal=np.array([False, True]),
+        next=make_observations(np.random.default_rng(0), 2),
+        steps_left=np.array([1, 0]),
+        success=np.array([True, True]),
+    )
+    message = codec.encode_transitions(ours)
+    message.ClearField("steps_left")
+    message.ClearField("success")
+    found = codec.decode_transitions(over_the_wire(message))
+    assert found.reward.tolist() == ours.reward.tolist()
+    assert found.steps_left.tolist() == [-1, -1]
+    assert found.success.tolist() == [False, False]
 
 
 @given(rng=SEEDS, count=st.integers(0, 7), version=VERSIONS)

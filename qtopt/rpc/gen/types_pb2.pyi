@@ -116,16 +116,20 @@ class Episode(_message.Message):
     def __init__(self, uuid: _Optional[str] = ..., images: _Optional[_Union[Images, _Mapping]] = ..., gripper_closed: _Optional[bytes] = ..., height_to_bottom: _Optional[bytes] = ..., tool_pose: _Optional[bytes] = ..., actions: _Optional[bytes] = ..., rewards: _Optional[bytes] = ..., behaviour: _Optional[bytes] = ..., end: _Optional[_Union[EpisodeEnd, str]] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., policy_version: _Optional[int] = ..., collector: _Optional[str] = ..., metadata_json: _Optional[str] = ..., digest: _Optional[bytes] = ...) -> None: ...
 
 class Transitions(_message.Message):
-    __slots__ = ("position", "reward", "terminal", "next")
+    __slots__ = ("position", "reward", "terminal", "next", "steps_left", "success")
     POSITION_FIELD_NUMBER: _ClassVar[int]
     REWARD_FIELD_NUMBER: _ClassVar[int]
     TERMINAL_FIELD_NUMBER: _ClassVar[int]
     NEXT_FIELD_NUMBER: _ClassVar[int]
+    STEPS_LEFT_FIELD_NUMBER: _ClassVar[int]
+    SUCCESS_FIELD_NUMBER: _ClassVar[int]
     position: bytes
     reward: bytes
     terminal: bytes
     next: Observations
-    def __init__(self, position: _Optional[bytes] = ..., reward: _Optional[bytes] = ..., terminal: _Optional[bytes] = ..., next: _Optional[_Union[Observations, _Mapping]] = ...) -> None: ...
+    steps_left: bytes
+    success: bytes
+    def __init__(self, position: _Optional[bytes] = ..., reward: _Optional[bytes] = ..., terminal: _Optional[bytes] = ..., next: _Optional[_Union[Observations, _Mapping]] = ..., steps_left: _Optional[bytes] = ..., success: _Optional[bytes] = ...) -> None: ...
 
 class Targets(_message.Message):
     __slots__ = ("position", "value", "model_version")
