@@ -47,7 +47,7 @@ class LearnerConfig:
 
     __pydantic_config__ = STRICT
 
-    network: NetworkConfig = field(default_factory=lambda: NetworkConfig(bfloat16=True))
+    network: NetworkConfig = field(default_factory=NetworkConfig)
     loss: Literal["cross_entropy", "squared_error"] = "cross_entropy"
     optimiser: Literal["adam", "sgd"] = "adam"
     learning_rate: float = 1e-3

@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from qtopt.agent import images
 from qtopt.agent.images import ImageConfig
+from qtopt.agent.precision import Precision, uses_bfloat16
 from qtopt.config import STRICT, CameraConfig
 from qtopt.errors import ConfigError
 from qtopt.types import Observations
@@ -32,7 +33,8 @@ class NetworkConfig:
         camera: where the camera nominally stands; the compact network looks where the tool will be. Unused by
             ``paper``.
         width: channels of the compact network's coarse map.
-        bfloat16: run convolutions and matrix products in bfloat16 (always float32 results and parameters).
+        precision: what convolutions and matrix products run in (always float32 results and parameters); ``auto`` takes
+            what is faster where the network runs, so that every process decides for its own machine.
         state: ``full``, or ``none``: constants in place of the gripper's state and the height, an ablation. The compact
             network then has to place the tool as if it were always at the same height.
         terminate_above_m: None, ending an episode is an action like any other (the paper); or a height, the scripted
@@ -45,7 +47,7 @@ class NetworkConfig:
     image: ImageConfig = field(default_factory=ImageConfig)
     camera: CameraConfig = field(default_factory=CameraConfig)
     width: int = 48
-    bfloat16: bool = False
+    precision: Precision = "auto"
     state: Literal["full", "none"] = "full"
     terminate_above_m: float | None = None
 
@@ -85,6 +87,7 @@ class QNetwork(nn.Module, ABC):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
+        self._bfloat16_on_cpu = uses_bfloat16(config.precision, "cpu")  # here, as torch.compile must not time anything
 
     @property
     def device(self) -> torch.device:
@@ -109,9 +112,14 @@ class QNetwork(nn.Module, ABC):
             state = torch.tensor(NO_STATE, device=self.device).expand(len(normal), -1)
         return Inputs(normal.contiguous(memory_format=torch.channels_last), corner.to(self.device), state)
 
+    @property
+    def in_bfloat16(self) -> bool:
+        """Whether convolutions and products run in bfloat16 where the parameters are."""
+        return self._bfloat16_on_cpu if self.device.type == "cpu" else uses_bfloat16(self.config.precision, "cuda")
+
     def autocast(self) -> torch.autocast:
-        """Returns a context in which convolutions and products run in bfloat16, if the configuration says so."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
+        """Returns a context in which convolutions and products run in bfloat16, if they shall."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.in_bfloat16)
 
     @abstractmethod
     def encode(self, inputs: Inputs) -> Features:
@@ -141,6 +149,6 @@ def fold_batch_norm(network: QNetwork) -> QNetwork:
             layer, following = block[index], block[index + 1]
             if isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
                 fused = fuse_conv_bn_eval(layer, following)
-                block[index] = fused.to(torch.bfloat16) if network.config.bfloat16 else fused
+                block[index] = fused.to(torch.bfloat16) if network.in_bfloat16 else fused
                 block[index + 1] = nn.Identity()
     return folded

@@ -1,17 +1,21 @@
-"""A look into a store: what is in it, whether it is sound, and what an episode looked like."""
+"""A look into a store: what is in it, whether it is sound, what an episode looked like; and copies of it."""
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from rich.console import Console
+from rich.progress import track
 
 from qtopt.apps.process import say
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError, StoreError
 from qtopt.loops.filmstrip import filmstrip, save_png
 from qtopt.loops.metrics import wilson
+from qtopt.loops.transfer import transfer
 from qtopt.replay import EpisodeStore, VerifyReport, rebuild_catalogue
 from qtopt.specs import MAX_STEPS
 from qtopt.types import Behaviour, Episode
@@ -19,38 +23,75 @@ from qtopt.types import Behaviour, Episode
 
 @dataclass(frozen=True)
 class Config:
-    """Looks into an episode store: info, verify, show.
+    """Looks into an episode store: info, verify, show; or copies episodes out of it.
 
     Attributes:
-        action: ``info`` says what is in it, ``verify`` reads and checks every byte, ``show`` draws an episode.
+        action: ``info`` says what is in it, ``verify`` reads and checks every byte, ``show`` draws an episode,
+            ``copy`` appends its episodes to another store.
         store: directory of the store, or of the run that it belongs to.
         episode: with show, its UUID or its number from 0; negative numbers count from the end.
         output: with show, the PNG file to write.
         repair: with verify, keep damaged episodes aside, and rebuild the catalogue where it is lost; nobody else may
             have the store open.
+        into: with copy, the store that is appended to; made if it is not there. What it has already is left out.
+        actors: with copy, only episodes of the script, of the learned policy with noise, without (greedy), or of
+            people; empty copies all.
+        limit: with copy, most episodes; 0 for all.
+        offline: with copy, mark them as offline data (see ``--replay.sampler.offline-share``).
     """
 
     __pydantic_config__ = STRICT
 
-    action: Annotated[Literal["info", "verify", "show"], tyro.conf.Positional]
+    action: Annotated[Literal["info", "verify", "show", "copy"], tyro.conf.Positional]
     store: Path
     episode: str = "-1"
     output: Path = Path("episode.png")
     repair: bool = False
+    into: Path | None = None
+    actors: tuple[Literal["scripted", "noise", "greedy", "human", "random"], ...] = ()
+    limit: int = 0
+    offline: bool = False
 
     def __post_init__(self) -> None:
+        if (self.action == "copy") != (self.into is not None):
+            raise ConfigError(f"found {self.action} {'with' if self.into else 'without'} --into; copy goes with --into")
+        if self.limit < 0:
+            raise ConfigError(f"limit is {self.limit}, expected 0 or more")
         if self.repair and self.action != "verify":
             raise ConfigError(f"--repair goes with verify, found {self.action}")
 
 
 def main(config: Config) -> int:
     """Does what was asked; verify returns 1 when it found damage."""
-    root = config.store / "store" if (config.store / "store" / "store.json").exists() else config.store
+    root = store_of(config.store)
+    if config.action == "copy":
+        return _copy(root, config)
     if config.action == "info":
         return _info(root)
     if config.action == "show":
         return _show(root, config)
     return _verify(root, repair=config.repair)
+
+
+def store_of(path: Path) -> Path:
+    """Returns the store at ``path``: itself, or that of a run's directory."""
+    return path / "store" if (path / "store" / "store.json").exists() else path
+
+
+def _copy(root: Path, config: Config) -> int:
+    assert config.into is not None
+    actors = [Behaviour[name.upper()] for name in config.actors]
+    new, known = copy_store(root, config.into, actors=actors, limit=config.limit, offline=config.offline)
+    say(f"{new} episodes copied into {config.into}, {known} were there already")
+    return 0
+
+
+def copy_store(root: Path, into: Path, *, actors: Collection[Behaviour], limit: int, offline: bool) -> tuple[int, int]:
+    """Copies episodes from one store into another, as ``transfer`` says; returns how many were new and were known."""
+    with EpisodeStore(root, read_only=True) as source, EpisodeStore(into, source.format) as sink:
+        taken = transfer(source.episodes(), sink, actors=actors, limit=limit, offline=offline)
+        new = list(track(taken, "copying", total=limit or len(source), console=Console(stderr=True)))
+    return sum(new), len(new) - sum(new)
 
 
 def _info(root: Path) -> int:

@@ -71,6 +71,8 @@ class Config:
         job: name of the folder under ``output``.
         output: where runs are kept.
         resume: directory of an earlier run to go on with; its configuration is the default of all other flags.
+        grasps: collect so many, those before a resume included, then go on training with them; 0 for no limit.
+        stored: a store, or a run with one, whose episodes are copied into this run's and marked as offline data.
         seed: of everything.
         collectors: simulated arms.
         updaters: Bellman updaters.
@@ -91,6 +93,8 @@ class Config:
     job: str = "kuka"
     output: Path = Path("outputs")
     resume: Path | None = None
+    grasps: int = 0
+    stored: Path | None = None
     seed: int = 0
     collectors: int = 1
     updaters: int = 1
@@ -107,6 +111,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.minutes <= 0:
             raise ConfigError(f"minutes is {self.minutes}, expected more than 0")
+        if self.grasps < 0:
+            raise ConfigError(f"grasps is {self.grasps}, expected 0 or more")
         if self.collectors < 0 or self.updaters < 1:
             raise ConfigError(
                 f"found {self.collectors} collectors and {self.updaters} updaters, expected at least 0 and 1"

@@ -82,6 +82,11 @@ class Progress:
         """Minutes trained, earlier sessions included."""
         return self._state.minutes + (time.monotonic() - self._started) / 60
 
+    @property
+    def grasps(self) -> int:
+        """Episodes that this run's collectors have finished, earlier sessions included."""
+        return int(self._row.get("collector/episodes", 0.0))
+
     def turn(self, connection: Connection) -> None:
         """Asks the roles for their figures, shows them, and keeps them every ten seconds."""
         try:

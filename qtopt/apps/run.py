@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from qtopt.apps import plan
+from qtopt.apps.data import copy_store, store_of
 from qtopt.apps.live import Display
 from qtopt.apps.plan import Config, Role
 from qtopt.apps.process import StopSignal, begin, set_up_logs
@@ -71,6 +72,8 @@ def _prepare(config: Config) -> tuple[RunDirectory, State]:
                 f"with some of its {config.minutes:g} left; give more --minutes to go on"
             )
     directory.write_config(dataclasses.replace(config, resume=None))
+    if config.stored is not None and config.resume is None:
+        copy_store(store_of(config.stored), directory.store, actors=(), limit=0, offline=True)
     State(state.sessions + 1, state.minutes).save(directory.state)
     return directory, state
 
@@ -89,6 +92,8 @@ def _train(
                 while not stop.wait(1.0) and progress.minutes < config.minutes:
                     supervisor.watch()
                     progress.turn(connection)
+                    if config.grasps and progress.grasps >= config.grasps:
+                        supervisor.stop(supervisor.named("collector"), grace_s=10.0)
     finally:
         supervisor.stop_all(plan.STOP_PHASES)
         progress.close()

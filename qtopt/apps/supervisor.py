@@ -1,5 +1,6 @@
 """Child processes under watch: each in its own session, its output in a log, restarted when it dies, never orphaned."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -53,6 +54,8 @@ class Child:
                 start_new_session=True,
                 env={**os.environ, **threads, PARENT_VARIABLE: str(os.getpid())},
             )
+        if self.nice:
+            _lower_session(self.process.pid, self.nice)
 
     def running(self) -> bool:
         """Returns whether the process is alive."""
@@ -123,6 +126,10 @@ class Supervisor:
                 child.process.kill()
                 child.process.wait()
 
+    def named(self, *prefixes: str) -> list[str]:
+        """Returns the names of the children that begin with one of ``prefixes``."""
+        return [name for name in self.children if name.startswith(prefixes)]
+
     def stop_all(self, phases: Sequence[tuple[Sequence[str], float]]) -> None:
         """Ends all children, one phase after the other.
 
@@ -131,7 +138,7 @@ class Supervisor:
                 phase names is killed at the end.
         """
         for prefixes, grace_s in phases:
-            self.stop([name for name in self.children if name.startswith(tuple(prefixes))], grace_s)
+            self.stop(self.named(*prefixes), grace_s)
         self.stop(list(self.children), 0.0)
 
     def __enter__(self) -> "Supervisor":
@@ -142,6 +149,16 @@ class Supervisor:
             if child.running() and child.process is not None:
                 child.process.kill()
                 child.process.wait()
+
+
+def _lower_session(pid: int, nice: int) -> None:
+    """Lowers the priority of a process's session too.
+
+    Where Linux groups the scheduler's shares by session (``kernel.sched_autogroup_enabled``), a process's own niceness
+    weighs only against its siblings.
+    """
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice))
 
 
 def last_line(log: Path) -> str:

@@ -13,8 +13,9 @@ TINY = NetworkConfig(
     image=ImageConfig(stored_px=36, crop_px=32, photometric=0.5),
     camera=CameraConfig(size_px=36),
     width=8,
+    precision="float32",
 )
-SMALL_PAPER = NetworkConfig(kind="paper", image=ImageConfig(stored_px=236, crop_px=236))
+SMALL_PAPER = NetworkConfig(kind="paper", image=ImageConfig(stored_px=236, crop_px=236), precision="float32")
 
 
 def observations(rng: np.random.Generator, batch: int, size_px: int) -> Observations:

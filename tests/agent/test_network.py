@@ -131,8 +131,8 @@ def test_base_class_has_no_auxiliary_loss() -> None:
 @pytest.mark.parametrize("config", [NetworkConfig(), SMALL_PAPER], ids=["compact", "paper"])
 def test_bfloat16_changes_little(config: NetworkConfig) -> None:
     torch.manual_seed(0)
-    exact = build_network(config).eval()
-    rounded = build_network(dataclasses.replace(config, bfloat16=True)).eval()
+    exact = build_network(dataclasses.replace(config, precision="float32")).eval()
+    rounded = build_network(dataclasses.replace(config, precision="bfloat16")).eval()
     rounded.load_state_dict(exact.state_dict())
     states = observations(np.random.default_rng(0), 4, config.image.stored_px)
     actions = torch.rand(4, 3, 8)

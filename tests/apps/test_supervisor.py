@@ -1,6 +1,7 @@
 """Children are restarted, given up on, and ended; none survives."""
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -41,9 +42,12 @@ def test_a_child_that_runs_once_is_forgotten(tmp_path):
 def test_leaving_kills_what_still_runs(tmp_path):
     with Supervisor(tmp_path) as supervisor:
         serve = ["serve", "--listen.port", "0", "--store", str(tmp_path / "s"), "--models", str(tmp_path / "m")]
-        child = supervisor.start("server", serve)
+        child = supervisor.start("server", serve, nice=3)
         process = child.process
         assert child.running()
+        session = Path(f"/proc/{process.pid}/autogroup")
+        if session.exists() and session.read_text().strip():
+            assert session.read_text().strip().endswith("nice 3")
     assert process.poll() is not None
 
 

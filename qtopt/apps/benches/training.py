@@ -13,7 +13,7 @@ from qtopt.types import JsonValue, LabelledBatch, Observations
 def measure(seconds: float, seed: int) -> dict[str, JsonValue]:
     """Measures whole updates: crop, augmentation, forward, backward, optimiser, both averages."""
     config = LearnerConfig()
-    plain = replace(config, network=replace(config.network, bfloat16=False))
+    plain = replace(config, network=replace(config.network, precision="float32"))
     batch = _batch(config, np.random.default_rng(seed))
     learners = [Learner(config, seed), Learner(plain, seed)]
 
@@ -27,7 +27,7 @@ def measure(seconds: float, seed: int) -> dict[str, JsonValue]:
         ours,
         reference,
         "gradient steps/s",
-        f"compact network, batch {config.batch}, bfloat16 {config.network.bfloat16}",
+        f"compact network, batch {config.batch}, precision {config.network.precision}",
         "the same update in float32",
         batch=config.batch,
         samples_per_s=round(ours * config.batch, 1),
