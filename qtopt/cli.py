@@ -27,6 +27,7 @@ COMMANDS = {
     "train": "the trainer: gradient steps, publication, checkpoints",
     "eval": "evaluate a policy on fixed scenes with unseen objects",
     "offline": "train from stored grasps alone",
+    "ablate": "variants of the method, trained from the same grasps, tried on the same scenes",
     "data": "look into a store: info, verify, show; copy out of it",
     "bench": "measure: sim, cem, sample, ingest, train",
     "doctor": "what is installed, and what is missing for which role",

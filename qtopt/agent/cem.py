@@ -106,7 +106,7 @@ def maximise(
 def _systematic_modes(probability: Tensor, samples: int, generator: torch.Generator) -> Tensor:
     """Draws modes (B, N) from (B, M) with the least variance: one random offset, N equidistant positions, shuffled."""
     offset = torch.rand(len(probability), 1, generator=generator, device=probability.device)
-    position = (torch.arange(samples, device=probability.device) + offset) / samples
+    position = (torch.arange(samples, device=probability.device) + offset.clamp(min=1e-6)) / samples
     cumulative = probability.cumsum(1) / probability.sum(1, keepdim=True)
     ordered = torch.searchsorted(cumulative[:, :-1].contiguous(), position.contiguous())
     shuffle = torch.randperm(samples, generator=generator, device=probability.device)

@@ -17,6 +17,7 @@ from qtopt.agent import images
 from qtopt.agent.images import ImageConfig
 from qtopt.agent.precision import Precision, uses_bfloat16
 from qtopt.config import STRICT, CameraConfig
+from qtopt.errors import ConfigError
 from qtopt.types import Observations
 
 Features = dict[str, Tensor]
@@ -24,7 +25,7 @@ Features = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Which network, and what it needs to know of its images.
+    """Which network, what it gets to see, and which actions it is the value of; travels with every set of weights.
 
     Attributes:
         kind: ``paper`` is the published network (1,242,817 parameters, 472 px), ``compact`` learns on two CPU cores.
@@ -34,6 +35,10 @@ class NetworkConfig:
         width: channels of the compact network's coarse map.
         precision: what convolutions and matrix products run in (always float32 results and parameters); ``auto`` takes
             what is faster where the network runs, so that every process decides for its own machine.
+        state: ``full``, or ``none``: constants in place of the gripper's state and the height, an ablation. The compact
+            network then has to place the tool as if it were always at the same height.
+        terminate_above_m: None, ending an episode is an action like any other (the paper); or a height, the scripted
+            rule it is compared with: closed fingers at least so high above the bin floor end it, nothing else does [m].
     """
 
     __pydantic_config__ = STRICT
@@ -43,7 +48,19 @@ class NetworkConfig:
     camera: CameraConfig = field(default_factory=CameraConfig)
     width: int = 48
     precision: Precision = "auto"
+    state: Literal["full", "none"] = "full"
+    terminate_above_m: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.terminate_above_m is not None and not self.terminate_above_m > 0.0:
+            raise ConfigError(
+                f"network terminate_above_m is {self.terminate_above_m}, expected a height above 0 m, or nothing for "
+                "learned termination"
+            )
+
+
+NO_STATE = (0.0, 0.1)
+"""What a network without state gets: open fingers, 0.1 m high, the middle of where they move."""
 
 PAPER_PROFILE = NetworkConfig(kind="paper", image=ImageConfig(stored_px=512, crop_px=472))
 """Square frames of 512 px, cropped to 472 as in the paper."""
@@ -56,7 +73,7 @@ class Inputs:
     Attributes:
         pixels: float32 (B, 3, crop, crop) in [-0.5, 0.5].
         corner: (B, 2), column and row of the crop's corner in the stored image [px].
-        state: (B, 2), gripper_closed in {0, 1} and height_to_bottom [m].
+        state: (B, 2), gripper_closed in {0, 1} and height_to_bottom [m]; ``NO_STATE`` for a network without.
     """
 
     pixels: Tensor
@@ -87,9 +104,12 @@ class QNetwork(nn.Module, ABC):
         normal = images.normalise(pixels.to(self.device, non_blocking=True))
         if augment is not None:
             normal = images.distort(normal, self.config.image.photometric, augment)
-        closed = torch.from_numpy(observations.gripper_closed.astype("float32"))
-        height = torch.from_numpy(observations.height_to_bottom.astype("float32"))
-        state = torch.stack([closed, height], 1).to(self.device)
+        if self.config.state == "full":
+            closed = torch.from_numpy(observations.gripper_closed.astype("float32"))
+            height = torch.from_numpy(observations.height_to_bottom.astype("float32"))
+            state = torch.stack([closed, height], 1).to(self.device)
+        else:
+            state = torch.tensor(NO_STATE, device=self.device).expand(len(normal), -1)
         return Inputs(normal.contiguous(memory_format=torch.channels_last), corner.to(self.device), state)
 
     @property

@@ -30,5 +30,5 @@ class CemPolicy:
         )
         with torch.inference_mode():
             features = self._network.encode(self._network.inputs(single))
-            action, value = best_action(self._network, features, single.gripper_closed, self._cem, self._generator)
+            action, value = best_action(self._network, features, single, self._cem, self._generator)
         return Decision(action[0].float().cpu().numpy(), Behaviour.GREEDY, float(value[0]))

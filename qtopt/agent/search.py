@@ -4,6 +4,10 @@ Three modes: *move*, *switch* (move, then close an open or open a closed gripper
 else, so its point is left out of the fit). No two encodings of the same act are left to waste samples on. With open
 fingers terminate is no candidate: an open hand holds nothing, so the value of ending there is 0 by definition, and a
 network's opinion of it could only be an error.
+
+With scripted termination (``NetworkConfig.terminate_above_m``, an ablation of the paper) the network is not asked:
+closed fingers at that height terminate, and terminate is no candidate anywhere else. Labels and actions alike come
+through here, so both follow the rule that the network was trained under.
 """
 
 import functools
@@ -16,13 +20,15 @@ from torch import Tensor
 from qtopt.agent.cem import CemConfig, maximise
 from qtopt.agent.network import Features, QNetwork
 from qtopt.specs import STEP_XY_M, STEP_YAW_RAD, STEP_Z_M
-from qtopt.types import BoolArray
+from qtopt.types import Observations
 
 MOVE, SWITCH, TERMINATE = 0, 1, 2
 LOW = (-STEP_XY_M, -STEP_XY_M, -STEP_Z_M, -STEP_YAW_RAD)
 HIGH = (STEP_XY_M, STEP_XY_M, STEP_Z_M, STEP_YAW_RAD)
 PRIOR_OPEN = (0.5, 0.5, 0.0)
 PRIOR_CLOSED = (0.5, 0.45, 0.05)
+PRIOR_END = (0.0, 0.0, 1.0)
+"""Prior over the modes with open and with closed fingers, and where the scripted rule ends the episode."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class _Box:
     high: Tensor
     prior_open: Tensor
     prior_closed: Tensor
+    prior_end: Tensor
     uses_point: Tensor
 
 
@@ -44,6 +51,7 @@ def _box_on(device: torch.device) -> _Box:
             high=torch.tensor(HIGH, device=device),
             prior_open=torch.tensor(PRIOR_OPEN, device=device),
             prior_closed=torch.tensor(PRIOR_CLOSED, device=device),
+            prior_end=torch.tensor(PRIOR_END, device=device),
             uses_point=torch.tensor((True, True, False), device=device),
         )
 
@@ -67,11 +75,19 @@ def to_actions(point: Tensor, mode: Tensor, gripper_closed: Tensor) -> Tensor:
 
 @torch.no_grad()
 def best_action(
-    network: QNetwork, features: Features, gripper_closed: BoolArray, cem: CemConfig, generator: torch.Generator
+    network: QNetwork, features: Features, observations: Observations, cem: CemConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Returns the actions (B, 8) that maximise the network's Q for B states, and their Q (B,) in [0, 1]."""
+    """Returns the actions (B, 8) that maximise the network's Q for B states, and their Q (B,) in [0, 1].
+
+    Args:
+        network: the Q-function.
+        features: what its trunk made of the B states.
+        observations: the same states; gripper and height say which modes are candidates.
+        cem: sizes of the search.
+        generator: source of its chance.
+    """
     box = _box_on(network.device)
-    closed = torch.from_numpy(np.array(gripper_closed)).to(network.device)
+    closed = torch.from_numpy(np.array(observations.gripper_closed)).to(network.device)
 
     def score(point: Tensor, mode: Tensor) -> Tensor:
         return network.score(features, to_actions(point, mode, closed[:, None].expand_as(mode)))
@@ -80,9 +96,18 @@ def best_action(
         score,
         box.low,
         box.high,
-        torch.where(closed[:, None], box.prior_closed, box.prior_open),
+        _prior(box, closed, observations, network.config.terminate_above_m),
         box.uses_point,
         cem,
         generator,
     )
     return to_actions(best.point, best.mode, closed), best.score.sigmoid()
+
+
+def _prior(box: _Box, closed: Tensor, observations: Observations, terminate_above_m: float | None) -> Tensor:
+    """Returns the probabilities (B, 3) of the modes before anything is known of their values."""
+    if terminate_above_m is None:
+        return torch.where(closed[:, None], box.prior_closed, box.prior_open)
+    height = torch.from_numpy(np.array(observations.height_to_bottom, np.float32)).to(closed.device)
+    ends = closed & (height >= terminate_above_m)
+    return torch.where(ends[:, None], box.prior_end, box.prior_open)

@@ -76,9 +76,7 @@ def clipped_value(
 
     Without theta2 the first one twice.
     """
-    action, q1 = best_action(
-        theta1, theta1.encode(theta1.inputs(observations)), observations.gripper_closed, cem, generator
-    )
+    action, q1 = best_action(theta1, theta1.encode(theta1.inputs(observations)), observations, cem, generator)
     if theta2 is None:
         return q1, q1
     q2 = theta2.score(theta2.encode(theta2.inputs(observations)), action[:, None])[:, 0].sigmoid()

@@ -156,6 +156,30 @@ def test_folding_batch_norm_changes_no_value(config: NetworkConfig) -> None:
     assert torch.allclose(q[0], q[1], atol=1e-4)
 
 
+def test_without_state_neither_gripper_nor_height_changes_a_value() -> None:
+    torch.manual_seed(0)
+    full, none = build_network(TINY).eval(), build_network(dataclasses.replace(TINY, state="none")).eval()
+    none.load_state_dict(full.state_dict())
+    states = observations(np.random.default_rng(0), 2, 36)
+    other = dataclasses.replace(
+        states, gripper_closed=~states.gripper_closed, height_to_bottom=states.height_to_bottom + np.float32(0.05)
+    )
+    actions = torch.rand(2, 3, 8)
+    with torch.no_grad():
+        q = {
+            name: [n.score(n.encode(n.inputs(given)), actions) for given in (states, other)]
+            for name, n in (("full", full), ("none", none))
+        }
+    assert torch.equal(*q["none"])
+    assert not torch.allclose(*q["full"])
+    assert none.inputs(states).state.tolist() == [pytest.approx([0.0, 0.1])] * 2
+
+
+def test_a_height_to_end_at_is_above_the_floor() -> None:
+    with pytest.raises(ConfigError, match="terminate_above_m is 0"):
+        NetworkConfig(terminate_above_m=0.0)
+
+
 def test_devices_by_name() -> None:
     assert resolve_device("cpu") == "cpu"
     assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,5 +1,6 @@
 """Policies stay inside the action space, repeat with a seed and know nothing but the observation."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,14 +8,16 @@ import pytest
 import torch
 
 from qtopt.agent.build import build_network
+from qtopt.agent.cem import CemConfig
 from qtopt.agent.exploration import ExplorationConfig, ExploringPolicy, ScriptedConfig, ScriptedPolicy
 from qtopt.agent.policy import CemPolicy
 from qtopt.agent.search import to_actions
+from qtopt.agent.targets import clipped_value
 from qtopt.errors import ConfigError
 from qtopt.interfaces import Policy
-from qtopt.specs import ACTION_SPEC, CLOSE, OPEN, STEP_XY_M, STEP_Z_M, TERMINATE
+from qtopt.specs import ACTION_SPEC, CLOSE, OPEN, STEP_XY_M, STEP_Z_M, TERMINATE, make_action
 from qtopt.types import Behaviour, Observation
-from tests.agent.examples import TINY
+from tests.agent.examples import TINY, observations
 
 
 def observation(rng: np.random.Generator) -> Observation:
@@ -112,3 +115,31 @@ def test_an_open_hand_never_ends_the_episode() -> None:
     for _ in range(50):
         policy.begin_episode(rng)
         assert policy.select(Observation(image, gripper_closed=False, height_to_bottom=0.1)).action[TERMINATE] == 0
+
+
+def test_the_scripted_rule_ends_high_with_closed_fingers_and_nowhere_else() -> None:
+    torch.manual_seed(0)
+    policy = CemPolicy(build_network(replace(TINY, terminate_above_m=0.1)))
+    rng = np.random.default_rng(0)
+    image = np.zeros((36, 36, 3), np.uint8)
+    for _ in range(30):
+        policy.begin_episode(rng)
+        for closed, height, ends in ((True, 0.1001, 1), (True, 0.0999, 0), (False, 0.2, 0), (True, 0.25, 1)):
+            assert policy.select(Observation(image, closed, height)).action[TERMINATE] == ends
+
+
+def test_labels_follow_the_scripted_rule_too() -> None:
+    torch.manual_seed(0)
+    network = build_network(replace(TINY, terminate_above_m=0.1)).eval()
+    states = observations(np.random.default_rng(0), 3, 36)
+    states = replace(
+        states,
+        gripper_closed=np.array([True, True, False]),
+        height_to_bottom=np.array([0.2, 0.05, 0.2], np.float32),
+    )
+    end = torch.from_numpy(make_action(terminate=True)).expand(3, 1, -1)
+    with torch.no_grad():
+        q_end = network.score(network.encode(network.inputs(states)), end)[:, 0].sigmoid()
+        value, _ = clipped_value(network, None, states, CemConfig(), torch.Generator().manual_seed(0))
+    same = torch.isclose(value, q_end, atol=1e-6)
+    assert same.tolist() == [True, False, False]

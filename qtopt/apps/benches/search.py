@@ -33,7 +33,7 @@ def measure(seconds: float, seed: int) -> dict[str, JsonValue]:
     def search(observations: Observations) -> None:
         with torch.inference_mode():
             features = network.encode(network.inputs(observations))
-            best_action(network, features, observations.gripper_closed, cem, generator)
+            best_action(network, features, observations, cem, generator)
 
     def batched() -> float:
         search(states)
