@@ -64,7 +64,7 @@ class SimConfig:
     object_count: tuple[int, int] = (1, 10)
     object_scale: float = 1.0
     fresh_scene_every_episode: bool = False
-    stuck_after: int = 10
+    stuck_after: int = 4
     camera: CameraConfig = field(default_factory=CameraConfig)
     randomisation: Randomisation = field(default_factory=Randomisation)
     cell: CellConfig = field(default_factory=CellConfig)
