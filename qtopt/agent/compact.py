@@ -1,18 +1,15 @@
 """The compact network: it learns to grasp on two CPU cores because it looks where the fingers will be.
 
-What it shares with the paper's network: one trunk a state, the action merged by addition into a map of image
-features, a
-sigmoid Q. What differs, and why:
+What it shares with the paper's network: one trunk a state, the action merged by addition into image features, a sigmoid
+Q. What differs, and why:
 
-* The tool is found in the image by a soft argmax, trained on the side against telemetry (``auxiliary_loss``). Only
-the image, the
-  gripper state and the height enter; telemetry is a label, never an input.
+* The tool is found in the image by a soft argmax, trained on the side against telemetry (``auxiliary_loss``). Only the
+  image, the gripper state and the height enter; telemetry is a label, never an input.
 * The camera's nominal projection turns "the action moves the tool there" into pixels, and features are read *at those
-  pixels*: under the middle of the gripper, under both fingers and beside them, after the commanded rotation.
-  Position and
-  azimuth, which a plain trunk of this size takes millions of samples to untangle, thus need not be learned. As
-  everything is
-  measured from where the tool was *seen*, a camera that stands a little off shifts both alike.
+  pixels*: under the middle of the gripper, under both fingers and beside them, after the commanded rotation. Position
+  and azimuth, which a plain trunk of this size takes millions of samples to untangle, thus need not be learned. As
+  everything is measured from where the tool was *seen*, a camera that stands a little off shifts both alike.
+* Whether the fingers hold something shows around and below the place where they meet: features are read there too.
 """
 
 import torch
@@ -26,6 +23,8 @@ FINGER_M = 0.05
 """Half the opening between the fingers: where they come down beside the middle [m]."""
 DECIMETRES = 10.0
 """Lengths enter the layers in decimetres, so that they are of the size of the flags."""
+HELD_M = 0.03
+"""How far around and below the middle of the fingers a held object is looked for [m]."""
 GRASP_HEIGHT_M = 0.02
 """Height above the floor at which the place under the gripper is looked up [m]: about the middle of an object."""
 
@@ -48,6 +47,7 @@ class CompactNetwork(QNetwork):
         self.under_finger = nn.Linear(local, hidden)
         self.beside = nn.Linear(local, hidden)
         self.at_tool = nn.Linear(local, hidden)
+        self.held = nn.Linear(_PLACES * local, hidden)
         self.scene = nn.Linear(width, hidden)
         self.command = nn.Linear(9, hidden)
         self.head = nn.Sequential(
@@ -79,14 +79,19 @@ class CompactNetwork(QNetwork):
         seen_px = tool_px.detach()
         local = self._read(fine, coarse, seen_px[:, None])[:, 0]
         tool_yaw = self.tool_yaw(local)
+        tool_azimuth = 0.5 * torch.atan2(*tool_yaw.detach().unbind(1))
+        height = inputs.state[:, 1, None]
+        tool_xy = self._unproject(seen_px + self._offset, height[:, 0])
+        around = self._project(_places(tool_xy, tool_azimuth, HELD_M), height - HELD_M * _is_middle(height))
+        held = self._read(fine, coarse, around - self._offset)
         return {
             "fine": fine,
             "coarse": coarse,
             "tool_px": tool_px,
             "tool_yaw": tool_yaw,
-            "tool_xy": self._unproject(seen_px + self._offset, inputs.state[:, 1]),
-            "tool_azimuth": 0.5 * torch.atan2(*tool_yaw.detach().unbind(1)),
-            "state_code": self.at_tool(local) + self.scene(coarse.mean((2, 3))),
+            "tool_xy": tool_xy,
+            "tool_azimuth": tool_azimuth,
+            "state_code": self.at_tool(local) + self.held(held.flatten(1)) + self.scene(coarse.mean((2, 3))),
             "state": inputs.state,
         }
 
@@ -98,12 +103,9 @@ class CompactNetwork(QNetwork):
         target_height = (height + actions[..., 2]).clamp(min=0.0)
         turn = torch.atan2(actions[..., ROTATION_SIN], actions[..., ROTATION_COS])
         azimuth = features["tool_azimuth"][:, None] + turn
-        x, y = FINGER_M * azimuth.cos(), FINGER_M * azimuth.sin()
-        zero = torch.zeros_like(x)
-        offsets = torch.stack([zero, zero, x, y, -x, -y, -y, x, y, -x], -1).view(batch, candidates, 5, 2)
-        places = (target[:, :, None] + offsets).flatten(1, 2)
+        places = _places(target, azimuth, FINGER_M).flatten(1, 2)
         pixels = self._project(places, GRASP_HEIGHT_M) - self._offset
-        local = self._read(features["fine"], features["coarse"], pixels).view(batch, candidates, 5, -1)
+        local = self._read(features["fine"], features["coarse"], pixels).view(batch, candidates, _PLACES, -1)
         command = torch.cat(
             [
                 DECIMETRES * target_height[..., None],
@@ -162,6 +164,22 @@ def _block(channels_in: int, channels_out: int, kernel: int, stride: int, paddin
         nn.BatchNorm2d(channels_out, eps=1e-3, momentum=0.01),
         nn.ReLU(),
     )
+
+
+_PLACES = 5
+
+
+def _places(middle: Tensor, azimuth: Tensor, half_m: float) -> Tensor:
+    """The middle (..., 2), two places along the opening and two across it, ``half_m`` away: (..., 5, 2) [m]."""
+    x, y = half_m * azimuth.cos(), half_m * azimuth.sin()
+    zero = torch.zeros_like(x)
+    offsets = torch.stack([zero, zero, x, y, -x, -y, -y, x, y, -x], -1)
+    return middle[..., None, :] + offsets.unflatten(-1, (_PLACES, 2))
+
+
+def _is_middle(like: Tensor) -> Tensor:
+    """1 for the first of the places, 0 for the others: (5,)."""
+    return F.one_hot(torch.tensor(0, device=like.device), _PLACES).to(like.dtype)
 
 
 def _soft_argmax(heat: Tensor) -> Tensor:

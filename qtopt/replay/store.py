@@ -153,8 +153,7 @@ class ReplayStore(ABC):
                 if not len(positions):
                     raise ServerUnavailable("no sound transition is left in the store; run `qtopt data verify`")
                 success, steps_left, truncated = self._index.describe(positions)
-            last = steps_left == 0
-            terminal = last & ~truncated if self.config.bootstrap_truncated else last
+            terminal = self._terminal(steps_left, truncated)
             try:
                 reward, following = self._outcomes_at(positions, terminal)
                 return Transitions(positions, reward, terminal, following, steps_left, success)
@@ -169,9 +168,14 @@ class ReplayStore(ABC):
             kept = Targets(targets.position[usable], targets.value[usable], targets.model_version)
             if not len(kept):
                 return
-            success, steps_left, _ = self._index.describe(kept.position)
-            self._ring.put(kept, success, steps_left == 0, time.monotonic())
+            success, steps_left, truncated = self._index.describe(kept.position)
+            self._ring.put(kept, success, self._terminal(steps_left, truncated), time.monotonic())
         self._limiter.count_insert(len(kept))
+
+    def _terminal(self, steps_left: IntArray, truncated: BoolArray) -> BoolArray:
+        """Returns which transitions nothing follows, bool (B,)."""
+        last = steps_left == 0
+        return last & ~truncated if self.config.bootstrap_truncated else last
 
     def sample_labelled(self, count: int, timeout_s: float) -> LabelledBatch:
         """Returns ``count`` labelled transitions to learn from.

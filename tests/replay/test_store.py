@@ -269,13 +269,16 @@ def test_the_last_transition_can_be_bootstrapped_at_the_step_limit(rng):
         make_episode(rng, 3, size_px=SIZE_PX, success=False), end=EpisodeEnd.TRUNCATED, outcome=Outcome.TIMED_OUT
     )
     ended = make_episode(rng, 2, size_px=SIZE_PX)
-    with MemoryStore(FORMAT, ReplayConfig(bootstrap_truncated=True), rng=rng) as store:
+    config = ReplayConfig(bootstrap_truncated=True, labels=LabelRingConfig(terminal_share=1.0))
+    with MemoryStore(FORMAT, config, rng=rng) as store:
         store.append(timed_out)
         store.append(ended)
         drawn = store.sample_transitions(100, 1.0)
         assert np.array_equal(drawn.terminal, drawn.position == 5)
         at_limit = drawn.position == 2
         assert (drawn.next.image[at_limit] == timed_out.images[3]).all()
+        store.put_targets(Targets(drawn.position, np.zeros(100, np.float32), 1))
+        assert (store.sample_labelled(50, 1.0).position == 5).all()
 
 
 def test_updaters_wait_for_the_trainer_and_the_trainer_for_labels(rng):
