@@ -6,6 +6,7 @@ tensor2robot, scaled by ``photometric``).
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,16 +62,19 @@ def crop(images: UInt8Array, config: ImageConfig, generator: torch.Generator | N
             " use a network profile and a camera of the same size"
         )
     size, slack = config.crop_px, config.stored_px - config.crop_px
-    pixels = torch.from_numpy(images) if images.flags.writeable else torch.from_numpy(images.copy())
     if generator is None or slack == 0:
         start = config.centre_offset_px
+        middle = images[:, start : start + size, start : start + size]
         corner = torch.full((len(images), 2), float(start))
-        return pixels[:, start : start + size, start : start + size].permute(0, 3, 1, 2), corner
+        return torch.from_numpy(middle if middle.flags.writeable else middle.copy()).permute(0, 3, 1, 2), corner
     shift = torch.randint(0, slack + 1, (len(images), 2), generator=generator)
-    rows = shift[:, 1, None] + torch.arange(size)
-    columns = shift[:, 0, None] + torch.arange(size)
-    cut = pixels[torch.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return cut.permute(0, 3, 1, 2), shift.float()
+    cut = np.stack(
+        [
+            image[row : row + size, column : column + size]
+            for image, (column, row) in zip(images, shift.tolist(), strict=True)
+        ]
+    )
+    return torch.from_numpy(cut).permute(0, 3, 1, 2), shift.float()
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -97,4 +101,5 @@ def distort(images: Tensor, strength: float, generator: torch.Generator) -> Tens
     mean = images.mean((1, 2, 3), keepdim=True)
     gain = (1 + uniform(0.5, 1)) * (1 + uniform(0.2, 3))
     noise = torch.randn(images.shape[0], 1, *images.shape[2:], generator=generator).to(images.device)
-    return ((images - mean) * gain + mean + uniform(0.125, 1) + 0.02 * strength * noise).clamp(-0.5, 0.5)
+    disturbed = (images - mean).mul_(gain).add_(mean + uniform(0.125, 1))
+    return disturbed.add_(noise, alpha=0.02 * strength).clamp_(-0.5, 0.5)

@@ -103,6 +103,7 @@ class Learner:
         self._theta1: QNetwork = copy.deepcopy(self._theta).eval().requires_grad_(requires_grad=False)
         self._theta2: QNetwork = copy.deepcopy(self._theta1)
         self._next_theta2 = copy.deepcopy(self._theta1)
+        self._trained, self._averaged = _moving(self._theta), _moving(self._theta1)
         self._generator = torch.Generator().manual_seed(seed + 1)
         self._optimiser = _optimiser(self._theta, config)
         compiles = config.compile == "on" or (config.compile == "auto" and self._theta.device.type == "cuda")
@@ -147,15 +148,15 @@ class Learner:
         self._move_averages()
         with torch.no_grad():
             q = logit.sigmoid()
-            entropy = F.binary_cross_entropy(target, target)
-            return {
-                "loss": float(loss),
-                "excess_loss": float(loss - entropy),
-                "auxiliary_loss": float(auxiliary),
-                "q_mean": float(q.mean()),
-                "target_mean": float(target.mean()),
-                "q_error": float((q - target).abs().mean()),
+            figures = {
+                "loss": loss,
+                "excess_loss": loss - F.binary_cross_entropy(target, target),
+                "auxiliary_loss": auxiliary,
+                "q_mean": q.mean(),
+                "target_mean": target.mean(),
+                "q_error": (q - target).abs().mean(),
             }
+            return dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
 
     def snapshot(self) -> bytes:
         """Returns both target networks as safetensors bytes, ready to publish."""
@@ -201,6 +202,10 @@ class Learner:
                 _, index, key = name.split(".")
                 optimiser["state"].setdefault(int(index), {})[key] = torch.from_numpy(array)
         learner._optimiser.load_state_dict(optimiser)
+        for parameter, moments in learner._optimiser.state.items():
+            for key, value in moments.items():
+                if value.shape == parameter.shape:  # fused optimisers take the layouts of both to be the same
+                    moments[key] = torch.empty_like(parameter).copy_(value)
         return learner
 
     def _set_learning_rate(self) -> None:
@@ -213,9 +218,7 @@ class Learner:
     @torch.no_grad()
     def _move_averages(self) -> None:
         keep = min(self.config.polyak, (1 + self.step) / (10 + self.step))
-        source, average = self._theta.state_dict(), self._theta1.state_dict()
-        moving = [name for name, tensor in average.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([average[name] for name in moving], [source[name] for name in moving], 1 - keep)
+        torch._foreach_lerp_(self._averaged, self._trained, 1 - keep)
         if self.step % self.config.lag_steps == 0:
             self._theta2.load_state_dict(self._next_theta2.state_dict())
             self._next_theta2.load_state_dict(self._theta1.state_dict())
@@ -225,10 +228,15 @@ _NETWORKS = ("theta", "theta1", "theta2", "next_theta2")
 _ARRAYS_FILE = "learner.safetensors"
 
 
+def _moving(network: QNetwork) -> list[Tensor]:
+    """Returns what the averages take from a network: its weights and BatchNorm's statistics, in a fixed order."""
+    return [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+
+
 def _optimiser(network: QNetwork, config: LearnerConfig) -> torch.optim.Optimizer:
     weights = [p for p in network.parameters() if p.requires_grad and p.dim() > 1]
     offsets = [p for p in network.parameters() if p.requires_grad and p.dim() <= 1]
     groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": offsets, "weight_decay": 0.0}]
     if config.optimiser == "adam":
-        return torch.optim.AdamW(groups, config.learning_rate)
-    return torch.optim.SGD(groups, config.learning_rate, config.momentum)
+        return torch.optim.AdamW(groups, config.learning_rate, fused=True)
+    return torch.optim.SGD(groups, config.learning_rate, config.momentum, fused=True)

@@ -13,7 +13,9 @@ def convolution(
 ) -> nn.Sequential:
     """Convolution without bias, BatchNorm, ReLU: the block of the paper's trunk."""
     return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False), batch_norm(channels_out), nn.ReLU()
+        nn.Conv2d(channels_in, channels_out, kernel, stride, padding, bias=False),
+        batch_norm(channels_out),
+        nn.ReLU(inplace=True),
     )
 
 
@@ -33,11 +35,15 @@ class PaperNetwork(QNetwork):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
-        self.first = nn.Sequential(nn.Conv2d(3, 64, 6, 2, 2), batch_norm(64, gamma=False), nn.ReLU())
+        self.first = nn.Sequential(nn.Conv2d(3, 64, 6, 2, 2), batch_norm(64, gamma=False), nn.ReLU(inplace=True))
         self.before = nn.Sequential(*(convolution(64, 64, 5, padding=2) for _ in range(6)))
         self.blocks = nn.ModuleList(nn.Linear(size, 256) for size in self.ACTION_BLOCKS)
         self.merge = nn.Sequential(
-            batch_norm(256, gamma=False), nn.ReLU(), nn.Conv2d(256, 64, 1, bias=False), batch_norm(64), nn.ReLU()
+            batch_norm(256, gamma=False),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(256, 64, 1, bias=False),
+            batch_norm(64),
+            nn.ReLU(inplace=True),
         )
         self.after = nn.Sequential(*(convolution(64, 64, 3, padding=1) for _ in range(6)))
         self.last = nn.Sequential(*(convolution(64, 64, 3) for _ in range(3)))

@@ -67,10 +67,13 @@ def begin(role: str) -> StopSignal:
 
 
 def limit_threads(count: int) -> None:
-    """Lets torch and OpenCV use ``count`` threads: roles share a machine's cores."""
+    """Lets torch and OpenCV use ``count`` threads, as roles share a machine's cores, and keep the memory they free."""
     import cv2
     import torch
 
+    from qtopt.rpc.allocator import keep_freed_memory
+
+    keep_freed_memory()
     torch.set_num_threads(count)
     cv2.setNumThreads(count)
 

@@ -122,6 +122,19 @@ def test_auxiliary_loss_is_zero_where_the_tool_is_seen_where_it_is() -> None:
     assert float(network.auxiliary_loss({"tool_px": seen + 8, "tool_yaw": double}, inputs, pose)) > 0.1
 
 
+def test_gradients_of_the_maps_keep_the_maps_layout() -> None:
+    network: QNetwork = build_network(TINY).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    inputs = network.inputs(observations(np.random.default_rng(0), 3, 36), torch.Generator())
+    assert inputs.pixels.is_contiguous(memory_format=torch.channels_last)
+    laid_out = []
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.register_forward_hook(lambda _m, _i, output: output.register_hook(laid_out.append) and None)
+    network.score(network.encode(inputs), torch.rand(3, 2, 8)).sum().backward()
+    assert len(laid_out) == 5
+    assert all(gradient.is_contiguous(memory_format=torch.channels_last) for gradient in laid_out)
+
+
 def test_base_class_has_no_auxiliary_loss() -> None:
     network: QNetwork = build_network(SMALL_PAPER)
     inputs = network.inputs(observations(np.random.default_rng(0), 2, 236))
