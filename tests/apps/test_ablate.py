@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def test_a_setting_that_does_not_exist_is_named(tmp_path):
     for name in ("target.discont", "targets.discount", "seed.first"):
         with pytest.raises(ConfigError, match=f"variant mine: found the setting '{name}'"):
             Variant("mine", "", {name: 0.5}).apply(base)
-    with pytest.raises(ConfigError, match=r"variant mine: .*discount is 2"):
+    with pytest.raises(ConfigError, match="target discount is 2"):
         Variant("mine", "", {"target.discount": 2.0}).apply(base)
 
 
@@ -83,7 +84,9 @@ def store(tmp_path):
     path = tmp_path / "store"
     with EpisodeStore(path, StoreFormat.for_images(72)) as store:
         for _ in range(4):
-            ran = run_episode(environment, ScriptedPolicy(), rng, stop=never, collector="test", facts={})
+            ran = run_episode(
+                environment, ScriptedPolicy(), rng, stop=never, clock=time.monotonic, collector="test", facts={}
+            )
             assert ran is not None
             store.append(ran.episode)
     environment.close()
