@@ -56,6 +56,9 @@ class Config:
     cem: CemConfig = field(default_factory=CemConfig)
     loop: CollectLoopConfig = field(default_factory=CollectLoopConfig)
 
+    def __post_init__(self) -> None:
+        self.sim.require_training_objects()
+
 
 def build_policy(config: Config, snapshot: ModelSnapshot | None) -> Policy:
     """Returns the policy that collects with the networks of ``snapshot``, or before there are any."""

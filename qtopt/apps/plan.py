@@ -106,6 +106,7 @@ class Config:
     def __post_init__(self) -> None:
         if self.minutes <= 0:
             raise ConfigError(f"minutes is {self.minutes}, expected more than 0")
+        self.sim.require_training_objects()
         if self.collectors < 0 or self.updaters < 1:
             raise ConfigError(
                 f"found {self.collectors} collectors and {self.updaters} updaters, expected at least 0 and 1"
