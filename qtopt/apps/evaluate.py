@@ -36,7 +36,7 @@ OUTPUT = Path("outputs/eval")
 EVALUATING, LOG_EVERY = "evaluating", 10
 """The event in the log that tells how many episodes are done, and after how many it comes."""
 
-_BEST_FILE = "evaluation.json"
+BEST_FILE = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -244,9 +244,9 @@ def _watch(config: Config, stop: StopSignal) -> int:
 
 def _success_of_best(directory: Path | None) -> float:
     """Returns the success of the networks kept as the best so far, by this process or one before it; 0 without any."""
-    if directory is None or not (directory / _BEST_FILE).exists():
+    if directory is None or not (directory / BEST_FILE).exists():
         return 0.0
-    success = read_report(directory / _BEST_FILE)["success"]
+    success = read_report(directory / BEST_FILE)["success"]
     return success if isinstance(success, float) else 0.0
 
 
@@ -256,4 +256,4 @@ def _keep(payload: bytes, report: Report, directory: Path) -> None:
     writing.write_bytes(payload)
     writing.rename(directory / POLICY_FILE)
     writing.write_text(Path(str(report["file"])).read_text())
-    writing.rename(directory / _BEST_FILE)
+    writing.rename(directory / BEST_FILE)

@@ -51,7 +51,7 @@ class Config:
 
 
 def build_learner(config: Config) -> Learner:
-    """Returns the learner to train: restored where asked for, with the settings given now, else new or from a policy."""
+    """Returns the learner to train: restored where asked for, with the settings given now, else begun."""
     earlier = sorted(path.name for path in config.checkpoints.glob("[0-9]*"))
     if earlier and not config.resume:
         raise CheckpointError(

@@ -48,7 +48,12 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """Returns the finished checkpoints, oldest first."""
-        return sorted(path for path in self._root.iterdir() if path.name.isdigit() and path.is_dir())
+        return all_checkpoints(self._root)
+
+
+def all_checkpoints(root: Path) -> list[Path]:
+    """Returns the finished checkpoints in ``root``, oldest first."""
+    return sorted(path for path in root.iterdir() if path.name.isdigit() and path.is_dir())
 
 
 def is_pretrained(path: Path) -> bool:

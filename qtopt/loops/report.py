@@ -62,6 +62,8 @@ def merge(reports: Sequence[Report], path: Path) -> Report:
     rows.sort(key=lambda row: int(str(row["index"])))
     own = {"rows", "emptying", *summarise(rows)}
     facts = {key: value for key, value in reports[0].items() if key not in own}
+    if "file" in facts:
+        facts["file"] = str(path)
     return write_report(rows, facts, path)
 
 

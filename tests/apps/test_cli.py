@@ -146,9 +146,7 @@ def test_a_checkpoint_of_another_learner(tmp_path):
 
     Checkpoints(tmp_path).save(0, Learner(LearnerConfig(), seed=0).save)
     other = train.Config(checkpoints=tmp_path, resume=True, learner=LearnerConfig(polyak=0.5))
-    with pytest.raises(
-        CheckpointError, match=r"differs from the one asked for: learner\.polyak is 0\.5, expected 0\.999"
-    ):
+    with pytest.raises(CheckpointError, match=r"asked for: learner\.polyak is 0\.5, expected 0\.999"):
         train.build_learner(other)
     assert train.build_learner(train.Config(checkpoints=tmp_path, resume=True)).step == 0
     with pytest.raises(CheckpointError, match="found checkpoints up to step 0, expected none"):
