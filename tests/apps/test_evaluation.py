@@ -90,6 +90,7 @@ def trained(tmp_path):
 
 
 @pytest.mark.serial
+@pytest.mark.timeout(300)
 def test_finals_evaluates_the_last_checkpoints_once(qtopt, trained, tmp_path):
     output = tmp_path / "result.json"
     words = ["finals", trained.root, "--checkpoints", 2, "--episodes", 2, "--output", output]
