@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.bullet import bullet
 from sim.furniture import Boxes, add_collisions, wall_boxes
-from sim.objects import Parts, object_parts, object_path
+from sim.objects import Parts, object_parts, object_path, object_scale
 
 TIME_STEP_S = 1.0 / 120.0
 SOLVER_ITERATIONS = 30
@@ -73,7 +73,11 @@ class World:
         """Loads an object at a pose (quaternion x, y, z, w); returns its body."""
         client = self.client
         body: int = bullet.loadURDF(
-            str(object_path(number)), position_m, orientation, globalScaling=scale, physicsClientId=client
+            str(object_path(number)),
+            position_m,
+            orientation,
+            globalScaling=scale * object_scale(number),
+            physicsClientId=client,
         )
         bullet.changeDynamics(
             body,
