@@ -28,6 +28,7 @@ COMMANDS = {
     "eval": "evaluate a policy on fixed scenes with unseen objects",
     "offline": "train from stored grasps alone",
     "data": "look into a store: info, verify, show",
+    "figures": "draw: curve, calibration, film, cem, or all of a run",
     "bench": "measure: sim, cem, sample, ingest, train",
     "doctor": "what is installed, and what is missing for which role",
 }

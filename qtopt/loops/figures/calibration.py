@@ -38,9 +38,7 @@ class Predictions:
     def calibration_error(self, bins: int) -> float:
         """Expected calibration error: distance of mean value and success in each bin, weighted by episodes."""
         place = bin_of(self.value, bins)
-        gaps = [
-            abs(self.value[place == each].sum() - self.success[place == each].sum()) for each in range(bins)
-        ]
+        gaps = [abs(self.value[place == each].sum() - self.success[place == each].sum()) for each in range(bins)]
         return float(sum(gaps) / len(self.value))
 
 

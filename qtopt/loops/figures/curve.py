@@ -10,8 +10,20 @@ from matplotlib.axes import Axes
 
 from qtopt.loops.figures.history import Curve, common_grid, pool, resample
 from qtopt.loops.figures.peers import PEERS
-from qtopt.loops.figures.style import BLUE, DPI, GREEN, GREY, INK, ORANGE, PURPLE, RED, new_figure, percent_axis, save
-from qtopt.loops.figures.style import styled
+from qtopt.loops.figures.style import (
+    BLUE,
+    DPI,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    RED,
+    new_figure,
+    percent_axis,
+    save,
+    styled,
+)
 
 _PEERS_LOOK = ((ORANGE, "s", "-"), (PURPLE, "^", "-"), (PURPLE, "v", ":"), (RED, "*", "-"))
 

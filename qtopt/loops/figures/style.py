@@ -1,6 +1,7 @@
 """How every figure looks: colours that colour-blind readers can tell apart, sizes that suit a README."""
 
 import io
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import matplotlib as mpl
@@ -39,10 +40,9 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     return Figure(figsize=(width_in, height_in), layout="constrained")
 
 
-def styled() -> mpl.RcParams:
+def styled() -> AbstractContextManager[None]:
     """Returns a context in which matplotlib draws as all figures here are drawn."""
-    context: mpl.RcParams = mpl.rc_context(_STYLE)  # type: ignore[assignment]
-    return context
+    return mpl.rc_context(_STYLE)
 
 
 def percent_axis(axes: Axes, label: str) -> None:
@@ -58,6 +58,6 @@ def save(figure: Figure, path: Path, dpi: int = DPI) -> None:
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi, facecolor="white")
     image = Image.open(drawn).convert("RGB")
-    if drawn.tell() > MOST_BYTES or drawn.getbuffer().nbytes > MOST_BYTES:
+    if drawn.getbuffer().nbytes > MOST_BYTES:
         image = image.quantize(256, dither=Image.Dither.NONE)
     image.save(path, optimize=True)
