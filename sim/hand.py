@@ -170,17 +170,20 @@ class Hand:
             last = width
 
     def _show(self, start: ToolPose, end: ToolPose, widths_m: tuple[float, float]) -> None:
-        """Lets a watcher see a motion that costs no physics; nothing is different afterwards."""
+        """Lets a watcher see a motion that costs no physics; the world is put back as it was, to the bit."""
         watcher = self._world.watcher
         if watcher is None:
             return
         opening = abs(widths_m[1] - widths_m[0]) / 2 / _GRIP_SPEED
         duration_s = max(opening, float((np.abs(_row(end) - _row(start)) / _SPEED).max()))
         count = math.ceil(duration_s / _SHOW_EVERY_S)
+        before = bullet.saveState(physicsClientId=self._world.client)
         for number in range(1, count + 1):
             share = number / count
             self.place(_between(start, end, share), (1 - share) * widths_m[0] + share * widths_m[1])
             watcher(duration_s / count)
+        bullet.restoreState(before, physicsClientId=self._world.client)
+        bullet.removeState(before, physicsClientId=self._world.client)
 
     def _free_share(self, start: ToolPose, target: ToolPose) -> float:
         """Returns up to which share of the path nothing is touched."""

@@ -36,7 +36,7 @@ class Config:
         results: with curve, JSON files of final evaluations, drawn as points.
         output: file to write; with all, directory. By default named after the kind.
         scale: of the curve's x axis.
-        bins: of the calibration.
+        bins: of the calibration, groups of equal size.
         episodes: with film and cem, episodes to choose from.
         shown: with film, episodes shown, half of them failures where there are enough; with cem, scenes.
         seed: chooses scenes and chance, as in qtopt eval.
@@ -57,7 +57,7 @@ class Config:
     results: tuple[Path, ...] = ()
     output: Path | None = None
     scale: Literal["log", "linear"] = "log"
-    bins: int = 10
+    bins: int = 8
     episodes: int = 24
     shown: int = 6
     seed: int = 0

@@ -11,14 +11,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
 from qtopt.errors import ConfigError
-from qtopt.loops.figures.style import BLUE, DPI, GREEN, GREY, RED, new_figure, percent_axis, save, styled
+from qtopt.loops.figures.style import BLUE, DPI, GREY, RED, SKY, new_figure, percent_axis, save, styled
 from qtopt.loops.metrics import wilson
 from qtopt.specs import MAX_STEPS
 from qtopt.types import JsonValue
 
 Array = npt.NDArray[np.float64]
+_LOW, _HIGH = 0.001, 0.9999
+"""What is drawn of [0, 1] on an axis of log odds; values beyond stand at the ends."""
+_TICKS = (0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
 _JUDGED = ("success", "nothing_grasped", "dropped", "timed_out")
 
 
@@ -35,11 +40,18 @@ class Predictions:
         """Mean squared difference between value and outcome."""
         return float(np.mean((self.value - self.success) ** 2))
 
-    def calibration_error(self, bins: int) -> float:
-        """Expected calibration error: distance of mean value and success in each bin, weighted by episodes."""
-        place = bin_of(self.value, bins)
-        gaps = [abs(self.value[place == each].sum() - self.success[place == each].sum()) for each in range(bins)]
-        return float(sum(gaps) / len(self.value))
+    def groups(self, count: int) -> list[npt.NDArray[np.int64]]:
+        """Returns the episodes by rising value in ``count`` groups that differ in size by one at most; none empty.
+
+        Values crowd near 1, where parts of equal width would put nearly all episodes into one.
+        """
+        split = np.array_split(np.argsort(self.value, kind="stable"), count)
+        return [group for group in split if len(group)]
+
+    def calibration_error(self, count: int) -> float:
+        """Expected calibration error: distance of mean value and success in each group, weighted by episodes."""
+        gaps = [abs(float(self.value[group].sum() - self.success[group].sum())) for group in self.groups(count)]
+        return sum(gaps) / len(self.value)
 
 
 def predictions_of(reports: Sequence[Mapping[str, JsonValue]]) -> Predictions:
@@ -68,64 +80,70 @@ def predictions_of(reports: Sequence[Mapping[str, JsonValue]]) -> Predictions:
     return Predictions(np.array(value), np.array(success), left_out)
 
 
-def bin_of(value: Array, bins: int) -> npt.NDArray[np.int64]:
-    """Returns which of ``bins`` equal parts of [0, 1] each value lies in; 1 belongs to the last."""
-    return np.minimum((value * bins).astype(np.int64), bins - 1)
-
-
-def draw_calibration(predictions: Predictions, path: Path, *, name: str = "", bins: int = 10, dpi: int = DPI) -> None:
-    """Draws reliability diagram and histogram as PNG."""
-    base = wilson(int(predictions.success.sum()), len(predictions.success))
+def draw_calibration(predictions: Predictions, path: Path, *, bins: int = 8, dpi: int = DPI) -> None:
+    """Draws reliability diagram, in ``bins`` groups of equal size, and histogram as PNG."""
     with styled():
-        figure = new_figure(7.5, 6.6)
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1.0))
-        above.plot([0, 1], [0, 1], color=GREY, linestyle=(0, (5, 2)), linewidth=1.3, label="Q equals the success rate")
-        above.axhline(base.rate, color=GREY, linewidth=0.9, linestyle=":", label=f"success of all: {base}")
-        place = bin_of(predictions.value, bins)
-        for number in range(bins):
-            inside = place == number
-            if inside.any():
-                rate = wilson(int(predictions.success[inside].sum()), int(inside.sum()))
-                mean = float(predictions.value[inside].mean())
-                above.errorbar(
-                    [mean],
-                    [rate.rate],
-                    yerr=[[max(0.0, rate.rate - rate.low)], [max(0.0, rate.high - rate.rate)]],
-                    fmt="o",
-                    color=BLUE,
-                    markersize=4 + 9 * np.sqrt(rate.trials / len(place)),
-                    elinewidth=1.3,
-                    capsize=3,
-                    alpha=0.9,
-                )
-        above.errorbar([], [], [], fmt="o", color=BLUE, label="episodes of a bin, 95 % Wilson interval")
-        percent_axis(above, "episodes that succeeded")
-        above.set_xlim(-0.01, 1.01)
-        above.legend(loc="upper left")
-        brier, guess = predictions.brier, base.rate * (1 - base.rate)
-        above.set_title(f"Is Q a probability? {name}".rstrip())
-        above.text(
-            0.985,
-            0.04,
-            f"{len(place)} episodes\nBrier score {brier:.3f} (always {base.rate:.2f}: {guess:.3f})\n"
-            f"expected calibration error {predictions.calibration_error(bins):.3f}",
-            transform=above.transAxes,
-            horizontalalignment="right",
-            fontsize=9.5,
-            bbox={"facecolor": "white", "edgecolor": "#CCCCCC", "boxstyle": "round,pad=0.5"},
-        )
-        edges = np.linspace(0, 1, bins + 1)
-        held, missed = (predictions.value[predictions.success == good] for good in (True, False))
-        below.hist([held, missed], edges, stacked=True, color=[GREEN, RED], rwidth=0.92, label=["held", "not held"])
-        below.set_yscale("symlog", linthresh=5)
-        below.yaxis.set_major_formatter(lambda count, _: f"{count:.0f}")
-        below.set_ylabel("episodes")
-        below.set_xlabel(
-            "Q of the action that ended the episode; unlike earlier values it is not discounted"
-            + (f"\n{predictions.left_out} episodes left out: step limit or fault" if predictions.left_out else "")
-        )
-        below.legend(loc="upper left")
+        figure = new_figure(7.5, 6.4)
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.0, 1.0))
+        low = max(_LOW, min(0.5, 0.8 * float(predictions.value.min())))
+        _draw_groups(above, predictions, bins, low)
+        _draw_histogram(below, predictions, low)
+        below.set_xlim(low, _HIGH)
+        figure.suptitle("Is Q the chance to succeed?", fontsize=12, fontweight="bold", x=0.02, ha="left")
         save(figure, path, dpi)
+
+
+def _draw_groups(axes: Axes, predictions: Predictions, bins: int, low: float) -> None:
+    base = wilson(int(predictions.success.sum()), len(predictions.success))
+    line = 1 / (1 + np.exp(-np.linspace(np.log(low / (1 - low)), np.log(_HIGH / (1 - _HIGH)), 200)))
+    axes.plot(line, line, color=GREY, linestyle=(0, (5, 2)), linewidth=1.4, label="Q is the chance")
+    axes.axhline(base.rate, color=GREY, linewidth=1.0, linestyle=":", label=f"all together: {base}")
+    groups = predictions.groups(bins)
+    rates = [wilson(int(predictions.success[group].sum()), len(group)) for group in groups]
+    axes.errorbar(
+        _clip([float(predictions.value[group].mean()) for group in groups]),
+        [each.rate for each in rates],
+        yerr=np.array([[each.rate - each.low, each.high - each.rate] for each in rates]).T.clip(min=0.0),
+        fmt="o-",
+        color=BLUE,
+        markersize=7,
+        linewidth=1.2,
+        elinewidth=1.4,
+        capsize=3,
+        label=f"{len(groups)} groups of about {len(groups[0])} episodes, 95 % Wilson",
+    )
+    percent_axis(axes, "episodes that succeeded")
+    axes.set_ylim(0.0, 1.04)
+    axes.legend(loc="lower right")
+    axes.set_title(
+        f"{base.trials} episodes on unseen objects\nBrier score {predictions.brier:.3f} "
+        f"(a constant {base.rate:.2f} would score {base.rate * (1 - base.rate):.3f}); "
+        f"expected calibration error {predictions.calibration_error(bins):.3f}",
+        fontsize=9.5,
+        fontweight="normal",
+    )
+
+
+def _draw_histogram(axes: Axes, predictions: Predictions, low: float) -> None:
+    ends = np.log(np.array([low, _HIGH]) / (1 - np.array([low, _HIGH])))
+    edges = 1 / (1 + np.exp(-np.linspace(*ends, 25)))
+    held, missed = (_clip(predictions.value[predictions.success == good]) for good in (True, False))
+    axes.hist([missed, held], edges, stacked=True, color=[RED, SKY], rwidth=0.9, label=["not held", "held"])
+    axes.set_xscale("logit")
+    axes.set_xticks(shown := [q for q in _TICKS if q >= low], [f"{q:g}" for q in shown])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_ylabel("episodes")
+    left_out = predictions.left_out
+    axes.set_xlabel(
+        "Q of the action that ended the episode: nothing follows it, so unlike all others it is not discounted"
+        + (f"\n({left_out} episodes at the step limit or ended by a fault are left out)" if left_out else ""),
+        fontsize=9,
+    )
+    axes.legend(loc="upper left")
+
+
+def _clip(values: npt.ArrayLike) -> Array:
+    return np.clip(np.asarray(values, np.float64), _LOW, _HIGH)
 
 
 def _max_steps(report: Mapping[str, JsonValue]) -> int:

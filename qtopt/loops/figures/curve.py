@@ -71,7 +71,7 @@ def _draw_one(axes: Axes, curve: Curve) -> None:
     low = rates - [each.low for each in curve.success]
     high = [each.high for each in curve.success] - rates
     axes.errorbar(
-        np.maximum(curve.grasps, 1.0),
+        curve.grasps,
         rates,
         yerr=np.stack([low, high]).clip(min=0.0),
         fmt="o-",
@@ -89,7 +89,7 @@ def _draw_many(axes: Axes, curves: Sequence[Curve]) -> None:
     grid = common_grid(curves)
     rates = np.stack([resample(curve, grid) for curve in curves])
     for curve in curves:
-        axes.plot(np.maximum(curve.grasps, 1.0), curve.rates, color=BLUE, alpha=0.35, linewidth=0.9, zorder=4)
+        axes.plot(curve.grasps, curve.rates, color=BLUE, alpha=0.35, linewidth=0.9, zorder=4)
     axes.fill_between(grid, rates.min(0), rates.max(0), color=BLUE, alpha=0.18, linewidth=0, zorder=3)
     axes.plot(grid, rates.mean(0), color=BLUE, linewidth=2.4, zorder=5, label=f"qtopt, mean of {len(curves)} seeds")
     axes.fill_between([], [], [], color=BLUE, alpha=0.18, label="qtopt, from the lowest to the highest seed")
@@ -136,9 +136,9 @@ def _draw_result(axes: Axes, result: Result) -> None:
         yerr=[[max(0.0, result.success - low)], [max(0.0, high - result.success)]],
         fmt="D",
         color=GREEN,
-        markersize=7,
-        markeredgecolor="white",
-        capsize=3,
+        markersize=6.5,
+        elinewidth=1.6,
+        capsize=4,
         zorder=6,
         label=f"{result.name}: {100 * result.success:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
         + (f", {result.seeds} seeds" if result.seeds > 1 else ""),
@@ -151,15 +151,15 @@ def _finish(axes: Axes, curves: Sequence[Curve], results: Sequence[Result], scal
     first = min([float(curve.grasps[0]) for curve in curves] + [result.grasps for result in results] + [10_000.0])
     if scale == "log":
         axes.set_xscale("log")
-        axes.set_xlim(max(1.0, 0.6 * first), 1.5e6)
+        axes.set_xlim(max(1.0, 0.7 * first), 1.4e6)
         axes.grid(visible=False, which="minor")
     else:
         axes.set_xlim(0.0, 1.05e6)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.xaxis.set_major_formatter(lambda value, _: _short(value))
     axes.set_title("Success on unseen objects against grasps collected")
     axes.text(
         0.0,
-        -0.2,
+        -0.17,
         "Others measured on their own objects, cameras and rewards: their points show the scale of the problem, "
         "not a ranking.",
         transform=axes.transAxes,
@@ -168,6 +168,10 @@ def _finish(axes: Axes, curves: Sequence[Curve], results: Sequence[Result], scal
         alpha=0.75,
         verticalalignment="top",
     )
+
+
+def _short(count: float) -> str:
+    return f"{count / 1e6:g}M" if count >= 1e6 else f"{count / 1e3:g}k" if count >= 1e3 else f"{count:g}"
 
 
 def _trials(curve: Curve) -> str:

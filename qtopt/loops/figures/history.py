@@ -40,7 +40,7 @@ def curve_of(name: str, rows: Sequence[Mapping[str, Any]]) -> Curve:
     """Returns the learning curve told by the lines of a run's metrics.jsonl.
 
     The grasps of an evaluation are those collected when the trainer first reported a step not below the evaluated one,
-    so an evaluation that took long does not look better informed than it was.
+    so an evaluation that took long does not look better informed than it was. Untrained networks are left out.
 
     Raises:
         ConfigError: there is no evaluation on unseen objects in it.
@@ -51,10 +51,10 @@ def curve_of(name: str, rows: Sequence[Mapping[str, Any]]) -> Curve:
         for row in rows
         if (report := row.get("evaluation")) is not None and report["objects"] == "unseen" and report["episodes"]
     ]
-    learned = [report for report in reports if report["policy"] == "learned"]
+    learned = [report for report in reports if report["policy"] == "learned" and report["step"] > 0]
     if not learned or not progress:
         raise ConfigError(
-            f"{name}: found no evaluation of the learned policy on unseen objects in metrics.jsonl, expected at least "
+            f"{name}: found no evaluation of trained networks on unseen objects in metrics.jsonl, expected at least "
             "one; wait until the run has evaluated, or take another"
         )
     points = sorted(
@@ -70,25 +70,26 @@ def pool(proportions: Sequence[Proportion]) -> Proportion:
     return wilson(sum(each.successes for each in proportions), sum(each.trials for each in proportions))
 
 
-def common_grid(curves: Sequence[Curve], points: int = 60) -> Array:
-    """Returns numbers of grasps, evenly spaced in their logarithm, that every curve covers.
+def common_grid(curves: Sequence[Curve]) -> Array:
+    """Returns the numbers of grasps at which any curve was evaluated, within the range that all of them cover.
 
     Raises:
         ConfigError: there are none.
     """
-    first = max(1.0, *(float(curve.grasps[0]) for curve in curves))
+    first = max(float(curve.grasps[0]) for curve in curves)
     last = min(float(curve.grasps[-1]) for curve in curves)
     if not first < last:
         raise ConfigError(
             f"found curves that share no range of grasps ({', '.join(curve.name for curve in curves)}), expected runs "
             "with at least two evaluations each over the same range; draw them one by one"
         )
-    return np.geomspace(first, last, points)
+    every = np.unique(np.concatenate([curve.grasps for curve in curves]))
+    return every[(every >= first) & (every <= last)]
 
 
 def resample(curve: Curve, grid: Array) -> Array:
-    """Returns success at each number of grasps of ``grid``, linear in the logarithm of grasps between evaluations."""
-    return np.interp(np.log(np.maximum(grid, 1.0)), np.log(np.maximum(curve.grasps, 1.0)), curve.rates)
+    """Returns success at each number of grasps of ``grid``, on straight lines between the evaluations."""
+    return np.interp(grid, curve.grasps, curve.rates)
 
 
 def _grasps_at(step: float, progress: Sequence[Mapping[str, Any]]) -> float:

@@ -22,22 +22,22 @@ class Published:
 
 PEERS = (
     Published(
-        "Quillen et al. 2018, DQL, off-policy; read off their figure",
+        "Quillen et al. 2018, simulated KUKA, read off their figure",
         ((10_000, 0.50), (100_000, 0.70), (1_000_000, 0.90)),
         "kuka",
     ),
     Published(
-        "nnabla-rl's rerun of it, best of 400 checkpoints",
+        "its rerun by Sony's nnabla-rl: best of 400 checkpoints",
         ((10_000, 0.68), (100_000, 0.76), (1_000_000, 0.78)),
         "kuka",
     ),
     Published(
-        "nnabla-rl's rerun of it, mean of the last 50 evaluations",
+        "its rerun by Sony's nnabla-rl: mean of the last 50 evaluations",
         ((10_000, 0.46), (100_000, 0.49), (1_000_000, 0.42)),
         "kuka",
     ),
     Published(
-        "QT-Opt 2018: real arms, other objects; 580k offline, 608k finetuned",
+        "QT-Opt 2018, real arms, another task: 580k offline, 608k finetuned",
         ((580_000, 0.87), (608_000, 0.96)),
         "real",
     ),

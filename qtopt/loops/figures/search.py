@@ -21,7 +21,8 @@ FINGER_M = 0.05
 PLACE_M = 0.02
 """Height above the floor at which places are marked: about the middle of an object."""
 _COLOURS = "viridis"
-_TITLES = ("first population: uniform", "second: fitted to the elites", "chosen", "Q of closing, over the place")
+_TITLES = ("first population: uniform", "second: fitted to the elites", "chosen", "Q of closing at each place")
+_KEY = "circles move, triangles also switch the gripper; rings: elites; the segment joins the fingers"
 
 
 @dataclass(frozen=True)
@@ -74,23 +75,31 @@ def to_pixels(camera: CameraConfig, points_m: Array) -> Array:
 def draw_search(scenes: Sequence[SearchScene], camera: CameraConfig, path: Path, title: str, dpi: int = DPI) -> None:
     """Draws a row of four pictures for each scene as PNG; ``camera`` is that of the images."""
     with styled():
-        figure = new_figure(10.0, 0.75 + 2.55 * len(scenes))
+        figure = new_figure(10.0, 0.75 + 2.3 * len(scenes))
         rows = figure.subplots(len(scenes), len(_TITLES), squeeze=False)
+        low, high = _range(scenes)
         for scene, row in zip(scenes, rows, strict=True):
             for axes in row:
                 _show(axes, scene.image)
             for axes, population in zip(row[:2], scene.populations[:2], strict=False):
-                dots = _draw_population(axes, camera, scene, population)
+                dots = _draw_population(axes, camera, scene, population, (low, high))
             _draw_chosen(row[2], camera, scene)
-            _draw_map(row[3], camera, scene)
+            _draw_map(row[3], camera, scene, (low, high))
             row[0].set_ylabel(scene.caption, fontsize=9)
         for axes, words in zip(rows[0], _TITLES, strict=True):
             axes.set_title(words, fontsize=9.5, fontweight="normal")
         bar = figure.colorbar(dots, ax=rows, shrink=0.6, aspect=40, pad=0.01)
         bar.set_label("Q")
         bar.outline.set_visible(False)  # type: ignore[operator]
-        figure.suptitle(title, fontsize=11, fontweight="bold", x=0.02, horizontalalignment="left")
+        figure.suptitle(f"{title}\n{_KEY}", fontsize=10, x=0.02, horizontalalignment="left")
         save(figure, path, dpi)
+
+
+def _range(scenes: Sequence[SearchScene]) -> tuple[float, float]:
+    """Returns tenths that enclose every Q drawn: one scale for all pictures."""
+    drawn = [q for scene in scenes for q in (scene.closing.q, *(q for _, q in scene.populations[:2]))]
+    low, high = (float(end) for end in (min(q.min() for q in drawn), max(q.max() for q in drawn)))
+    return np.floor(10 * low) / 10, np.ceil(10 * high) / 10
 
 
 def _show(axes: Axes, image: UInt8Array) -> None:
@@ -107,7 +116,11 @@ def _show(axes: Axes, image: UInt8Array) -> None:
 
 
 def _draw_population(
-    axes: Axes, camera: CameraConfig, scene: SearchScene, population: tuple[FloatArray, FloatArray]
+    axes: Axes,
+    camera: CameraConfig,
+    scene: SearchScene,
+    population: tuple[FloatArray, FloatArray],
+    clim: tuple[float, float],
 ) -> PathCollection:
     actions, q = population
     pixels = to_pixels(camera, _places(scene.tool_pose, actions))
@@ -117,7 +130,7 @@ def _draw_population(
     for marker, chosen, size in (("o", ~closes, 16.0), ("v", closes, 26.0)):
         index = order[chosen[order]]
         dots = axes.scatter(
-            *pixels[index].T, c=q[index], cmap=_COLOURS, vmin=0, vmax=1, s=size, marker=marker, linewidths=0.4,
+            *pixels[index].T, c=q[index], cmap=_COLOURS, vmin=clim[0], vmax=clim[1], s=size, marker=marker, linewidths=0.4,
             edgecolors="white", zorder=3,
         )  # fmt: skip
     best = order[-scene.elites :]
@@ -140,12 +153,14 @@ def _draw_chosen(axes: Axes, camera: CameraConfig, scene: SearchScene) -> None:
     )  # fmt: skip
 
 
-def _draw_map(axes: Axes, camera: CameraConfig, scene: SearchScene) -> None:
+def _draw_map(axes: Axes, camera: CameraConfig, scene: SearchScene, clim: tuple[float, float]) -> None:
     grid = scene.closing
     x, y = np.meshgrid(grid.x_m, grid.y_m, indexing="ij")
     points = np.stack([x.ravel(), y.ravel(), np.full(x.size, PLACE_M)], 1)
     columns, rows = to_pixels(camera, points).T.reshape(2, *x.shape)
-    axes.pcolormesh(columns, rows, grid.q, cmap=_COLOURS, vmin=0, vmax=1, shading="gouraud", alpha=0.78, zorder=2)
+    axes.pcolormesh(
+        columns, rows, grid.q, cmap=_COLOURS, vmin=clim[0], vmax=clim[1], shading="gouraud", alpha=0.78, zorder=2
+    )
     _segment(axes, to_pixels(camera, fingers(scene.tool_pose, scene.action)))
     axes.text(
         0.03, 0.04, f"highest {grid.q.max():.2f}", transform=axes.transAxes, fontsize=9,
