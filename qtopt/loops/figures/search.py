@@ -130,8 +130,8 @@ def _draw_population(
     for marker, chosen, size in (("o", ~closes, 16.0), ("v", closes, 26.0)):
         index = order[chosen[order]]
         dots = axes.scatter(
-            *pixels[index].T, c=q[index], cmap=_COLOURS, vmin=clim[0], vmax=clim[1], s=size, marker=marker, linewidths=0.4,
-            edgecolors="white", zorder=3,
+            *pixels[index].T, c=q[index], cmap=_COLOURS, vmin=clim[0], vmax=clim[1], s=size, marker=marker,
+            linewidths=0.4, edgecolors="white", zorder=3,
         )  # fmt: skip
     best = order[-scene.elites :]
     axes.scatter(*pixels[best].T, s=62, facecolors="none", edgecolors=RED, linewidths=1.3, zorder=4)
