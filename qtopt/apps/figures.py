@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from PIL import Image
 
 from qtopt.agent.cem import CemConfig
 from qtopt.apps.pictures import episodes, tables
-from qtopt.apps.process import begin, limit_threads, say
+from qtopt.apps.process import limit_threads, say
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError
 from qtopt.loops.checkpoints import find_checkpoint
@@ -16,8 +17,7 @@ from qtopt.loops.figures.calibration import draw_calibration, predictions_of
 from qtopt.loops.figures.curve import draw_curve
 from qtopt.loops.figures.film import reel, save_animation, strips
 from qtopt.loops.figures.search import draw_search
-from qtopt.loops.figures.style import DPI
-from qtopt.loops.filmstrip import save_png
+from qtopt.loops.figures.style import DPI, save_image
 from qtopt.loops.report import read_report
 from sim.config import SimConfig
 
@@ -89,7 +89,6 @@ class Config:
 
 def main(config: Config) -> int:
     """Draws what was asked for."""
-    stop = begin("figures")
     limit_threads(config.threads)
     output = config.output or Path(f"{config.kind}.png" if config.kind != "all" else "pictures")
     if config.kind == "curve":
@@ -102,7 +101,7 @@ def main(config: Config) -> int:
         _cem(config, output)
     else:
         _all(config, output)
-    return 128 + stop.number if stop() else 0
+    return 0
 
 
 def _curve(config: Config, output: Path) -> None:
@@ -121,7 +120,7 @@ def _calibration(config: Config, paths: tuple[Path, ...], output: Path) -> None:
 
 def _film(config: Config, output: Path) -> None:
     takes = episodes.film(_stage(config))
-    save_png(strips(takes), output)
+    save_image(Image.fromarray(strips(takes)), output)
     animation = output.with_suffix(".webp")
     save_animation(reel(takes, config.fps), animation, config.fps)
     say(f"drawn in {output} and {animation}")

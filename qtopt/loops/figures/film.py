@@ -19,9 +19,10 @@ from qtopt.types import FloatArray, UInt8Array
 
 MOST_BYTES = 3_000_000
 _STRIP_PX = 144
-_BAR_PX = 46
+_BAR_PX = 52
 _EDGE_PX = 5
 _PAUSE_S, _END_S = 0.3, 1.6
+_FINGERS = {True: "fingers closed", False: "fingers open"}
 _QUALITIES = (72, 58, 45, 32)
 
 
@@ -104,14 +105,14 @@ def _tile(
     draw.rectangle((corner[0] - 1, corner[1] - 1, corner[0] + inset, corner[1] + inset), outline=INK)
     if colour:
         draw.rectangle((0, 0, size - 1, size - 1), outline=colour, width=_EDGE_PX)
-    draw.text((12, size + 6), caption, fill=colour or INK, font=_font(17, bold=True))
+    draw.text((12, size + 3), caption, fill=colour or INK, font=_font(17, bold=True))
     if closed is not None:
-        draw.text((size // 2 - 20, size + 8), "closed" if closed else "open", fill="#777777", font=_font(14))
+        draw.text((size - 12, size + 5), _FINGERS[closed], fill="#777777", font=_font(14), anchor="ra")
     if math.isfinite(value):
-        left, right = size - 118, size - 12
-        draw.text((left - 40, size + 8), f"Q {value:.2f}", fill=INK, font=_font(14), anchor=None)
-        draw.rectangle((left + 22, size + 11, right, size + 20), outline="#999999")
-        draw.rectangle((left + 22, size + 11, left + 22 + round(value * (right - left - 22)), size + 20), fill=BLUE)
+        left, right, top = 70, size - 12, size + 32
+        draw.text((12, top - 5), f"Q {value:.2f}", fill=INK, font=_font(14))
+        draw.rectangle((left, top, right, top + 9), outline="#999999")
+        draw.rectangle((left, top, left + round(value * (right - left)), top + 9), fill=BLUE)
     return np.asarray(image)
 
 

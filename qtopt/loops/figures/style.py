@@ -53,11 +53,15 @@ def percent_axis(axes: Axes, label: str) -> None:
 
 
 def save(figure: Figure, path: Path, dpi: int = DPI) -> None:
-    """Writes a PNG; one that would be large gets a palette of 256 colours."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Draws a figure as PNG."""
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi, facecolor="white")
-    image = Image.open(drawn).convert("RGB")
-    if drawn.getbuffer().nbytes > MOST_BYTES:
-        image = image.quantize(256, dither=Image.Dither.NONE)
+    save_image(Image.open(drawn).convert("RGB"), path)
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """Writes an RGB image as PNG; one that would be large gets a palette of 256 colours."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, optimize=True)
+    if path.stat().st_size > MOST_BYTES:
+        image.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)

@@ -90,12 +90,12 @@ def test_takes_run_side_by_side_until_the_longest_is_done(tmp_path, rng):
     frames = reel(takes, fps=10, columns=3)
     # five actions: a pause of 3 each and 2, 1, 2, 1, 2 pictures; then the outcome for 16
     assert len(frames) == 5 * 3 + 8 + 16
-    assert {frame.shape for frame in frames} == {(96 + 46, 3 * 96, 3)}
+    assert {frame.shape for frame in frames} == {(96 + 52, 3 * 96, 3)}
     assert frames[-1][2, 2].tolist() == [0x00, 0x9E, 0x73]
     assert frames[-1][2, 98].tolist() == [0xD5, 0x5E, 0x00]
     save_animation(frames, tmp_path / "a.webp", fps=10)
     with Image.open(tmp_path / "a.webp") as film:
-        assert film.size == (288, 142)
+        assert film.size == (288, 148)
         assert film.is_animated
 
 
