@@ -176,7 +176,7 @@ def _places(middle: Tensor, azimuth: Tensor, half_m: float) -> Tensor:
     x, y = half_m * azimuth.cos(), half_m * azimuth.sin()
     zero = torch.zeros_like(x)
     offsets = torch.stack([zero, zero, x, y, -x, -y, -y, x, y, -x], -1)
-    return middle[..., None, :] + offsets.unflatten(-1, (_PLACES, 2))
+    return middle[..., None, :] + offsets.view(*azimuth.shape, _PLACES, 2)
 
 
 def _is_middle(like: Tensor) -> Tensor:

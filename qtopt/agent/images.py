@@ -22,8 +22,8 @@ class ImageConfig:
     Attributes:
         stored_px: height and width as captured and stored.
         crop_px: height and width as seen by the network.
-        photometric: strength of the colour disturbance in training; 1 gives the published ranges, 0 turns it off, as the
-            published code does by default. A physical camera under changing light wants it.
+        photometric: strength of the colour disturbance in training; 1 gives the published ranges, 0 turns it off, as
+            the published code does by default. A physical camera under changing light wants it.
     """
 
     __pydantic_config__ = STRICT

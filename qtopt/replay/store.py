@@ -175,7 +175,7 @@ class ReplayStore(ABC):
     def _terminal(self, steps_left: IntArray, truncated: BoolArray) -> BoolArray:
         """Returns which transitions nothing follows, bool (B,)."""
         last = steps_left == 0
-        return last & ~truncated if self.config.bootstrap_truncated else last
+        return np.asarray(last & ~truncated) if self.config.bootstrap_truncated else np.asarray(last)
 
     def sample_labelled(self, count: int, timeout_s: float) -> LabelledBatch:
         """Returns ``count`` labelled transitions to learn from.
