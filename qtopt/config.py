@@ -4,6 +4,7 @@ Each part keeps its own configuration beside its code; the programs in ``qtopt.a
 """
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,6 +74,24 @@ def from_plain(kind: type[T], values: Any, where: str = "configuration") -> T:
             for fault in error.errors()
         )
         raise ConfigError(f"{where}: {faults}") from error
+
+
+def differences(found: Any, expected: Any, prefix: str) -> str:
+    """Returns where two plain configurations differ: ``prefix.key is 1, expected 2; ...``; empty when nowhere."""
+    here, there = dict(_flat(prefix, found)), dict(_flat(prefix, expected))
+    return "; ".join(
+        f"{key} is {here.get(key)!r}, expected {there.get(key)!r}"
+        for key in {**there, **here}
+        if here.get(key) != there.get(key)
+    )
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        yield prefix, value
+        return
+    for name, inner in value.items():
+        yield from _flat(f"{prefix}.{name}", inner)
 
 
 def save_yaml(config: Any, path: Path) -> None:

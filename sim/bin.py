@@ -39,6 +39,7 @@ class SimBin:
         """Refills where needed; returns the objects in the bin and what was drawn for it."""
         if seed is not None:
             self._rng = np.random.default_rng([seed, 1])
+        self._clear_strays()
         if seed is not None or self._config.fresh_scene_every_episode or self._needs_refill():
             self._refill()
         return {**self._facts, "objects": [*sorted(self._world.objects.values())]}
@@ -53,9 +54,13 @@ class SimBin:
         if held is not None:
             self._world.remove_object(held)
 
-    def _needs_refill(self) -> bool:
+    def _clear_strays(self) -> None:
         for body in [body for body in self._world.objects if not self._within(body, BIN_HALF_M)]:
             self._world.remove_object(body)
+
+    def _needs_refill(self) -> bool:
+        if self._config.keep_scene and self._facts:
+            return False
         if self._failures >= self._config.stuck_after:
             return True
         limits = self._config.cell.limits
@@ -81,8 +86,7 @@ class SimBin:
         for number in rng.choice(self._numbers, count, replace=False):
             self._drop(int(number), mass, friction)
         self._world.settle(_SETTLE_STEPS)
-        for body in [body for body in self._world.objects if not self._within(body, BIN_HALF_M)]:
-            self._world.remove_object(body)
+        self._clear_strays()
         add_visuals(self._world.client, rng if amount.textures else None)
         if amount.textures:
             self._paint_objects()

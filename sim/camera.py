@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +15,7 @@ from sim.world import World
 
 _SEEN_LINKS = (3, 4, 5, 6, 7)
 _NEAR_M, _FAR_M = 0.1, 3.0
+Matrix = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,24 +67,40 @@ class SimCamera:
         """Takes the frame that the next ``capture`` will return: a late camera."""
         self._kept = self._render()
 
+    def picture(self, camera: CameraConfig, *, finer: int = 2) -> UInt8Array:
+        """Returns what another camera would see now, RGB uint8 (H, W, 3): for people, with shadows and smooth edges.
+
+        Args:
+            camera: that camera.
+            finer: rendered this many times larger and averaged.
+        """
+        matrix = bullet.computeViewMatrix(camera.position_m, camera.target_m, (0.0, 0.0, 1.0))
+        projection = bullet.computeProjectionMatrixFOV(camera.fov_deg, 1.0, _NEAR_M, _FAR_M)
+        large = self._image(camera.size_px * finer, matrix, projection, shadow=True)
+        size = (camera.size_px, camera.size_px)
+        return np.asarray(cv2.resize(large, size, interpolation=cv2.INTER_AREA), np.uint8)
+
     def _render(self) -> UInt8Array:
+        return self._image(self._size, self._view_matrix, self._projection, shadow=self._view.shadow)
+
+    def _image(self, size: int, matrix: Matrix, projection: Matrix, *, shadow: bool) -> UInt8Array:
         self._pose_arm()
         view = self._view
         pixels = bullet.getCameraImage(
-            self._size,
-            self._size,
-            self._view_matrix,
-            self._projection,
+            size,
+            size,
+            matrix,
+            projection,
             lightDirection=view.light_direction,
             lightAmbientCoeff=view.ambient,
             lightDiffuseCoeff=view.diffuse,
             lightSpecularCoeff=0.05,
-            shadow=int(view.shadow),
+            shadow=int(shadow),
             renderer=bullet.ER_TINY_RENDERER,
             flags=bullet.ER_NO_SEGMENTATION_MASK,
             physicsClientId=self._world.client,
         )[2]
-        frame: npt.NDArray[np.uint8] = np.asarray(pixels, np.uint8).reshape(self._size, self._size, 4)[..., :3].copy()
+        frame: npt.NDArray[np.uint8] = np.asarray(pixels, np.uint8).reshape(size, size, 4)[..., :3].copy()
         return frame
 
     def _pose_arm(self) -> None:

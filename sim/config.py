@@ -7,7 +7,7 @@ from qtopt.config import STRICT, CameraConfig
 from qtopt.errors import ConfigError
 from robot_bridge.config import CellConfig
 
-ObjectSet = Literal["train", "unseen"]
+ObjectSet = Literal["train", "unseen", "other"]
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,13 @@ class SimConfig:
     """A simulated cell.
 
     Attributes:
-        objects: ``train`` (900 objects) or ``unseen`` (the 100 whose number ends in 0).
+        objects: ``train`` (900 objects), ``unseen`` (the 100 whose number ends in 0) or ``other`` (a duck, a mug, a
+            domino and the like); only ``train`` is ever collected with.
         object_count: fewest and most objects when the bin is filled.
         object_scale: size of the objects against the files' own.
         fresh_scene_every_episode: fill the bin anew for each episode, as evaluations want it; else objects stay put.
         stuck_after: failed episodes in a row after which the bin is filled anew.
+        keep_scene: never fill the bin anew but when an episode's seed asks for it, as emptying a bin wants it.
         camera: the over-the-shoulder camera.
         randomisation: how much the world changes with each refill.
         cell: limits, heights and rewards.
@@ -64,7 +66,8 @@ class SimConfig:
     object_count: tuple[int, int] = (1, 10)
     object_scale: float = 1.0
     fresh_scene_every_episode: bool = False
-    stuck_after: int = 10
+    stuck_after: int = 4
+    keep_scene: bool = False
     camera: CameraConfig = field(default_factory=CameraConfig)
     randomisation: Randomisation = field(default_factory=Randomisation)
     cell: CellConfig = field(default_factory=CellConfig)
@@ -77,3 +80,13 @@ class SimConfig:
             raise ConfigError(f"object_scale is {self.object_scale}, expected 0.2 to 1.5")
         if self.stuck_after < 1:
             raise ConfigError(f"stuck_after is {self.stuck_after}, expected at least 1 episode")
+        if self.keep_scene and self.fresh_scene_every_episode:
+            raise ConfigError("found keep_scene and fresh_scene_every_episode, expected one of them at most")
+
+    def require_training_objects(self) -> None:
+        """Raises ConfigError unless grasps may be collected with these objects."""
+        if self.objects != "train":
+            raise ConfigError(
+                f"sim.objects is {self.objects!r}, expected 'train': what a policy is evaluated on must never be "
+                "collected with; leave --sim.objects away, and give qtopt eval --objects instead"
+            )

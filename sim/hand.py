@@ -28,6 +28,7 @@ _ARM = (0, 1, 2, 3)
 _PALM, _LEFT, _RIGHT = 3, 4, 5
 _CHECK_EVERY = 4
 _MARGIN_M = 0.004
+_SHOW_EVERY_S = 1 / 30
 
 Samples = npt.NDArray[np.float64]
 
@@ -138,8 +139,10 @@ class Hand:
         start = self.pose()
         free = 0.0 if holding else self._free_share(start, target)
         if free > 0.0:
-            start = _between(start, target, free)
-            self.place(start, self.width())
+            reached, width = _between(start, target, free), self.width()
+            self._show(start, reached, (width, width))
+            self.place(reached, width)
+            start = reached
         if free < 1.0:
             self._drive(start, target)
 
@@ -153,6 +156,7 @@ class Hand:
         widths = np.linspace(width, goal, 9)
         samples = np.tile([pose.x_m, pose.y_m, pose.z_m, pose.yaw_rad], (len(widths), 1))
         if self._clear(samples, widths).all():
+            self._show(pose, pose, (width, goal))
             self.place(pose, goal)
             return
         self._hold_still(pose)
@@ -164,6 +168,22 @@ class Hand:
             if abs(width - goal) < 1e-3 or abs(width - last) < 2e-4:
                 break
             last = width
+
+    def _show(self, start: ToolPose, end: ToolPose, widths_m: tuple[float, float]) -> None:
+        """Lets a watcher see a motion that costs no physics; the world is put back as it was, to the bit."""
+        watcher = self._world.watcher
+        if watcher is None:
+            return
+        opening = abs(widths_m[1] - widths_m[0]) / 2 / _GRIP_SPEED
+        duration_s = max(opening, float((np.abs(_row(end) - _row(start)) / _SPEED).max()))
+        count = math.ceil(duration_s / _SHOW_EVERY_S)
+        before = bullet.saveState(physicsClientId=self._world.client)
+        for number in range(1, count + 1):
+            share = number / count
+            self.place(_between(start, end, share), (1 - share) * widths_m[0] + share * widths_m[1])
+            watcher(duration_s / count)
+        bullet.restoreState(before, physicsClientId=self._world.client)
+        bullet.removeState(before, physicsClientId=self._world.client)
 
     def _free_share(self, start: ToolPose, target: ToolPose) -> float:
         """Returns up to which share of the path nothing is touched."""

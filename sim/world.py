@@ -5,11 +5,13 @@ boxes around their convex parts are kept, so the hand knows where it can move wi
 client: worlds do not disturb each other.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from sim.bullet import bullet
 from sim.furniture import Boxes, add_collisions, wall_boxes
-from sim.objects import Parts, object_parts, object_path
+from sim.objects import Parts, object_parts, object_path, object_scale
 
 TIME_STEP_S = 1.0 / 120.0
 SOLVER_ITERATIONS = 30
@@ -36,6 +38,8 @@ class World:
         self.awake: set[int] = set()
         self.mover = -1
         self.mover_links: tuple[int, ...] = ()
+        self.watcher: Callable[[float], None] | None = None
+        """Told of every stretch of time that has passed [s], motions made without physics included: who films."""
         self._mass_kg: dict[int, float] = {}
         self._parts: dict[int, Parts] = {}
         self._walls = wall_boxes()
@@ -73,7 +77,11 @@ class World:
         """Loads an object at a pose (quaternion x, y, z, w); returns its body."""
         client = self.client
         body: int = bullet.loadURDF(
-            str(object_path(number)), position_m, orientation, globalScaling=scale, physicsClientId=client
+            str(object_path(number)),
+            position_m,
+            orientation,
+            globalScaling=scale * object_scale(number),
+            physicsClientId=client,
         )
         bullet.changeDynamics(
             body,
@@ -108,8 +116,11 @@ class World:
         for done in range(0, count, _WAKE_EVERY):
             if self._asleep_owner.size:
                 self._wake_ahead()
-            for _ in range(min(_WAKE_EVERY, count - done)):
+            steps = min(_WAKE_EVERY, count - done)
+            for _ in range(steps):
                 step(physicsClientId=client)
+            if self.watcher is not None:
+                self.watcher(steps * TIME_STEP_S)
 
     def position(self, body: int) -> tuple[float, float, float]:
         """Returns where an object's origin is [m]."""

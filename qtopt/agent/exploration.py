@@ -5,7 +5,7 @@ terminates (QT-Opt, section 5: a weak scripted policy biased towards plausible g
 on a real robot as it is.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -92,10 +92,16 @@ class ExplorationConfig:
 
     def scripted_share(self, step: int) -> float:
         """Returns the share of scripted episodes when the newest policy has seen ``step`` gradient steps."""
+        if step >= self.learned_from_step:
+            return self.scripted_share_end
         if step < self.scripted_until_step:
             return 1.0
-        progress = (step - self.scripted_until_step) / max(1, self.learned_from_step - self.scripted_until_step)
-        return 1.0 + min(1.0, progress) * (self.scripted_share_end - 1.0)
+        progress = (step - self.scripted_until_step) / (self.learned_from_step - self.scripted_until_step)
+        return 1.0 + progress * (self.scripted_share_end - 1.0)
+
+    def without_scripted_phase(self) -> "ExplorationConfig":
+        """Returns the same for a policy that has learned before: its share is at its end from the first step on."""
+        return replace(self, scripted_until_step=0, learned_from_step=0)
 
 
 class ScriptedPolicy:

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from qtopt.agent.build import build_network
 from qtopt.agent.network import PAPER_PROFILE, NetworkConfig, QNetwork
-from qtopt.agent.snapshot import load_arrays, pack, state_arrays
-from qtopt.config import STRICT, from_plain, to_plain
+from qtopt.agent.snapshot import load_arrays, pack, state_arrays, unpack
+from qtopt.config import STRICT, differences, from_plain, to_plain
 from qtopt.errors import CheckpointError, ConfigError
 from qtopt.types import LabelledBatch
 
@@ -104,11 +104,39 @@ class Learner:
         self._theta2: QNetwork = copy.deepcopy(self._theta1)
         self._next_theta2 = copy.deepcopy(self._theta1)
         self._trained, self._averaged = _moving(self._theta), _moving(self._theta1)
+        self._warm_up = True
         self._generator = torch.Generator().manual_seed(seed + 1)
         self._optimiser = _optimiser(self._theta, config)
         compiles = config.compile == "on" or (config.compile == "auto" and self._theta.device.type == "cuda")
         self._encode = torch.compile(self._theta.encode) if compiles else self._theta.encode
         self._score = torch.compile(self._theta.score) if compiles else self._theta.score
+
+    @classmethod
+    def from_policy(cls, payload: bytes, config: LearnerConfig, seed: int, device: str = "cpu") -> "Learner":
+        """Returns a learner at step 0, with a fresh optimiser, that goes on from published networks.
+
+        theta and theta1 begin as the policy's averaged network, theta2 as its lagged one. The average keeps its full
+        weight from the first step on: it starts from something worth keeping.
+
+        Args:
+            payload: safetensors bytes as ``snapshot`` returns them.
+            config: how to train; its network has to be the policy's.
+            seed: of augmentation.
+            device: of torch.
+
+        Raises:
+            CheckpointError: the bytes are no policy, or one of another network; the message says how it differs.
+        """
+        networks = unpack(payload)
+        differing = differences(to_plain(config.network), to_plain(networks.theta1.config), "learner.network")
+        if differing:
+            raise CheckpointError(f"{differing}: a policy is trained on with the network that it has")
+        learner = cls(config, seed, device)
+        for own in (learner._theta, learner._theta1, learner._next_theta2):
+            own.load_state_dict(networks.theta1.state_dict())
+        learner._theta2.load_state_dict(networks.theta2.state_dict())
+        learner._warm_up = False
+        return learner
 
     @property
     def theta1(self) -> QNetwork:
@@ -174,7 +202,7 @@ class Learner:
         arrays["generator"] = self._generator.get_state().numpy()
         (directory / _ARRAYS_FILE).write_bytes(save(arrays))  # save_file would hide a full disk's errno
         (directory / "policy.safetensors").write_bytes(self.snapshot())
-        state = {"step": self.step, "config": to_plain(self.config)}
+        state = {"step": self.step, "warm_up": self._warm_up, "config": to_plain(self.config)}
         (directory / "learner.json").write_text(json.dumps(state, indent=1))
 
     @classmethod
@@ -191,7 +219,7 @@ class Learner:
                 "give the directory of one checkpoint, such as outputs/<job>/<time>/checkpoints/last"
             ) from error
         learner = cls(config, seed=0, device=device)
-        learner.step = step
+        learner.step, learner._warm_up = step, bool(state.get("warm_up", True))
         networks = (learner._theta, learner._theta1, learner._theta2, learner._next_theta2)
         for name, network in zip(_NETWORKS, networks, strict=True):
             load_arrays(network, arrays, name + ".")
@@ -217,8 +245,8 @@ class Learner:
 
     @torch.no_grad()
     def _move_averages(self) -> None:
-        keep = min(self.config.polyak, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(self._averaged, self._trained, 1 - keep)
+        warm = (1 + self.step) / (10 + self.step) if self._warm_up else 1.0
+        torch._foreach_lerp_(self._averaged, self._trained, 1 - min(self.config.polyak, warm))
         if self.step % self.config.lag_steps == 0:
             self._theta2.load_state_dict(self._next_theta2.state_dict())
             self._next_theta2.load_state_dict(self._theta1.state_dict())

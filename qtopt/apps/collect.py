@@ -1,11 +1,14 @@
 """A collector's process on a simulated arm."""
 
 import contextlib
+import hashlib
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import tyro
 
 from qtopt.agent.cem import CemConfig
 from qtopt.agent.exploration import ExplorationConfig, ExploringPolicy, ScriptedPolicy
@@ -15,6 +18,7 @@ from qtopt.apps.process import begin, limit_threads, logger
 from qtopt.apps.reporting import Reporting
 from qtopt.config import STRICT
 from qtopt.interfaces import Policy
+from qtopt.loops.checkpoints import POLICY_FILE, find_checkpoint
 from qtopt.loops.collect import Collected, CollectLoopConfig, Follower, collect
 from qtopt.loops.metrics import Rate, Recent
 from qtopt.loops.outbox import Outbox
@@ -33,6 +37,8 @@ class Config:
         server: where episodes go and policies come from (--server host:port).
         name: stored with each episode; different for each collector.
         spool: directory that keeps finished episodes while the server is away.
+        start: policy to act with until the server has networks: a checkpoint or a run's directory or the word
+            pretrained; without it the script acts.
         seed: of scenes and exploration.
         session: changes the chance under one seed. A collector that is started again with the same spool needs no
             other one: it counts its starts there.
@@ -48,6 +54,7 @@ class Config:
     server: ClientConfig = field(default_factory=ClientConfig)
     name: str = "sim-0"
     spool: Path = Path("outputs/spool")
+    start: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     seed: int = 0
     session: int = 0
     threads: int = 1
@@ -55,6 +62,9 @@ class Config:
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     cem: CemConfig = field(default_factory=CemConfig)
     loop: CollectLoopConfig = field(default_factory=CollectLoopConfig)
+
+    def __post_init__(self) -> None:
+        self.sim.require_training_objects()
 
 
 def build_policy(config: Config, snapshot: ModelSnapshot | None) -> Policy:
@@ -64,6 +74,14 @@ def build_policy(config: Config, snapshot: ModelSnapshot | None) -> Policy:
         return ExploringPolicy(scripted, None, config.exploration)
     learned = CemPolicy(load_policy_network(snapshot.payload), config.cem)
     return ExploringPolicy(scripted, learned, config.exploration, snapshot.step)
+
+
+def first_policy(config: Config) -> Policy:
+    """Returns the policy that collects until the server has networks: the script, or the one to start from."""
+    if config.start is None:
+        return build_policy(config, None)
+    payload = (find_checkpoint(config.start) / POLICY_FILE).read_bytes()
+    return build_policy(config, ModelSnapshot(0, 0, payload, hashlib.sha256(payload).hexdigest()))
 
 
 def main(config: Config) -> int:
@@ -85,7 +103,7 @@ def main(config: Config) -> int:
         try:
             for turn in collect(
                 environment,
-                build_policy(config, None),
+                first_policy(config),
                 follower,
                 outbox,
                 rng,

@@ -1,5 +1,7 @@
 """Evaluation in a process of its own: of a checkpoint, of the scripted policy, or of whatever is newest."""
 
+import contextlib
+import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -11,21 +13,30 @@ from qtopt.agent.exploration import ScriptedConfig, ScriptedPolicy
 from qtopt.agent.network import NetworkConfig
 from qtopt.agent.policy import CemPolicy
 from qtopt.agent.snapshot import load_policy_network, read_header
-from qtopt.apps.process import StopSignal, begin, limit_threads, logger, say
+from qtopt.apps.bar import Advance, bar
+from qtopt.apps.describe import describe, tell
+from qtopt.apps.process import StopSignal, begin, limit_threads, logger
 from qtopt.apps.rundir import provenance
 from qtopt.config import STRICT, to_plain
 from qtopt.errors import ConfigError
 from qtopt.interfaces import Policy
-from qtopt.loops.checkpoints import POLICY_FILE, find_checkpoint
+from qtopt.loops.checkpoints import POLICY_FILE, find_checkpoint, is_pretrained
 from qtopt.loops.collect import Follower
 from qtopt.loops.evaluate import Evaluated, EvaluationConfig, evaluate
-from qtopt.loops.report import Report, read_report, record, success_of_report
+from qtopt.loops.metrics import wilson
+from qtopt.loops.report import Report, headline, read_report, record
 from qtopt.rpc.connection import connect
 from qtopt.rpc.settings import ClientConfig
 from qtopt.types import JsonValue
-from sim.config import SimConfig
+from sim.config import ObjectSet, SimConfig
 
-_BEST_FILE = "evaluation.json"
+OUTPUT = Path("outputs/eval")
+"""Where evaluations go that belong to no run."""
+
+EVALUATING, LOG_EVERY = "evaluating", 10
+"""The event in the log that tells how many episodes are done, and after how many it comes."""
+
+BEST_FILE = "evaluation.json"
 
 
 @dataclass(frozen=True)
@@ -33,17 +44,25 @@ class Config:
     """Success of a policy on fixed scenes, with its 95 % Wilson interval; greedy, on objects never trained on.
 
     Attributes:
-        checkpoint: a checkpoint, or a run's directory for its newest one; leave away with --policy scripted or --watch.
+        checkpoint: a checkpoint, or a run's directory for its newest one, or the word pretrained for the policy that
+            ships; leave away with --policy scripted or --watch.
         policy: which policy to evaluate.
-        objects: ``unseen`` for figures to report; ``train`` needs --diagnose.
+        objects: ``unseen``, or ``other`` for kinds that no training object is a relative of, for figures to report;
+            ``train`` needs --diagnose.
         diagnose: allow training objects; the result says that it is no figure to report.
-        episodes: episodes to run.
+        protocol: ``fresh``, single grasps in freshly filled bins; ``emptying``, as in the paper: ``bins`` of ten
+            objects, up to ``attempts`` grasps in each, what is held at the end of one is taken out.
+        episodes: episodes to run, with the protocol fresh.
+        bins: bins to empty.
+        attempts: attempts in each bin at most.
+        json: also write one JSON object with ``success`` and ``interval`` to this file; - writes it to the standard
+            output, and nothing else.
         seed: chooses scenes and chance.
         episodes_per_scene: episodes run one after another before the bin is filled anew.
         shard: which of ``shards`` parts to run.
         shards: parts of the evaluation, run side by side.
         filmstrips: episodes drawn.
-        output: directory for JSON and pictures; by default eval/ of the checkpoint's run.
+        output: directory for JSON and pictures; by default eval/ of the checkpoint's run, else outputs/eval.
         name: of the files written; made from policy, step and seed by default.
         watch: evaluate the newest published networks of --server again and again.
         every_s: with watch, time between the starts of two evaluations [s].
@@ -60,9 +79,13 @@ class Config:
 
     checkpoint: Path | None = None
     policy: Literal["learned", "scripted"] = "learned"
-    objects: Literal["unseen", "train"] = "unseen"
+    objects: ObjectSet = "unseen"
     diagnose: bool = False
+    protocol: Literal["fresh", "emptying"] = "fresh"
     episodes: int = 200
+    bins: int = 20
+    attempts: int = 15
+    json: Path | None = None
     seed: int = 0
     episodes_per_scene: int = 1
     shard: int = 0
@@ -90,11 +113,24 @@ class Config:
             raise ConfigError("eval: found no checkpoint, expected --checkpoint PATH, --policy scripted or --watch")
         if self.policy == "scripted" and self.watch:
             raise ConfigError("eval: watch follows published networks, expected --policy learned with it")
+        if self.json is not None and self.watch:
+            raise ConfigError("eval: found --json with --watch, expected it with a single evaluation")
+        if self.bins < 1 or self.attempts < 1:
+            raise ConfigError(f"eval: bins is {self.bins} and attempts {self.attempts}, expected at least 1")
         self.plan()
 
     def plan(self) -> EvaluationConfig:
         """Returns what to run."""
+        if self.protocol == "emptying":
+            most = self.bins * self.attempts
+            return EvaluationConfig(most, self.seed, self.attempts, self.shard, self.shards, until_empty=True)
         return EvaluationConfig(self.episodes, self.seed, self.episodes_per_scene, self.shard, self.shards)
+
+    def cell(self) -> SimConfig:
+        """Returns the cell to run it in."""
+        if self.protocol == "emptying":
+            return replace(self.sim, objects=self.objects, object_count=(10, 10), keep_scene=True)
+        return replace(self.sim, objects=self.objects)
 
 
 def main(config: Config) -> int:
@@ -104,19 +140,20 @@ def main(config: Config) -> int:
     if config.watch:
         return _watch(config, stop)
     if config.policy == "scripted":
-        output = config.output or Path("outputs/eval")
-        report = _evaluate(config, ScriptedPolicy(config.scripted), 0, output, stop)
+        report = _evaluate(config, ScriptedPolicy(config.scripted), 0, config.output or OUTPUT, stop)
     else:
         checkpoint = find_checkpoint(config.checkpoint or Path())
         payload = (checkpoint / POLICY_FILE).read_bytes()
         network = load_policy_network(payload)
         _check_camera(network.config, config.sim)
         policy = CemPolicy(network, config.cem)
+        own = OUTPUT if is_pretrained(config.checkpoint or Path()) else checkpoint.parent.parent / "eval"
         step = int(read_header(payload)["step"])
-        report = _evaluate(config, policy, step, config.output or checkpoint.parent.parent / "eval", stop)
+        facts: Report = {"policy_sha256": hashlib.sha256(payload).hexdigest()}
+        report = _evaluate(config, policy, step, config.output or own, stop, facts)
     if stop():
         return 128 + stop.number
-    say(describe(report))
+    tell(headline(report), config.json, lambda: describe(report))
     return 0
 
 
@@ -133,66 +170,58 @@ def _check_camera(network: NetworkConfig, cell: SimConfig) -> None:
         )
 
 
-def describe(report: Report) -> str:
-    """Returns the report in a few lines for people."""
-    success = success_of_report(report)
-    kinds = report["outcomes"] if isinstance(report["outcomes"], dict) else {}
-    failures = ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in kinds.items() if name != "success")
-    note = "" if report["objects"] == "unseen" else "\nTRAINING OBJECTS: not a figure to report"
-    return (
-        f"{report['policy']} policy, step {report['step']}, {report['objects']} objects, seed {report['seed']}\n"
-        f"success {success}, 95 % Wilson interval\nsteps per grasp {report['steps_per_grasp']}\n"
-        f"failures: {failures}\nwritten to {report['file']}{note}"
-    )
-
-
-def _evaluate(config: Config, policy: Policy, step: int, output: Path, stop: StopSignal) -> Report:
+def _evaluate(
+    config: Config, policy: Policy, step: int, output: Path, stop: StopSignal, more: Report | None = None
+) -> Report:
     from sim import make_environment
 
-    name = config.name or f"{config.policy}-{step:010d}-{config.objects}-seed{config.seed}"
+    kind = config.objects if config.protocol == "fresh" else f"{config.objects}-{config.protocol}"
+    name = config.name or f"{config.policy}-{step:010d}-{kind}-seed{config.seed}"
     path = output / f"{name}.json"
     facts: dict[str, JsonValue] = {
         "policy": config.policy,
         "step": step,
         "objects": config.objects,
+        "protocol": config.protocol,
         "seed": config.seed,
         "file": str(path),
         "started": time.time(),
         "checkpoint": None if config.checkpoint is None else str(config.checkpoint),
         "sim": to_plain(config.sim),
+        "cem": to_plain(config.cem),
         "provenance": {name: value for name, value in provenance().items()},
+        **(more or {}),
     }
-    environment = make_environment(replace(config.sim, objects=config.objects))
-    try:
-        started = time.monotonic()
-        report = record(
-            _checked(config, evaluate(environment, policy, config=config.plan(), stop=stop)),
-            path,
-            facts,
-            filmstrips=config.filmstrips,
-            stop=stop,
-        )
-    finally:
-        environment.close()
+    environment = make_environment(config.cell())
+    plan = config.plan()
+    started = time.monotonic()
+    with contextlib.closing(environment), bar("evaluating", plan.episodes // plan.shards) as advance:
+        evaluated = _checked(config, evaluate(environment, policy, config=plan, stop=stop), advance)
+        report = record(evaluated, path, facts, filmstrips=config.filmstrips, stop=stop)
     seconds = round(time.monotonic() - started, 1)
     logger().info("evaluated", **{k: report[k] for k in ("policy", "step", "success", "episodes")}, seconds=seconds)
     return report
 
 
-def _checked(config: Config, evaluated: Iterator[Evaluated]) -> Iterator[Evaluated]:
-    for one in evaluated:
+def _checked(config: Config, evaluated: Iterator[Evaluated], advance: Advance | None) -> Iterator[Evaluated]:
+    """Passes on what was evaluated, on the objects asked for; tells how far it is."""
+    successes = 0
+    for done, one in enumerate(evaluated, 1):
         found = one.episode.metadata.get("object_set")
-        if config.objects == "unseen" and found != "unseen":
+        if found != config.objects:
             raise ConfigError(
-                f"the cell used the objects {found!r}, expected 'unseen': no figure to report comes of it"
+                f"the cell used the objects {found!r}, expected {config.objects!r}: no figure to report comes of it"
             )
-        if one.index % 20 == 19:
-            logger().info("evaluating", episode=one.index + 1)
+        successes += one.episode.success
+        if advance is not None:
+            advance(done, f"success {wilson(successes, done)}")
+        elif done % LOG_EVERY == 0:
+            logger().info(EVALUATING, done=done)
         yield one
 
 
 def _watch(config: Config, stop: StopSignal) -> int:
-    output = config.output or Path("outputs/eval")
+    output = config.output or OUTPUT
     best = _success_of_best(config.best)
     if config.scripted_first:
         scripted = replace(config, policy="scripted", watch=False, name="")
@@ -215,9 +244,9 @@ def _watch(config: Config, stop: StopSignal) -> int:
 
 def _success_of_best(directory: Path | None) -> float:
     """Returns the success of the networks kept as the best so far, by this process or one before it; 0 without any."""
-    if directory is None or not (directory / _BEST_FILE).exists():
+    if directory is None or not (directory / BEST_FILE).exists():
         return 0.0
-    success = read_report(directory / _BEST_FILE)["success"]
+    success = read_report(directory / BEST_FILE)["success"]
     return success if isinstance(success, float) else 0.0
 
 
@@ -227,4 +256,4 @@ def _keep(payload: bytes, report: Report, directory: Path) -> None:
     writing.write_bytes(payload)
     writing.rename(directory / POLICY_FILE)
     writing.write_text(Path(str(report["file"])).read_text())
-    writing.rename(directory / _BEST_FILE)
+    writing.rename(directory / BEST_FILE)

@@ -7,9 +7,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import tyro
 
 from qtopt.agent.cem import CemConfig
 from qtopt.agent.device import resolve_device
@@ -40,6 +42,7 @@ class Config:
         store: directory of the episode store; it is only read.
         output: directory for checkpoints, metrics and events; by default outputs/offline/<time>.
         resume: go on from the newest checkpoint in ``output``, which has to be given.
+        start: policy to go on from, a checkpoint or a run's directory or the word pretrained, with a fresh optimiser.
         seed: of weights, sampling and search.
         device: of torch; auto takes a GPU where there is one.
         target: what a transition is labelled with: kind, discount, penalty, one or two networks.
@@ -55,6 +58,7 @@ class Config:
     store: Path
     output: Path | None = None
     resume: bool = False
+    start: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     seed: int = 0
     device: str = "auto"
     target: TargetConfig = field(default_factory=TargetConfig)
@@ -111,6 +115,7 @@ def _train(config: Config, store: EpisodeStore, directory: RunDirectory, stop: S
         trainer.Config(
             checkpoints=directory.checkpoints,
             resume=config.resume,
+            start=config.start,
             seed=config.seed,
             device=config.device,
             learner=config.learner,

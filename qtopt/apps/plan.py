@@ -1,9 +1,11 @@
 """The configuration of a whole run, and what follows from it for each process."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from qtopt.agent.cem import CemConfig
 from qtopt.agent.exploration import ExplorationConfig
@@ -11,7 +13,7 @@ from qtopt.agent.learner import LearnerConfig
 from qtopt.agent.targets import TargetConfig
 from qtopt.apps import collect, evaluate, label, serve, train
 from qtopt.apps.rundir import RunDirectory
-from qtopt.config import STRICT, to_plain
+from qtopt.config import STRICT, differences, to_plain
 from qtopt.errors import ConfigError
 from qtopt.loops.label import LabelLoopConfig
 from qtopt.loops.train import TrainLoopConfig
@@ -25,11 +27,19 @@ STOP_PHASES = ((("collector", "updater", "evaluator", "final"), 2.5), (("trainer
 
 TWO_CORES = ReplayConfig(
     min_transitions=200,
+    bootstrap_truncated=True,
     labels=LabelRingConfig(capacity=25_000, terminal_share=0.4),
-    limiter=RateLimiterConfig(samples_per_insert=1.5, min_size=256, error_buffer=4096.0),
+    limiter=RateLimiterConfig(samples_per_insert=2.0, min_size=256, error_buffer=4096.0),
 )
 """Values spread from the ends of episodes backwards, so ends are drawn twice as often as they occur, and labels are
-renewed almost as fast as they are learned from. The ring holds what an updater renews within a minute or so."""
+renewed half as fast as they are learned from. The ring holds what an updater renews within a minute or so. The step
+limit is no end: the network does not see the time, so calling whatever happened to be the twentieth action worthless
+would contradict what the same action is worth earlier."""
+
+COMPACT_TARGET = TargetConfig(step_penalty=0.01)
+"""The penalty of Q2-Opt, by the same authors for the same task, in place of the paper's 0.05: trying again should cost
+little. If six attempts in ten succeed and an attempt takes four actions, 0.05 makes ending worth it as soon as fingers
+are full with a chance of a third, 0.01 with one of a half."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,8 @@ class Config:
         resume: directory of an earlier run to go on with; its configuration is the default of all other flags.
         grasps: collect so many, those before a resume included, then go on training with them; 0 for no limit.
         stored: a store, or a run with one, whose episodes are copied into this run's and marked as offline data.
+        start: policy to go on from, a checkpoint or a run's directory or the word pretrained: its networks are trained
+            on with a fresh optimiser, and it collects from the first grasp on instead of the script.
         seed: of everything.
         collectors: simulated arms.
         updaters: Bellman updaters.
@@ -95,10 +107,11 @@ class Config:
     resume: Path | None = None
     grasps: int = 0
     stored: Path | None = None
+    start: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     seed: int = 0
     collectors: int = 1
     updaters: int = 1
-    target: TargetConfig = field(default_factory=TargetConfig)
+    target: TargetConfig = COMPACT_TARGET
     sim: SimConfig = field(default_factory=SimConfig)
     replay: ReplayConfig = TWO_CORES
     learner: LearnerConfig = field(default_factory=LearnerConfig)
@@ -113,6 +126,7 @@ class Config:
             raise ConfigError(f"minutes is {self.minutes}, expected more than 0")
         if self.grasps < 0:
             raise ConfigError(f"grasps is {self.grasps}, expected 0 or more")
+        self.sim.require_training_objects()
         if self.collectors < 0 or self.updaters < 1:
             raise ConfigError(
                 f"found {self.collectors} collectors and {self.updaters} updaters, expected at least 0 and 1"
@@ -181,6 +195,7 @@ def roles(config: Config, directory: RunDirectory, port: int, session: int) -> l
                 server=server,
                 checkpoints=directory.checkpoints,
                 resume=True,  # a trainer that died goes on from its newest checkpoint; a new run has none
+                start=config.start,
                 seed=config.seed,
                 learner=config.learner,
                 loop=config.train,
@@ -202,10 +217,11 @@ def roles(config: Config, directory: RunDirectory, port: int, session: int) -> l
             server=server,
             name=f"sim-{number}",
             spool=directory.spool / f"sim-{number}",
+            start=config.start,
             seed=_mix(config.seed, 1000 + number),
             session=session,
             sim=config.sim,
-            exploration=config.exploration,
+            exploration=config.exploration if config.start is None else config.exploration.without_scripted_phase(),
             cem=config.cem,
         )
         planned.append(Role(f"collector-{number}", "collect", collector))
@@ -253,23 +269,10 @@ def final_roles(config: Config, directory: RunDirectory) -> Mapping[str, list[Ro
 
 def require_same(config: Config, first: Config) -> None:
     """Raises ConfigError, naming each difference, unless a run configured as ``first`` can go on as ``config``."""
-    for part in ("learner", "seed"):
-        found, expected = (dict(_flat(part, to_plain(each)[part])) for each in (config, first))
-        differing = [
-            f"{key} is {found.get(key)!r}, expected {expected.get(key)!r}"
-            for key in {**expected, **found}
-            if found.get(key) != expected.get(key)
-        ]
+    for part in ("learner", "seed", "start"):
+        differing = differences(to_plain(config)[part], to_plain(first)[part], part)
         if differing:
-            raise ConfigError(f"{'; '.join(differing)}: a run goes on with the {part} that it began with")
-
-
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        yield prefix, value
-        return
-    for name, inner in value.items():
-        yield from _flat(f"{prefix}.{name}", inner)
+            raise ConfigError(f"{differing}: a run goes on with the {part} that it began with")
 
 
 def _mix(*numbers: int) -> int:

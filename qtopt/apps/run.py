@@ -6,7 +6,7 @@ import socket
 import time
 from pathlib import Path
 
-from qtopt.apps import plan
+from qtopt.apps import evaluate, plan
 from qtopt.apps.data import copy_store, store_of
 from qtopt.apps.live import Display
 from qtopt.apps.plan import Config, Role
@@ -159,7 +159,21 @@ def _summary(reports: dict[str, Report], directory: RunDirectory) -> str:
     lines += [f"  {policy:<9}{success_of_report(report)}" for policy, report in reports.items()]
     ratio = "not defined: the scripted policy had none" if final["ratio"] is None else f"{final['ratio']:.2f}"
     apart = "disjoint" if final["intervals_disjoint"] else "not disjoint in the learned policy's favour"
-    return "\n".join([*lines, f"  learned / scripted: {ratio}; the intervals are {apart}", f"curve: {directory.curve}"])
+    lines += [f"  learned / scripted: {ratio}; the intervals are {apart}", f"curve: {directory.curve}"]
+    return "\n".join([*lines, *_best_of_n(directory)])
+
+
+def _best_of_n(directory: RunDirectory) -> list[str]:
+    """Returns what is to be said of the best networks seen: of how many, and that this is no final figure."""
+    kept = directory.checkpoints / "best" / evaluate.BEST_FILE
+    if not kept.exists():
+        return []
+    count = len(list(directory.evaluations.glob("learned-*.json")))
+    success = success_of_report(read_report(kept))
+    return [
+        f"best-of-{count} evaluations during the run, each chosen by its own luck too, so no figure to compare by: "
+        f"{success}, in {kept.parent}"
+    ]
 
 
 def _free_port() -> int:

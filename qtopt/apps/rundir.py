@@ -4,7 +4,9 @@ import datetime
 import importlib.metadata
 import json
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,12 @@ class RunDirectory:
         facts = "".join(f"# {name}: {value}\n" for name, value in provenance().items())
         self.config.write_text(facts + yaml.safe_dump(to_plain(config), sort_keys=False))
 
+    def facts(self) -> dict[str, str]:
+        """Returns what the run's configuration says of how it was made, as ``provenance`` names it."""
+        lines = self.config.read_text().splitlines() if self.config.exists() else []
+        pairs = (line.removeprefix("# ").partition(": ") for line in lines if line.startswith("# "))
+        return {name: value for name, _, value in pairs}
+
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Adds a line to metrics.jsonl."""
         with self.metrics.open("a") as file:
@@ -101,13 +109,18 @@ class RunDirectory:
 
 def provenance() -> dict[str, str]:
     """Returns what identifies the code and the machine: versions, commit, processor."""
-    facts = {"qtopt": __version__, "commit": _commit(), "python": platform.python_version()}
+    facts = {"qtopt": __version__, "commit": _commit(), "command": command(), "python": platform.python_version()}
     for package in _PACKAGES:
         try:
             facts[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             facts[package] = "not installed"
     return facts | {"system": platform.platform()}
+
+
+def command() -> str:
+    """Returns the words that started this process."""
+    return shlex.join(["qtopt", *sys.argv[1:]])
 
 
 def _commit() -> str:

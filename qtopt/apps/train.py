@@ -3,14 +3,17 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from qtopt.agent.device import resolve_device
 from qtopt.agent.learner import Learner, LearnerConfig
 from qtopt.apps.process import begin, limit_threads, logger
 from qtopt.apps.reporting import Reporting
-from qtopt.config import STRICT, to_plain
+from qtopt.config import STRICT, differences, to_plain
 from qtopt.errors import CheckpointError
-from qtopt.loops.checkpoints import Checkpoints, find_checkpoint
+from qtopt.loops.checkpoints import POLICY_FILE, Checkpoints, find_checkpoint
 from qtopt.loops.metrics import Rate, Recent
 from qtopt.loops.train import Trained, TrainLoopConfig, train
 from qtopt.rpc.connection import connect
@@ -25,6 +28,8 @@ class Config:
         server: where labels come from and networks are published (--server host:port).
         checkpoints: directory that checkpoints are written to.
         resume: go on from the newest checkpoint there, if there is one.
+        start: policy to go on from, a checkpoint or a run's directory or the word pretrained, with a fresh optimiser
+            and from step 0; where there is a checkpoint to resume, that one counts.
         seed: of the first weights and of augmentation; a resumed run goes on with its own.
         threads: threads of torch.
         device: of torch; auto takes a GPU where there is one.
@@ -37,6 +42,7 @@ class Config:
     server: ClientConfig = field(default_factory=ClientConfig)
     checkpoints: Path = Path("outputs/trainer/checkpoints")
     resume: bool = False
+    start: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     seed: int = 0
     threads: int = 1
     device: str = "auto"
@@ -45,21 +51,23 @@ class Config:
 
 
 def build_learner(config: Config) -> Learner:
-    """Returns the learner to train: restored where asked for, with the settings given now, else new."""
+    """Returns the learner to train: restored where asked for, with the settings given now, else begun."""
     earlier = sorted(path.name for path in config.checkpoints.glob("[0-9]*"))
     if earlier and not config.resume:
         raise CheckpointError(
             f"{config.checkpoints}: found checkpoints up to step {int(earlier[-1])}, expected none of another learner; "
             "add --resume to go on from there, or give another directory"
         )
+    if not earlier and config.start is not None:
+        payload = (find_checkpoint(config.start) / POLICY_FILE).read_bytes()
+        return Learner.from_policy(payload, config.learner, config.seed, resolve_device(config.device))
     if not earlier:
         return Learner(config.learner, config.seed, resolve_device(config.device))
     learner = Learner.restore(find_checkpoint(config.checkpoints), resolve_device(config.device))
     if learner.config != config.learner:
-        found, expected = to_plain(learner.config), to_plain(config.learner)
-        differing = ", ".join(key for key in found if found[key] != expected[key])
+        differing = differences(to_plain(config.learner), to_plain(learner.config), "learner")
         raise CheckpointError(
-            f"{config.checkpoints}: found a learner that differs from the one asked for in {differing}; "
+            f"{config.checkpoints}: found a learner that differs from the one asked for: {differing}; "
             "expected the same; resume with the settings of the first run, or give another directory"
         )
     return learner

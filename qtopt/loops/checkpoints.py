@@ -5,9 +5,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import qtopt
 from qtopt.errors import CheckpointError
 
 _LAST = "last"
+
+PRETRAINED = "pretrained"
+"""The word for the policy that ships with the package, in place of a checkpoint's path."""
 
 
 class Checkpoints:
@@ -44,21 +48,35 @@ class Checkpoints:
 
     def all(self) -> list[Path]:
         """Returns the finished checkpoints, oldest first."""
-        return sorted(path for path in self._root.iterdir() if path.name.isdigit() and path.is_dir())
+        return all_checkpoints(self._root)
+
+
+def all_checkpoints(root: Path) -> list[Path]:
+    """Returns the finished checkpoints in ``root``, oldest first."""
+    return sorted(path for path in root.iterdir() if path.name.isdigit() and path.is_dir())
+
+
+def is_pretrained(path: Path) -> bool:
+    """Returns whether ``path`` is the word for the policy that ships with the package."""
+    return str(path) == PRETRAINED
 
 
 def find_checkpoint(path: Path) -> Path:
     """Returns the checkpoint directory meant by ``path``: itself, or the newest of a run's or checkpoints' directory.
 
+    The word ``pretrained`` alone means the policy that ships with the package.
+
     Raises:
         CheckpointError: there is none.
     """
+    if is_pretrained(path):
+        path = Path(qtopt.__file__).parent / PRETRAINED
     for candidate in (path, path / _LAST, path / "checkpoints" / _LAST):
         if (candidate / POLICY_FILE).is_file():
             return candidate.resolve()
     raise CheckpointError(
         f"{path}: found {'no ' + POLICY_FILE if path.exists() else 'nothing'} there, expected a checkpoint or a run's "
-        f"directory; give one like outputs/kuka/<time> or outputs/kuka/<time>/checkpoints/last"
+        f"directory; give one like outputs/kuka/<time> or outputs/kuka/<time>/checkpoints/last, or say {PRETRAINED}"
     )
 
 

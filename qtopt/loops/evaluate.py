@@ -25,6 +25,7 @@ class EvaluationConfig:
         episodes_per_scene: episodes run one after another in a bin before it is filled anew.
         shard: which of ``shards`` parts to run; parts run side by side and are put together afterwards.
         shards: parts in all.
+        until_empty: go on to the next scene as soon as nothing is left in the bin.
     """
 
     __pydantic_config__ = STRICT
@@ -34,6 +35,7 @@ class EvaluationConfig:
     episodes_per_scene: int = 1
     shard: int = 0
     shards: int = 1
+    until_empty: bool = False
 
     def __post_init__(self) -> None:
         if self.episodes < 1 or self.episodes_per_scene < 1 or self.seed < 0:
@@ -51,6 +53,8 @@ class Evaluated:
 
     Attributes:
         index: its number in the whole evaluation.
+        scene: number of the scene it ran in.
+        attempt: which of the scene's episodes it was, from 1.
         scene_seed: seed of the scene it ran in.
         episode: what happened.
         values: the network's Q of each action; NaN where none was asked.
@@ -58,16 +62,32 @@ class Evaluated:
     """
 
     index: int
+    scene: int
+    attempt: int
     scene_seed: int
     episode: Episode
     values: tuple[float, ...]
     policy_s: float
+
+    @property
+    def objects_before(self) -> int | None:
+        """Objects in the bin when it began; None where the cell does not say."""
+        objects = self.episode.metadata.get("objects")
+        return len(objects) if isinstance(objects, list) else None
+
+    def leaves_nothing(self) -> bool:
+        """Returns whether the bin is empty after it."""
+        before = self.objects_before
+        return before is not None and before - self.episode.success <= 0
 
     def to_json(self) -> dict[str, JsonValue]:
         """Returns what is kept of it, in JSON values."""
         finite = [round(value, 4) for value in self.values if np.isfinite(value)]
         return {
             "index": self.index,
+            "scene": self.scene,
+            "attempt": self.attempt,
+            "objects_before": self.objects_before,
             "scene_seed": self.scene_seed,
             "outcome": self.episode.outcome.name.lower(),
             "steps": len(self.episode),
@@ -103,7 +123,10 @@ def evaluate(
             )
             if ran is None:
                 return
-            yield Evaluated(index, scene_seed, ran.episode, ran.values, ran.policy_s)
+            one = Evaluated(index, scene, index - first + 1, scene_seed, ran.episode, ran.values, ran.policy_s)
+            yield one
+            if config.until_empty and one.leaves_nothing():
+                break
 
 
 def summarise(rows: Sequence[dict[str, JsonValue]]) -> dict[str, JsonValue]:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from qtopt.loops.emptying import removed_of, summarise_emptying
 from qtopt.loops.evaluate import Evaluated, summarise
 from qtopt.loops.filmstrip import filmstrip, page, save_png
 from qtopt.loops.metrics import Proportion, wilson
@@ -38,7 +39,7 @@ def record(
             asked = "" if value is None else f", Q {value}"
             kept.append(filmstrip(one.episode, f"{one.index}: {rows[-1]['outcome']}, {len(one.episode)} steps{asked}"))
     if stop():
-        return {**facts, **summarise(rows), "rows": list(rows)}
+        return _report(rows, facts)
     chosen = _balance(strips, filmstrips)
     if chosen:
         save_png(page(chosen), path.parent / "filmstrips" / f"{path.stem}.png")
@@ -47,7 +48,7 @@ def record(
 
 def write_report(rows: Sequence[dict[str, JsonValue]], facts: Mapping[str, JsonValue], path: Path) -> Report:
     """Writes the report of these episodes as JSON, whole or not at all; returns it."""
-    report: Report = {**facts, **summarise(rows), "rows": list(rows)}
+    report = _report(rows, facts)
     path.parent.mkdir(parents=True, exist_ok=True)
     writing = path.with_name(f".{path.name}.writing")
     writing.write_text(json.dumps(report, indent=1) + "\n")
@@ -57,10 +58,12 @@ def write_report(rows: Sequence[dict[str, JsonValue]], facts: Mapping[str, JsonV
 
 def merge(reports: Sequence[Report], path: Path) -> Report:
     """Puts the reports of an evaluation's shards together, ordered by episode."""
-    rows = [row for report in reports for row in _rows(report)]
+    rows = [row for report in reports for row in rows_of(report)]
     rows.sort(key=lambda row: int(str(row["index"])))
-    own = {"rows", *summarise(rows)}
+    own = {"rows", "emptying", *summarise(rows)}
     facts = {key: value for key, value in reports[0].items() if key not in own}
+    if "file" in facts:
+        facts["file"] = str(path)
     return write_report(rows, facts, path)
 
 
@@ -75,9 +78,34 @@ def success_of_report(report: Mapping[str, JsonValue]) -> Proportion:
     return wilson(int(str(report["successes"])), int(str(report["episodes"])))
 
 
-def _rows(report: Report) -> list[dict[str, JsonValue]]:
+def headline(report: Report) -> Report:
+    """Returns what a program wants of a report: ``success`` with its ``interval`` and what it is the success of.
+
+    With the protocol ``emptying`` success is the share of objects removed, and ``episodes`` counts attempts.
+    """
+    emptying = report.get("protocol") == "emptying"
+    success = removed_of(rows_of(report)) if emptying else success_of_report(report)
+    told: Report = {
+        "success": round(success.rate, 4) if success.trials else None,
+        "interval": [round(success.low, 4), round(success.high, 4)],
+        "trials": success.trials,
+    }
+    kept = (
+        "episodes", "objects", "protocol", "seed", "checkpoint", "policy", "step",
+        "steps_per_grasp", "outcomes", "aborted", "emptying", "file",
+    )  # fmt: skip
+    return told | {name: report[name] for name in kept if name in report}
+
+
+def rows_of(report: Report) -> list[dict[str, JsonValue]]:
+    """Returns the episodes of a report."""
     rows = report["rows"]
     return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+
+
+def _report(rows: Sequence[dict[str, JsonValue]], facts: Mapping[str, JsonValue]) -> Report:
+    emptying = {"emptying": summarise_emptying(rows)} if facts.get("protocol") == "emptying" else {}
+    return {**facts, **summarise(rows), **emptying, "rows": list(rows)}
 
 
 def _balance(strips: Mapping[bool, list[UInt8Array]], most: int) -> list[UInt8Array]:

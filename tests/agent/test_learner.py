@@ -83,6 +83,29 @@ def test_resumes_exactly(tmp_path: Path) -> None:
     assert_same(unpack(restored.snapshot()), unpack(learner.snapshot()))
 
 
+def test_goes_on_from_a_policy_with_the_average_at_full_weight(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    first = Learner(CONFIG, seed=0)
+    for _ in range(5):
+        first.update(labelled_batch(rng))
+    config = dataclasses.replace(CONFIG, polyak=0.9)
+    learner = Learner.from_policy(first.snapshot(), config, seed=1)
+    assert learner.step == 0
+    name = "head.1.weight"
+    before = first.theta1.state_dict()[name]
+    assert torch.equal(learner._theta.state_dict()[name], before)
+    assert torch.equal(learner.theta1.state_dict()[name], before)
+    assert torch.equal(learner.theta2.state_dict()[name], first.theta2.state_dict()[name])
+    learner.update(labelled_batch(rng))
+    theta = learner._theta.state_dict()[name]
+    assert torch.allclose(learner.theta1.state_dict()[name], 0.9 * before + 0.1 * theta, atol=1e-6)
+    learner.save(tmp_path)
+    restored, batch = Learner.restore(tmp_path), labelled_batch(rng)
+    restored.update(batch)
+    learner.update(batch)
+    assert_same(unpack(restored.snapshot()), unpack(learner.snapshot()))
+
+
 @pytest.mark.parametrize("optimiser", ["adam", "sgd"])
 def test_learning_rate_decays_by_stairs(optimiser: str) -> None:
     config = dataclasses.replace(CONFIG, optimiser=optimiser, learning_rate=0.1, decay_steps=2, decay_rate=0.5)

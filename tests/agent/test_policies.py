@@ -81,6 +81,7 @@ def test_hands_over_from_the_script_as_gradient_steps_pass() -> None:
     assert config.scripted_share(99) == 1.0
     assert config.scripted_share(200) == pytest.approx(0.6)
     assert config.scripted_share(10**6) == pytest.approx(0.2)
+    assert config.without_scripted_phase().scripted_share(0) == pytest.approx(0.2)
     policy = ExploringPolicy(ScriptedPolicy(), None, config)
     rng = np.random.default_rng(0)
     for _ in range(20):

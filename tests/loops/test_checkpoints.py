@@ -1,5 +1,7 @@
 """Checkpoints are there whole or not at all."""
 
+from pathlib import Path
+
 import pytest
 
 from qtopt.errors import CheckpointError
@@ -54,3 +56,10 @@ def test_no_checkpoint_is_said_in_one_line(tmp_path):
         find_checkpoint(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="no policy"):
         find_checkpoint(tmp_path)
+
+
+def test_the_word_pretrained_means_the_policy_that_ships():
+    found = find_checkpoint(Path("pretrained"))
+    assert found.name == "pretrained"
+    assert (found / "README.md").exists()
+    assert (found / POLICY_FILE).stat().st_size > 100_000

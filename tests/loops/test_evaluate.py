@@ -8,9 +8,11 @@ import pytest
 
 from qtopt.agent.exploration import ScriptedPolicy
 from qtopt.errors import ConfigError
+from qtopt.loops.emptying import removed_of, summarise_emptying
 from qtopt.loops.evaluate import EvaluationConfig, evaluate, summarise
 from qtopt.loops.filmstrip import filmstrip, page
-from qtopt.loops.report import merge, read_report, record
+from qtopt.loops.report import headline, merge, read_report, record
+from sim import SimConfig, make_environment
 from tests.episodes import make_episode
 
 FACTS = {"policy": "scripted", "step": 0, "objects": "train", "seed": 3}
@@ -57,6 +59,47 @@ def test_figures_by_hand():
     assert report["steps_per_grasp"] == 5.5
     assert report["aborted"] == 1
     assert report["outcomes"]["dropped"] == 1
+
+
+def attempts(scene, objects, signs):
+    names = {"+": "success", "-": "dropped"}
+    left = objects
+    for number, sign in enumerate(signs, 1):
+        yield {"scene": scene, "attempt": number, "objects_before": left, "outcome": names[sign], "steps": 3}
+        left -= sign == "+"
+
+
+def test_emptied_bins_by_hand():
+    rows = [*attempts(0, 3, "+-++"), *attempts(1, 5, "-+----+")]
+    told = summarise_emptying(rows)
+    assert (told["bins"], told["objects"], told["removed"], told["bins_emptied"]) == (2, 8, 5, 1)
+    assert told["share_removed"] == 0.625
+    assert told["share_removed_after"] == {"5": 0.5, "10": 0.625, "15": 0.625}
+    assert told["over_bins"]["mean"] == 0.7
+    assert told["over_bins"]["standard_deviation"] == pytest.approx(0.4243, abs=1e-4)
+    assert (told["over_bins"]["worst"], told["over_bins"]["best"]) == (0.4, 1.0)
+    assert removed_of(rows, 2).successes == 2
+
+
+def test_a_bin_is_emptied_attempt_by_attempt(tmp_path):
+    environment = make_environment(SimConfig(object_count=(2, 2), keep_scene=True, stuck_after=1, objects="other"))
+    config = EvaluationConfig(episodes=8, seed=4, episodes_per_scene=4, until_empty=True)
+    evaluated = evaluate(environment, ScriptedPolicy(), config=config)
+    facts = FACTS | {"protocol": "emptying"}
+    report = record(evaluated, tmp_path / "a.json", facts, filmstrips=0, stop=lambda: False)
+    environment.close()
+    for scene in (0, 1):
+        rows = [row for row in report["rows"] if row["scene"] == scene]
+        assert [row["attempt"] for row in rows] == list(range(1, len(rows) + 1))
+        lifted = 0
+        for row in rows:
+            assert row["objects_before"] <= 2 - lifted
+            lifted += row["outcome"] == "success"
+        assert len(rows) == 4 or lifted == 2
+    told = headline(report)
+    assert told["success"] == report["emptying"]["share_removed"]
+    assert told["trials"] == 4
+    assert told["episodes"] == report["episodes"]
 
 
 def test_shards_are_put_together_in_order(tmp_path):

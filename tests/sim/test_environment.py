@@ -103,6 +103,7 @@ def test_fresh_scenes_do_not_depend_on_what_was_done_before(cell_of):
         {"object_count": (1, 11)},
         {"object_scale": 9.0},
         {"stuck_after": 0},
+        {"keep_scene": True, "fresh_scene_every_episode": True},
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings):

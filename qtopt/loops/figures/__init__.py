@@ -1,0 +1,1 @@
+"""Figures for people: drawn from numbers and images alone, whoever made them."""
