@@ -51,7 +51,7 @@ class Paired:
         """Returns the exact McNemar test's two-sided p: were only A and only B equally likely, how odd is this?"""
         discordant, fewer = self.only_a + self.only_b, min(self.only_a, self.only_b)
         tail = sum(math.comb(discordant, count) for count in range(fewer + 1))
-        return min(1.0, 2 * tail / 2**discordant)
+        return min(1.0, float(2 * tail / 2**discordant))
 
     def to_json(self) -> dict[str, JsonValue]:
         """Returns all of it in JSON values."""

@@ -1,5 +1,7 @@
 """Targets against numbers worked out by hand."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -83,12 +85,13 @@ def test_a_penalty_spares_the_last_action_even_where_the_value_goes_on_behind_it
 
 
 def test_one_target_network_is_the_first(networks) -> None:
-    given = transitions([-0.05] * 6, [1] * 6, [True] * 6)
-    one = labels(networks, given, target_networks="one").value
-    assert np.array_equal(one, labels((networks[0], networks[0]), given).value)
-    two = labels(networks, given, target_networks="two").value
-    assert np.all(two <= one)
-    assert np.any(two < one)
+    theta1, lower = networks[0], copy.deepcopy(networks[0])
+    with torch.no_grad():
+        lower.head[-1].bias -= 1.0
+    given = transitions([0.0] * 6, [1] * 6, [True] * 6)
+    one = labels((theta1, lower), given, target_networks="one").value
+    assert np.array_equal(one, labels((theta1, theta1), given).value)
+    assert np.all(labels((theta1, lower), given, target_networks="two").value < one)
 
 
 def test_monte_carlo_by_hand(networks) -> None:
