@@ -96,7 +96,7 @@ def _page(facts: Mapping[str, JsonValue], lines: Sequence[str]) -> str:
 {table}
 
 Success is that of the greedy policy on objects never trained on; every variant is tried on the same scenes. Intervals
-are 95 %: Wilson's for a rate, Wald's for paired differences (Agresti, Min 2005). They tell the chance of the scenes, not
+are 95 %: Wilson's for rates, Wald's for paired differences (Agresti, Min 2005). They tell the chance of the scenes, not
 that of training: for that, give more seeds. The literature's figures come from other arms, objects and numbers of
 grasps; only their direction compares.
 """
