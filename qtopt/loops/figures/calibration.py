@@ -126,7 +126,7 @@ def _draw_groups(axes: Axes, predictions: Predictions, bins: int, low: float) ->
 
 def _draw_histogram(axes: Axes, predictions: Predictions, low: float) -> None:
     ends = np.log(np.array([low, _HIGH]) / (1 - np.array([low, _HIGH])))
-    edges = 1 / (1 + np.exp(-np.linspace(*ends, 25)))
+    edges = 1 / (1 + np.exp(-np.linspace(float(ends[0]), float(ends[1]), 25)))
     held, missed = (_clip(predictions.value[predictions.success == good]) for good in (True, False))
     axes.hist([missed, held], edges, stacked=True, color=[RED, SKY], rwidth=0.9, label=["not held", "held"])
     axes.set_xscale("logit")
