@@ -132,8 +132,8 @@ def _draw_population(
     for marker, chosen, size in (("o", ~closes, 16.0), ("v", closes, 26.0)):
         index = order[chosen[order]]
         dots = axes.scatter(
-            pixels[index, 0], pixels[index, 1], c=q[index], cmap=_COLOURS, vmin=clim[0], vmax=clim[1], s=size, marker=marker,
-            linewidths=0.4, edgecolors="white", zorder=3,
+            pixels[index, 0], pixels[index, 1], c=q[index], cmap=_COLOURS, vmin=clim[0], vmax=clim[1], s=size,
+            marker=marker, linewidths=0.4, edgecolors="white", zorder=3,
         )  # fmt: skip
     best = order[-scene.elites :]
     axes.scatter(pixels[best, 0], pixels[best, 1], s=62, facecolors="none", edgecolors=RED, linewidths=1.3, zorder=4)
