@@ -22,7 +22,7 @@ from qtopt.apps.variants import Variant, choose
 from qtopt.config import STRICT, load_yaml, save_yaml
 from qtopt.errors import CheckpointError, ConfigError, ProcessFailed
 from qtopt.loops.label import LabelLoopConfig
-from qtopt.loops.report import read_report
+from qtopt.loops.report import Report, read_report
 from qtopt.loops.train import TrainLoopConfig
 from qtopt.replay import ReplayConfig
 from qtopt.types import JsonValue
@@ -242,11 +242,11 @@ def _start(job: Job, supervisor: Supervisor, nice: int) -> str:
 
 
 def _write(config: Config, variants: Sequence[Variant], planned: Sequence[Job]) -> None:
-    results: dict[str, ablation_report.Rows] = {}
+    results: dict[str, list[Report]] = {}
     for variant in variants:
         own = [job for job in planned if job.variant == variant.name]
         if all(job.result.exists() for job in own):
-            results[variant.name] = {key: row for job in own for key, row in _episodes(job).items()}
+            results[variant.name] = [read_report(job.result) for job in own]
     facts: Mapping[str, JsonValue] = {
         "store": str(config.store),
         "gradient_steps": config.steps,
@@ -255,12 +255,6 @@ def _write(config: Config, variants: Sequence[Variant], planned: Sequence[Job]) 
         "first_evaluation_seed": config.evaluation_seed,
     }
     ablation_report.write(config.output, facts, variants, results)
-
-
-def _episodes(job: Job) -> dict[tuple[int, int], dict[str, JsonValue]]:
-    rows = read_report(job.result)["rows"]
-    assert isinstance(rows, list)
-    return {(job.seed, int(str(row["index"]))): row for row in rows if isinstance(row, dict)}
 
 
 class Board:

@@ -1,66 +1,29 @@
 """The files an ablation leaves: JSON for programs, a table for people."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 
 from qtopt.apps.rundir import provenance
 from qtopt.apps.variants import Variant
-from qtopt.loops.evaluate import success_of
-from qtopt.loops.metrics import Proportion
+from qtopt.loops.compare import Paired, pair
+from qtopt.loops.metrics import Proportion, wilson
+from qtopt.loops.report import Report, success_of_report
 from qtopt.types import JsonValue
 
-Rows = Mapping[tuple[int, int], dict[str, JsonValue]]
-"""Evaluated episodes by (training seed, number of the episode): the same key is the same scene for every variant."""
 
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """How much more often a variant succeeded than the baseline, on the scenes that both were judged on.
-
-    Attributes:
-        mean: difference of the rates, in [-1, 1].
-        low: lower end of its 95 % interval.
-        high: upper end.
-        scenes: pairs of episodes.
-    """
-
-    mean: float
-    low: float
-    high: float
-    scenes: int
-
-    def __str__(self) -> str:
-        return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
-
-
-def difference(variant: Rows, baseline: Rows, z: float = 1.959964) -> Difference | None:
-    """Returns the paired difference with its normal interval; None without a pair of judged episodes.
-
-    With b scenes that only the variant and c that only the baseline solved, of n, the difference is (b - c) / n and its
-    standard error sqrt(b + c - (b - c)^2 / n) / n (McNemar's pairs).
-    """
-    pairs = [(_judged(variant[key]), _judged(baseline[key])) for key in variant if key in baseline]
-    signs = [mine - theirs for mine, theirs in pairs if mine is not None and theirs is not None]
-    if not signs:
-        return None
-    n, total = len(signs), sum(signs)
-    half = z * math.sqrt(sum(map(abs, signs)) - total * total / n) / n
-    return Difference(total / n, max(-1.0, total / n - half), min(1.0, total / n + half), n)
-
-
-def _judged(row: dict[str, JsonValue]) -> int | None:
-    success = success_of([row])
-    return success.successes if success.trials else None
+def difference(variant: Sequence[Report], baseline: Sequence[Report]) -> Paired:
+    """Pairs a variant's episodes with the baseline's, training seed by training seed and scene by scene."""
+    pairs = [pair(mine, theirs) for mine, theirs in zip(variant, baseline, strict=True)]
+    return Paired(*(sum(getattr(each, name.name) for each in pairs) for name in fields(Paired)))
 
 
 def write(
     directory: Path,
     facts: Mapping[str, JsonValue],
     variants: Sequence[Variant],
-    results: Mapping[str, Rows],
+    results: Mapping[str, Sequence[Report]],
 ) -> None:
     """Writes ``ablation.json`` and ``README.md``.
 
@@ -68,16 +31,17 @@ def write(
         directory: where to.
         facts: what all variants share: store, steps, episodes, seeds.
         variants: in the order of the table, the baseline first.
-        results: by name; a variant that is not finished is missing, and its row says so.
+        results: one report for each training seed, by the variant's name; one that is not finished is missing, and its
+            row says so.
     """
     baseline = results.get(variants[0].name)
     table: list[JsonValue] = []
     lines = ["| variant | what differs | success | 95 % | to the baseline, points | the literature |", "|" + "---|" * 6]
     for variant in variants:
-        rows = results.get(variant.name)
-        success = None if rows is None else success_of(rows.values())
+        own = results.get(variant.name)
+        success = None if own is None else _together([success_of_report(report) for report in own])
         is_baseline = variant is variants[0]
-        apart = None if rows is None or baseline is None or is_baseline else difference(rows, baseline)
+        apart = None if own is None or baseline is None or is_baseline else difference(own, baseline)
         table.append(_entry(variant, success, apart))
         lines.append(_line(variant, success, apart))
     ablation = {**facts, "variants": table, "provenance": dict(provenance())}
@@ -85,7 +49,7 @@ def write(
     _replace(directory / "README.md", _page(facts, lines))
 
 
-def _entry(variant: Variant, success: Proportion | None, apart: Difference | None) -> JsonValue:
+def _entry(variant: Variant, success: Proportion | None, apart: Paired | None) -> JsonValue:
     entry: dict[str, JsonValue] = {
         "name": variant.name,
         "reason": variant.reason,
@@ -97,18 +61,28 @@ def _entry(variant: Variant, success: Proportion | None, apart: Difference | Non
         entry |= {"episodes": success.trials, "successes": success.successes, "success": round(success.rate, 4)}
         entry["wilson_95"] = [round(success.low, 4), round(success.high, 4)]
     if apart is not None:
-        interval: list[JsonValue] = [round(apart.low, 4), round(apart.high, 4)]
-        entry |= {"difference": round(apart.mean, 4), "difference_95": interval, "scenes": apart.scenes}
+        entry["to_baseline"] = apart.to_json()  # A is the variant, B the baseline
     return entry
 
 
-def _line(variant: Variant, success: Proportion | None, apart: Difference | None) -> str:
+def _together(parts: Sequence[Proportion]) -> Proportion:
+    return wilson(sum(part.successes for part in parts), sum(part.trials for part in parts))
+
+
+def _points(apart: Paired | None) -> str:
+    if apart is None or not apart.pairs:
+        return ""
+    low, high = apart.interval()
+    return f"{100 * apart.difference:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def _line(variant: Variant, success: Proportion | None, apart: Paired | None) -> str:
     paper = variant.paper + (", as remembered, not verified" if variant.remembered else "")
     if success is None or not success.trials:
         rate, interval = "not finished", ""
     else:
         rate, interval = f"{100 * success.rate:.1f} %", f"[{100 * success.low:.1f}, {100 * success.high:.1f}]"
-    cells = (f"`{variant.name}`", variant.reason, rate, interval, "" if apart is None else str(apart), paper)
+    cells = (f"`{variant.name}`", variant.reason, rate, interval, _points(apart), paper)
     return "| " + " | ".join(cells) + " |"
 
 
@@ -122,9 +96,9 @@ def _page(facts: Mapping[str, JsonValue], lines: Sequence[str]) -> str:
 {table}
 
 Success is that of the greedy policy on objects never trained on; every variant is tried on the same scenes. Intervals
-are 95 %: Wilson's for a rate, that of McNemar's pairs for a difference. They tell the chance of the scenes, not that of
-training: for that, give more seeds. The literature's figures come from other arms, objects and numbers of grasps; only
-their direction compares.
+are 95 %: Wilson's for rates, Wald's for paired differences (Agresti, Min 2005). They tell the chance of the scenes, not
+that of training: for that, give more seeds. The literature's figures come from other arms, objects and numbers of
+grasps; only their direction compares.
 """
 
 

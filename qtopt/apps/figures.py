@@ -80,9 +80,11 @@ class Config:
             raise ConfigError(f"figures {self.kind}: found nothing to draw, expected {what}, after it")
         elif self.kind == "all" and len(self.paths) > 1:
             raise ConfigError(f"figures all: found {len(self.paths)} runs, expected one; draw several with curve")
-        for name in ("bins", "episodes", "shown", "size_px", "finer", "dpi", "threads"):
+        for name in ("bins", "episodes", "shown", "finer", "dpi", "threads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"figures: {name} is {getattr(self, name)}, expected at least 1")
+        if self.size_px < 160:
+            raise ConfigError(f"figures: size_px is {self.size_px}, expected at least 160, so that captions fit")
         if not 1 <= self.fps <= 30:
             raise ConfigError(f"figures: fps is {self.fps:g}, expected 1 to 30")
 

@@ -1,7 +1,6 @@
 """Ablations: variants as settings, paired differences by hand, and a small one from grasps to table."""
 
 import json
-import math
 import time
 
 import numpy as np
@@ -12,6 +11,7 @@ from qtopt.apps import ablate, offline
 from qtopt.apps.ablation_report import difference
 from qtopt.apps.variants import VARIANTS, Variant, choose
 from qtopt.errors import ConfigError
+from qtopt.loops.compare import Paired
 from qtopt.loops.episode import run_episode
 from qtopt.loops.retry import never
 from qtopt.replay import EpisodeStore, StoreFormat
@@ -50,21 +50,16 @@ def test_variants_by_name_and_from_a_file(tmp_path):
         choose("all", file)
 
 
-def test_difference_by_hand():
-    def rows(outcomes):
-        return {(0, index): {"outcome": outcome} for index, outcome in enumerate(outcomes)}
+def test_the_seeds_pairs_are_added_up():
+    def report(seed, outcomes):
+        rows = [{"index": index, "scene_seed": index, "outcome": each} for index, each in enumerate(outcomes)]
+        return {"seed": seed, "objects": "unseen", "rows": rows}
 
     good, bad, void = "success", "dropped", "aborted"
-    mine = rows([good, good, good, bad, bad, good, void, good])
-    baseline = rows([good, bad, bad, good, bad, good, good, void])
-    # 6 scenes judged for both: two solved by mine alone, one by the baseline alone: (2 - 1) / 6
-    found = difference(mine, baseline)
-    half = 1.959964 * math.sqrt(3 - 1 / 6) / 6
-    assert found.scenes == 6
-    assert (found.mean, found.low, found.high) == pytest.approx((1 / 6, 1 / 6 - half, 1 / 6 + half))
-    assert str(found) == "+16.7 [-38.3, +71.7]"
-    assert difference(rows([void]), rows([good])) is None
-    assert difference({}, baseline) is None
+    mine = [report(0, [good, good, good, void]), report(1, [bad, bad, good, good])]
+    baseline = [report(0, [good, bad, bad, good]), report(1, [good, bad, good, void])]
+    # both 1 + 1, mine alone 2 + 0, the baseline alone 0 + 1, neither 0 + 1, void 1 + 1
+    assert difference(mine, baseline) == Paired(2, 2, 1, 1, 2)
 
 
 def test_evaluation_follows_the_variants_camera_and_search(tmp_path):
@@ -105,8 +100,8 @@ def test_two_variants_from_grasps_to_table(qtopt, store, tmp_path):
     table = json.loads((output / "ablation.json").read_text())
     assert [variant["name"] for variant in table["variants"]] == ["baseline", "supervised"]
     assert [variant["episodes"] for variant in table["variants"]] == [4, 4]
-    assert table["variants"][1]["scenes"] == 4
-    assert "difference" not in table["variants"][0]
+    assert table["variants"][1]["to_baseline"]["pairs"] == 4
+    assert "to_baseline" not in table["variants"][0]
     scenes = []
     for name in ("baseline", "supervised"):
         result = json.loads((output / "runs" / f"{name}-seed0" / "eval" / "result.json").read_text())

@@ -49,14 +49,14 @@ def observation(rng, *, closed=False):
 
 @pytest.mark.timeout(300)
 def test_all_of_a_run(qtopt, run, tmp_path):
-    small = ("--episodes", 1, "--shown", 1, "--size-px", 64, "--fps", 2, "--sim.cell.max-steps", 3)
+    small = ("--episodes", 1, "--shown", 1, "--size-px", 160, "--fps", 2, "--sim.cell.max-steps", 3)
     code, out, err = qtopt("figures", "all", run, "--output", tmp_path / "pictures", *small)
     assert code == 0, err
     assert "Brier score 0.2000" in out  # (0.2 squared + 0.6 squared) / 2
     found = {path.name: path for path in (tmp_path / "pictures").iterdir()}
     assert sorted(found) == ["calibration.png", "cem.png", "curve.png", "film.png", "film.webp"]
     with Image.open(found["film.webp"]) as film:
-        assert film.size == (3 * 64, 64 + 52)
+        assert film.size == (3 * 160, 160 + 52)
     with Image.open(found["cem.png"]) as picture:
         assert picture.width == 1200
 
@@ -110,6 +110,7 @@ def test_results(tmp_path):
         (["curve"], "found nothing to draw"),
         (["film"], "found no checkpoint"),
         (["all", "a", "b"], "found 2 runs"),
+        (["film", "--checkpoint", "a", "--size-px", "100"], "captions fit"),
         (["curve", "nowhere"], "found no metrics.jsonl"),
     ],
 )

@@ -126,9 +126,9 @@ def _draw_groups(axes: Axes, predictions: Predictions, bins: int, low: float) ->
 
 def _draw_histogram(axes: Axes, predictions: Predictions, low: float) -> None:
     ends = np.log(np.array([low, _HIGH]) / (1 - np.array([low, _HIGH])))
-    edges = 1 / (1 + np.exp(-np.linspace(*ends, 25)))
+    edges = 1 / (1 + np.exp(-np.linspace(float(ends[0]), float(ends[1]), 25)))
     held, missed = (_clip(predictions.value[predictions.success == good]) for good in (True, False))
-    axes.hist([missed, held], edges, stacked=True, color=[RED, SKY], rwidth=0.9, label=["not held", "held"])
+    axes.hist([missed, held], edges.tolist(), stacked=True, color=[RED, SKY], rwidth=0.9, label=["not held", "held"])
     axes.set_xscale("logit")
     axes.set_xticks(shown := [q for q in _TICKS if q >= low], [f"{q:g}" for q in shown])
     axes.xaxis.set_minor_locator(NullLocator())

@@ -1,5 +1,6 @@
 """Where the cross-entropy method looked: its candidates and the action chosen, drawn where they lead."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,16 +91,17 @@ def draw_search(scenes: Sequence[SearchScene], camera: CameraConfig, path: Path,
             axes.set_title(words, fontsize=9.5, fontweight="normal")
         bar = figure.colorbar(dots, ax=rows, shrink=0.6, aspect=40, pad=0.01)
         bar.set_label("Q")
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         figure.suptitle(f"{title}\n{_KEY}", fontsize=10, x=0.02, horizontalalignment="left")
         save(figure, path, dpi)
 
 
 def _range(scenes: Sequence[SearchScene]) -> tuple[float, float]:
     """Returns tenths that enclose every Q drawn: one scale for all pictures."""
-    drawn = [q for scene in scenes for q in (scene.closing.q, *(q for _, q in scene.populations[:2]))]
-    low, high = (float(end) for end in (min(q.min() for q in drawn), max(q.max() for q in drawn)))
-    return np.floor(10 * low) / 10, np.ceil(10 * high) / 10
+    drawn = np.concatenate(
+        [scene.closing.q.ravel() for scene in scenes] + [q for s in scenes for _, q in s.populations]
+    )
+    return math.floor(10 * float(drawn.min())) / 10, math.ceil(10 * float(drawn.max())) / 10
 
 
 def _show(axes: Axes, image: UInt8Array) -> None:
@@ -130,11 +132,11 @@ def _draw_population(
     for marker, chosen, size in (("o", ~closes, 16.0), ("v", closes, 26.0)):
         index = order[chosen[order]]
         dots = axes.scatter(
-            *pixels[index].T, c=q[index], cmap=_COLOURS, vmin=clim[0], vmax=clim[1], s=size, marker=marker,
-            linewidths=0.4, edgecolors="white", zorder=3,
+            pixels[index, 0], pixels[index, 1], c=q[index], cmap=_COLOURS, vmin=clim[0], vmax=clim[1], s=size,
+            marker=marker, linewidths=0.4, edgecolors="white", zorder=3,
         )  # fmt: skip
     best = order[-scene.elites :]
-    axes.scatter(*pixels[best].T, s=62, facecolors="none", edgecolors=RED, linewidths=1.3, zorder=4)
+    axes.scatter(pixels[best, 0], pixels[best, 1], s=62, facecolors="none", edgecolors=RED, linewidths=1.3, zorder=4)
     assert dots is not None
     return dots
 
@@ -144,9 +146,9 @@ def _draw_chosen(axes: Axes, camera: CameraConfig, scene: SearchScene) -> None:
     place = to_pixels(camera, _places(scene.tool_pose, scene.action[None]))
     here = to_pixels(camera, _places(scene.tool_pose, np.zeros((1, 8), np.float32)))
     axes.plot(*np.concatenate([here, place]).T, color=INK, linewidth=1.0, linestyle=":", zorder=3)
-    axes.scatter(*here.T, s=18, color=INK, zorder=3)
+    axes.scatter(here[:, 0], here[:, 1], s=18, color=INK, zorder=3)
     _segment(axes, ends)
-    axes.scatter(*place.T, s=26, color=RED, edgecolors="white", linewidths=0.8, zorder=6)
+    axes.scatter(place[:, 0], place[:, 1], s=26, color=RED, edgecolors="white", linewidths=0.8, zorder=6)
     axes.text(
         0.03, 0.04, f"{describe(scene.action)}, Q {scene.value:.2f}", transform=axes.transAxes, fontsize=9,
         path_effects=[withStroke(linewidth=3, foreground="white")],

@@ -65,7 +65,7 @@ def test_the_search_is_drawn_where_it_leads(tmp_path, rng):
         caption="scene 0",
     )
     draw_search([scene, scene], camera, tmp_path / "s.png", "title", dpi=100)
-    assert size(tmp_path / "s.png") == (1000, 585)
+    assert size(tmp_path / "s.png") == (1000, 535)
 
 
 def test_fingers_stand_apart_along_the_azimuth_after_the_turn():
