@@ -55,7 +55,7 @@ def test_the_search_is_drawn_where_it_leads(tmp_path, rng):
     actions = np.stack([make_action(tuple(rng.uniform(-0.05, 0.05, 3)), close=bool(n % 2)) for n in range(12)])
     grid = QMap(np.linspace(0.55, 0.65, 4), np.linspace(-0.05, 0.05, 5), rng.random((4, 5)))
     scene = SearchScene(
-        image=rng.integers(0, 256, (96, 96, 3), dtype=np.uint8),
+        image=np.full((96, 96, 3), 150, np.uint8),
         tool_pose=np.array([0.6, 0.0, 0.1, 0.3], np.float32),
         populations=((actions, rng.random(12)), (actions, rng.random(12))),
         elites=3,
