@@ -22,15 +22,14 @@ class ImageConfig:
     Attributes:
         stored_px: height and width as captured and stored.
         crop_px: height and width as seen by the network.
-        photometric: strength of the colour disturbance in training; 1 gives the published ranges, 0 turns it off, as
-            the published code does by default. A physical camera under changing light wants it.
+        photometric: strength of the colour disturbance in training; 0 turns it off, 1 gives the published ranges.
     """
 
     __pydantic_config__ = STRICT
 
     stored_px: int = 72
     crop_px: int = 64
-    photometric: float = 0.0
+    photometric: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.crop_px <= self.stored_px:

@@ -27,19 +27,11 @@ STOP_PHASES = ((("collector", "updater", "evaluator", "final"), 2.5), (("trainer
 
 TWO_CORES = ReplayConfig(
     min_transitions=200,
-    bootstrap_truncated=True,
     labels=LabelRingConfig(capacity=25_000, terminal_share=0.4),
     limiter=RateLimiterConfig(samples_per_insert=2.0, min_size=256, error_buffer=4096.0),
 )
 """Values spread from the ends of episodes backwards, so ends are drawn twice as often as they occur, and labels are
-renewed half as fast as they are learned from. The ring holds what an updater renews within a minute or so. The step
-limit is no end: the network does not see the time, so calling whatever happened to be the twentieth action worthless
-would contradict what the same action is worth earlier."""
-
-COMPACT_TARGET = TargetConfig(step_penalty=0.01)
-"""The penalty of Q2-Opt, by the same authors for the same task, in place of the paper's 0.05: trying again should cost
-little. If six attempts in ten succeed and an attempt takes four actions, 0.05 makes ending worth it as soon as fingers
-are full with a chance of a third, 0.01 with one of a half."""
+renewed half as fast as they are learned from. The ring holds what an updater renews within a minute or so."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +103,7 @@ class Config:
     seed: int = 0
     collectors: int = 1
     updaters: int = 1
-    target: TargetConfig = COMPACT_TARGET
+    target: TargetConfig = field(default_factory=TargetConfig)
     sim: SimConfig = field(default_factory=SimConfig)
     replay: ReplayConfig = TWO_CORES
     learner: LearnerConfig = field(default_factory=LearnerConfig)
