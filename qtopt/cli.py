@@ -28,7 +28,7 @@ COMMANDS = {
     "eval": "evaluate a policy on fixed scenes with unseen objects",
     "offline": "train from stored grasps alone",
     "data": "look into a store: info, verify, show",
-    "bench": "measure: sim, cem, sample, ingest, train",
+    "bench": "measure: sim, cem, peak, sample, ingest, train, scale, or all",
     "doctor": "what is installed, and what is missing for which role",
 }
 """The subcommands and what each does, in one line."""

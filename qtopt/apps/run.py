@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import socket
 import time
 from pathlib import Path
 
 from qtopt.apps import plan
 from qtopt.apps.live import Display
 from qtopt.apps.plan import Config, Role
-from qtopt.apps.process import StopSignal, begin, set_up_logs
+from qtopt.apps.process import StopSignal, begin, free_port, set_up_logs
 from qtopt.apps.progress import Progress, State, draw_curve
 from qtopt.apps.rundir import RunDirectory
 from qtopt.apps.supervisor import Supervisor
@@ -78,7 +77,7 @@ def _prepare(config: Config) -> tuple[RunDirectory, State]:
 def _train(
     config: Config, directory: RunDirectory, state: State, supervisor: Supervisor, display: Display, stop: StopSignal
 ) -> None:
-    port = _free_port()
+    port = free_port()
     for role in plan.roles(config, directory, port, state.sessions):
         _start(supervisor, role, directory)
     progress = Progress(directory, display, State(state.sessions + 1, state.minutes), config.minutes)
@@ -155,10 +154,3 @@ def _summary(reports: dict[str, Report], directory: RunDirectory) -> str:
     ratio = "not defined: the scripted policy had none" if final["ratio"] is None else f"{final['ratio']:.2f}"
     apart = "disjoint" if final["intervals_disjoint"] else "not disjoint in the learned policy's favour"
     return "\n".join([*lines, f"  learned / scripted: {ratio}; the intervals are {apart}", f"curve: {directory.curve}"])
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

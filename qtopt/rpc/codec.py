@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 
@@ -101,8 +102,8 @@ def encode_episode(episode: Episode, into: pb.Episode | None = None, *, jpeg: bo
     message.actions = to_bytes(episode.actions, F32)
     message.rewards = to_bytes(episode.rewards, F32)
     message.behaviour = to_bytes(episode.behaviour, U8)
-    message.end = pb.EpisodeEnd.ValueType(int(episode.end))
-    message.outcome = pb.Outcome.ValueType(int(episode.outcome))
+    message.end = cast(pb.EpisodeEnd, int(episode.end))
+    message.outcome = cast(pb.Outcome, int(episode.outcome))
     message.policy_version = episode.policy_version
     message.collector = episode.collector
     message.metadata_json = _json(episode.metadata)
