@@ -32,7 +32,7 @@ COMMANDS = {
     "ablate": "variants of the method, trained from the same grasps, tried on the same scenes",
     "data": "look into a store: info, verify, show; copy out of it",
     "figures": "draw: curve, calibration, film, cem, or all of a run",
-    "bench": "measure: sim, cem, sample, ingest, train",
+    "bench": "measure: sim, cem, peak, sample, ingest, train, scale, or all",
     "doctor": "what is installed, and what is missing for which role",
 }
 """The subcommands and what each does, in one line."""

@@ -2,52 +2,86 @@
 
 import importlib
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from qtopt.apps.benches.measure import Line, Settings
 from qtopt.apps.process import limit_threads, say
 from qtopt.config import STRICT
-from qtopt.errors import ConfigError
-from qtopt.types import JsonValue
+from qtopt.errors import ConfigError, ProcessFailed
 
 _MODULES = {
-    "sim": "sim.bench",
-    "cem": "qtopt.apps.benches.search",
-    "sample": "qtopt.apps.benches.sampling",
-    "ingest": "qtopt.apps.benches.ingest",
-    "train": "qtopt.apps.benches.training",
+    "sim": "simulation",
+    "cem": "search",
+    "peak": "peak",
+    "sample": "sampling",
+    "ingest": "ingest",
+    "train": "training",
+    "scale": "scale",
 }
 
 
 @dataclass(frozen=True)
 class Config:
-    """Measures one thing and writes one line of JSON: name, ours, reference, ratio, unit, and what both were.
+    """Measures one thing, or all of them, and writes lines of JSON: name, ours, reference, ratio, unit, what both were.
 
     Attributes:
-        name: what to measure.
-        seconds: how long each side is measured [s].
-        threads: threads of torch.
+        name: what to measure; ``all`` measures everything, each in a process of its own.
+        seconds: how long each side is measured [s]; 0 takes what the measurement needs for a stable figure.
+        threads: threads of torch, and of what is measured with threads.
         seed: of all chance.
+        json: file that the lines are written to as a list as well.
     """
 
     __pydantic_config__ = STRICT
 
-    name: Annotated[Literal["sim", "cem", "sample", "ingest", "train"], tyro.conf.Positional]
-    seconds: float = 10.0
+    name: Annotated[Literal["all", "sim", "cem", "peak", "sample", "ingest", "train", "scale"], tyro.conf.Positional]
+    seconds: float = 0.0
     threads: int = 1
     seed: int = 0
+    json: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0:
-            raise ConfigError(f"seconds is {self.seconds}, expected more than 0")
+        if self.seconds < 0 or self.threads < 1:
+            raise ConfigError(
+                f"seconds is {self.seconds} and threads {self.threads}, expected at least 0 and at least 1"
+            )
+
+
+_SECONDS = {"sim": 120.0}
+_SECONDS_ELSE = 10.0
 
 
 def main(config: Config) -> int:
-    """Measures and writes the line."""
-    limit_threads(config.threads)
-    measure = importlib.import_module(_MODULES[config.name]).measure
-    result: dict[str, JsonValue] = measure(config.seconds, config.seed)
-    say(json.dumps(result))
+    """Measures and writes the lines."""
+    lines = [found for name in _MODULES for found in _apart(name, config)] if config.name == "all" else _measure(config)
+    if config.json is not None:
+        config.json.write_text(json.dumps(lines, indent=1) + "\n")
     return 0
+
+
+def _measure(config: Config) -> list[Line]:
+    limit_threads(config.threads)
+    seconds = config.seconds or _SECONDS.get(config.name, _SECONDS_ELSE)
+    module = importlib.import_module(f"qtopt.apps.benches.{_MODULES[config.name]}")
+    lines: list[Line] = module.measure(Settings(seconds, config.threads, config.seed))
+    for found in lines:
+        say(json.dumps(found))
+    return lines
+
+
+def _apart(name: str, config: Config) -> list[Line]:
+    """Measures in a new process: one measurement's memory, threads and Bullet clients are not the next one's."""
+    flags = ["--seconds", str(config.seconds), "--threads", str(config.threads), "--seed", str(config.seed)]
+    done = subprocess.run(
+        [sys.executable, "-m", "qtopt.cli", "bench", name, *flags], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        raise ProcessFailed(f"qtopt bench {name} ended with code {done.returncode}, expected 0; its words are above")
+    say(done.stdout.rstrip("\n"))
+    return [json.loads(found) for found in done.stdout.splitlines()]

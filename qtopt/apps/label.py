@@ -8,6 +8,7 @@ import torch
 from qtopt.agent import targets
 from qtopt.agent.cem import CemConfig
 from qtopt.agent.device import resolve_device
+from qtopt.agent.network import fold_batch_norm
 from qtopt.agent.snapshot import unpack
 from qtopt.agent.targets import TargetConfig
 from qtopt.apps.process import begin, limit_threads, logger
@@ -50,7 +51,7 @@ class Config:
 def build_compute(config: Config, generator: torch.Generator, snapshot: ModelSnapshot) -> Compute:
     """Returns the function that labels transitions with the networks of ``snapshot``."""
     networks, device = unpack(snapshot.payload), resolve_device(config.device)
-    theta1, theta2 = networks.theta1.to(device), networks.theta2.to(device)
+    theta1, theta2 = (fold_batch_norm(network.to(device)) for network in (networks.theta1, networks.theta2))
 
     def compute(transitions: Transitions, version: int) -> Targets:
         return targets.label(

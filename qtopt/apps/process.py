@@ -4,6 +4,7 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 from types import FrameType
@@ -76,6 +77,14 @@ def limit_threads(count: int) -> None:
     keep_freed_memory()
     torch.set_num_threads(count)
     cv2.setNumThreads(count)
+
+
+def free_port() -> int:
+    """Returns a port on loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def logger() -> structlog.stdlib.BoundLogger:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import socket
 import time
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from qtopt.apps import evaluate, plan
 from qtopt.apps.data import copy_store, store_of
 from qtopt.apps.live import Display
 from qtopt.apps.plan import Config, Role
-from qtopt.apps.process import StopSignal, begin, set_up_logs
+from qtopt.apps.process import StopSignal, begin, free_port, set_up_logs
 from qtopt.apps.progress import Progress, State, draw_curve
 from qtopt.apps.rundir import RunDirectory
 from qtopt.apps.supervisor import Supervisor
@@ -81,7 +80,7 @@ def _prepare(config: Config) -> tuple[RunDirectory, State]:
 def _train(
     config: Config, directory: RunDirectory, state: State, supervisor: Supervisor, display: Display, stop: StopSignal
 ) -> None:
-    port = _free_port()
+    port = free_port()
     for role in plan.roles(config, directory, port, state.sessions):
         _start(supervisor, role, directory)
     progress = Progress(directory, display, State(state.sessions + 1, state.minutes), config.minutes)
@@ -174,10 +173,3 @@ def _best_of_n(directory: RunDirectory) -> list[str]:
         f"best-of-{count} evaluations during the run, each chosen by its own luck too, so no figure to compare by: "
         f"{success}, in {kept.parent}"
     ]
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port

@@ -56,14 +56,18 @@ def decode_into(data: bytes, codec: FrameCodec, out: UInt8Array) -> None:
         return
     if codec is FrameCodec.JPEG:
         try:
-            image = simplejpeg.decode_jpeg(data, colorspace="RGB")
+            _require_shape((*simplejpeg.decode_jpeg_header(data)[:2], 3), out)
+            simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=out)
         except ValueError as error:
             raise CorruptEpisode(f"frame is not a JPEG image: {error}; run `qtopt data verify`") from error
-    else:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        if decoded is None:
-            raise CorruptEpisode("frame is not a PNG image; run `qtopt data verify`")
-        image = decoded[:, :, ::-1]
-    if image.shape != out.shape:
-        raise CorruptEpisode(f"frame of shape {image.shape}, expected {out.shape}; run `qtopt data verify`")
-    out[:] = image
+        return
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if decoded is None:
+        raise CorruptEpisode("frame is not a PNG image; run `qtopt data verify`")
+    _require_shape(decoded.shape, out)
+    out[:] = decoded[:, :, ::-1]
+
+
+def _require_shape(found: tuple[int, ...], out: UInt8Array) -> None:
+    if found != out.shape:
+        raise CorruptEpisode(f"frame of shape {found}, expected {out.shape}; run `qtopt data verify`")

@@ -3,7 +3,7 @@
 import threading
 import time
 from abc import ABC
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -13,7 +13,7 @@ import structlog
 
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError, CorruptEpisode, SchemaMismatch, ServerUnavailable
-from qtopt.replay.frames import decode_into
+from qtopt.replay.frames import FrameCodec, decode_into
 from qtopt.replay.index import EpisodeIndex
 from qtopt.replay.label_ring import LabelRing, LabelRingConfig
 from qtopt.replay.rate_limiter import RateLimiterConfig, SamplesPerInsert, remaining_s
@@ -21,19 +21,14 @@ from qtopt.replay.record import EpisodeRow, Record, decode_episode, encode_episo
 from qtopt.replay.sampler import SamplerConfig, draw
 from qtopt.replay.schema import Rows, StoreFormat
 from qtopt.replay.shelf import Damaged, Shelf
-from qtopt.types import (
-    BoolArray,
-    Episode,
-    FloatArray,
-    IntArray,
-    LabelledBatch,
-    Observations,
-    Targets,
-    Transitions,
-    UInt8Array,
-)
+from qtopt.types import BoolArray, Episode, IntArray, LabelledBatch, Observations, Targets, Transitions, UInt8Array
 
 log = structlog.get_logger(__name__)
+
+_Here = Callable[[IntArray, Rows], UInt8Array]
+"""Fetches the images at positions, given their rows."""
+_Following = Callable[[IntArray, Rows, BoolArray], UInt8Array]
+"""Fetches the images behind positions, given the rows behind them and which transitions are terminal."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +131,26 @@ class ReplayStore(ABC):
             ServerUnavailable: within ``timeout_s`` there were too few transitions, or labels are too far ahead of the
                 trainer.
         """
+        return self._draw_transitions(count, timeout_s, self._following_images)
+
+    def sample_transition_frames(self, count: int, timeout_s: float) -> tuple[Transitions, list[bytes] | None]:
+        """As ``sample_transitions``, but leaves decoding to whoever looks at the images.
+
+        Returns:
+            the transitions, without images where frames are JPEG, and the frames of what follows each; None otherwise.
+        """
+        if self.format.codec is not FrameCodec.JPEG:
+            return self.sample_transitions(count, timeout_s), None
+        frames: list[bytes] = []
+
+        def keep(positions: IntArray, rows: Rows, terminal: BoolArray) -> UInt8Array:
+            del terminal  # the frame after the last action is there as well
+            frames[:] = self._shelf.frames(positions + 1, rows)
+            return self._no_images()
+
+        return self._draw_transitions(count, timeout_s, keep), frames
+
+    def _draw_transitions(self, count: int, timeout_s: float, images: _Following) -> Transitions:
         _require_count(count)
         deadline = time.monotonic() + timeout_s
         minimum = self.config.min_transitions
@@ -155,8 +170,10 @@ class ReplayStore(ABC):
                 success, steps_left, truncated = self._index.describe(positions)
             terminal = self._terminal(steps_left, truncated)
             try:
-                reward, following = self._outcomes_at(positions, terminal)
-                return Transitions(positions, reward, terminal, following, steps_left, success)
+                here, following = np.split(self._shelf.rows(np.concatenate([positions, positions + 1])), 2)
+                image = images(positions, following, terminal)
+                reward = np.ascontiguousarray(here["rewards"])
+                return Transitions(positions, reward, terminal, _observations(image, following), steps_left, success)
             except Damaged as damage:
                 self._quarantine(damage)
 
@@ -183,6 +200,21 @@ class ReplayStore(ABC):
         Raises:
             ServerUnavailable: within ``timeout_s`` there were too few labels.
         """
+        return self._draw_labelled(count, timeout_s, self._images)
+
+    def sample_labelled_frames(self, count: int, timeout_s: float) -> tuple[LabelledBatch, list[bytes] | None]:
+        """As ``sample_labelled``, but leaves decoding to whoever looks; see ``sample_transition_frames``."""
+        if self.format.codec is not FrameCodec.JPEG:
+            return self.sample_labelled(count, timeout_s), None
+        frames: list[bytes] = []
+
+        def keep(positions: IntArray, rows: Rows) -> UInt8Array:
+            frames[:] = self._shelf.frames(positions, rows)
+            return self._no_images()
+
+        return self._draw_labelled(count, timeout_s, keep), frames
+
+    def _draw_labelled(self, count: int, timeout_s: float, images: _Here) -> LabelledBatch:
         _require_count(count)
         if not self._limiter.take_samples(count, timeout_s):
             raise ServerUnavailable(f"too few new labels within {timeout_s:g} s; see whether a Bellman updater runs")
@@ -194,7 +226,7 @@ class ReplayStore(ABC):
             positions = np.ascontiguousarray(entries["position"])
             try:
                 rows = self._shelf.rows(positions)
-                image = self._images(positions, rows)
+                image = images(positions, rows)
             except Damaged as damage:
                 self._quarantine(damage)
                 continue
@@ -263,13 +295,14 @@ class ReplayStore(ABC):
     def _transitions(self) -> int:
         return int(self._index.group_transitions().sum())
 
-    def _outcomes_at(self, positions: IntArray, terminal: BoolArray) -> tuple[FloatArray, Observations]:
-        rows = self._shelf.rows(np.concatenate([positions, positions + 1]))
-        here, following = np.split(rows, 2)
+    def _following_images(self, positions: IntArray, rows: Rows, terminal: BoolArray) -> UInt8Array:
         image = np.zeros((len(positions), self.format.height, self.format.width, 3), np.uint8)
         wanted = np.flatnonzero(~terminal)  # nobody looks at what follows a terminal transition
-        self._decode(image, wanted, positions[wanted] + 1, following[wanted])
-        return np.ascontiguousarray(here["rewards"]), _observations(image, following)
+        self._decode(image, wanted, positions[wanted] + 1, rows[wanted])
+        return image
+
+    def _no_images(self) -> UInt8Array:
+        return np.empty((0, self.format.height, self.format.width, 3), np.uint8)
 
     def _images(self, positions: IntArray, rows: Rows) -> UInt8Array:
         image = np.empty((len(positions), self.format.height, self.format.width, 3), np.uint8)

@@ -2,11 +2,13 @@
 
 import enum
 import math
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import simplejpeg
 
 from qtopt.errors import SchemaMismatch
 from qtopt.rpc.gen import types_pb2 as pb
@@ -21,43 +23,65 @@ U8: Final = np.dtype("u1")
 _JPEG: Final = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 
 
-def encode_images(images: UInt8Array, *, jpeg: bool = False) -> pb.Images:
-    """Returns uint8 (N, H, W, 3) RGB images as a message, raw or as JPEG of quality 95 at 4:4:4."""
+def encode_images(
+    message: pb.Images, images: UInt8Array, *, jpeg: bool = False, frames: Sequence[bytes] | None = None
+) -> None:
+    """Fills a message with uint8 (N, H, W, 3) RGB images.
+
+    Args:
+        message: to fill.
+        images: the images; with ``frames`` an empty stack of their size.
+        jpeg: encode them as JPEG of quality 95 at 4:4:4 instead of sending them raw.
+        frames: images that are JPEG files of that kind already, to be sent as they are.
+    """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise SchemaMismatch(f"images: found {images.dtype}{list(images.shape)}, expected uint8[N, H, W, 3]")
-    count, height, width, _ = images.shape
-    message = pb.Images(count=count, height=height, width=width)
-    if jpeg:
+    message.count, message.height, message.width = images.shape[:3]
+    if frames is not None:
+        message.count = len(frames)
+        message.encoding = pb.IMAGE_ENCODING_JPEG
+        message.frames.extend(frames)
+    elif jpeg:
         message.encoding = pb.IMAGE_ENCODING_JPEG
         message.frames.extend(cv2.imencode(".jpg", image[..., ::-1], _JPEG)[1].tobytes() for image in images)
     else:
         message.encoding = pb.IMAGE_ENCODING_RAW
         message.raw = images.tobytes()
-    return message
 
 
-def decode_images(message: pb.Images) -> UInt8Array:
-    """Returns the images of a message, uint8 (N, H, W, 3); raises SchemaMismatch."""
+def decode_images(message: pb.Images, raw: bytes | None = None) -> UInt8Array:
+    """Returns the images of a message, uint8 (N, H, W, 3); raw ones are read-only. Raises SchemaMismatch.
+
+    Args:
+        message: with the images.
+        raw: the message's ``raw``, where it was read before: protobuf copies it at each access.
+    """
     shape = (message.count, message.height, message.width, 3)
     if message.encoding == pb.IMAGE_ENCODING_RAW:
-        return from_bytes(message.raw, U8, shape, "images")
+        return _view(message.raw if raw is None else raw, U8, shape, "images")
     if message.encoding != pb.IMAGE_ENCODING_JPEG:
         raise SchemaMismatch(f"images: found encoding {message.encoding}, expected 1 (raw) or 2 (JPEG)")
     if len(message.frames) != message.count:
         raise SchemaMismatch(f"images: found {len(message.frames)} JPEG frames, expected {message.count}")
-    decoded = [_decode_jpeg(frame, shape[1:]) for frame in message.frames]
-    return np.stack(decoded) if decoded else np.empty(shape, np.uint8)
+    for frame in message.frames:
+        _require_jpeg(frame, shape[1:3])
+    images = np.empty(shape, np.uint8)
+    for frame, image in zip(message.frames, images, strict=True):
+        try:
+            simplejpeg.decode_jpeg(frame, colorspace="RGB", buffer=image)
+        except ValueError as error:
+            raise SchemaMismatch(f"images: found a broken JPEG ({error}), expected {list(shape[1:])}") from error
+    return images
 
 
-def _decode_jpeg(frame: bytes, shape: tuple[int, ...]) -> UInt8Array:
+def _require_jpeg(frame: bytes, size: tuple[int, ...]) -> None:
+    """Raises SchemaMismatch unless ``frame`` says that it is a JPEG of (height, width) pixels; nothing is allocated."""
     try:
-        image = cv2.imdecode(np.frombuffer(frame, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error:
-        image = None
-    if image is None or image.shape != shape:
-        found = "bytes that are no JPEG" if image is None else f"an image of {list(image.shape)}"
-        raise SchemaMismatch(f"images: found {found}, expected a JPEG of {list(shape)}")
-    return np.asarray(image, np.uint8)
+        found = tuple(simplejpeg.decode_jpeg_header(frame)[:2])
+    except ValueError as error:
+        raise SchemaMismatch(f"images: found bytes that are no JPEG ({error}), expected {list(size)} px") from error
+    if found != size:
+        raise SchemaMismatch(f"images: found a JPEG of {list(found)} px, expected {list(size)}")
 
 
 def to_bytes(array: npt.NDArray[np.generic], dtype: np.dtype[np.generic]) -> bytes:
@@ -71,10 +95,15 @@ def to_bytes(array: npt.NDArray[np.generic], dtype: np.dtype[np.generic]) -> byt
 
 def from_bytes(data: bytes, dtype: np.dtype[Scalar], shape: tuple[int, ...], name: str) -> npt.NDArray[Scalar]:
     """Returns an array of its own memory; raises SchemaMismatch, naming it, when the number of bytes does not fit."""
+    return _view(data, dtype, shape, name).copy()
+
+
+def _view(data: bytes, dtype: np.dtype[Scalar], shape: tuple[int, ...], name: str) -> npt.NDArray[Scalar]:
+    """As ``from_bytes``, but read-only and without a copy; the array keeps the bytes alive."""
     expected = math.prod(shape) * dtype.itemsize
     if len(data) != expected:
         raise SchemaMismatch(f"{name}: found {len(data)} bytes, expected {expected} for {dtype}{list(shape)}")
-    return np.frombuffer(data, dtype).reshape(shape).copy()
+    return np.frombuffer(data, dtype).reshape(shape)
 
 
 def flags_from_bytes(data: bytes, shape: tuple[int, ...], name: str) -> npt.NDArray[np.bool_]:

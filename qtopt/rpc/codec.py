@@ -2,14 +2,18 @@
 
 Arrays travel as the bytes of a C-contiguous little-endian array. What arrives is never trusted: a field of another
 length, a flag that is neither 0 nor 1 or an unknown enum value raises SchemaMismatch, an episode that does not match
-its digest CorruptEpisode. Decoded arrays are copies and own their memory, so that they outlive the message and may be
-handed to any library.
+its digest CorruptEpisode. Decoded arrays outlive the message; images that came raw are read-only, all others may be
+written to.
+
+Messages are filled in place (``into``): protobuf serialises and parses a message that is handed to another one's
+constructor, which costs two copies of all images at each level.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 
@@ -44,13 +48,15 @@ from qtopt.types import (
 )
 
 
-def encode_observations(observations: Observations) -> pb.Observations:
-    """Returns B observations as a message."""
-    return pb.Observations(
-        image=encode_images(observations.image),
-        gripper_closed=to_bytes(observations.gripper_closed, U8),
-        height_to_bottom=to_bytes(observations.height_to_bottom, F32),
-    )
+def encode_observations(
+    observations: Observations, into: pb.Observations | None = None, frames: Sequence[bytes] | None = None
+) -> pb.Observations:
+    """Returns B observations as a message; ``frames`` are their images where these are JPEG files already."""
+    message = pb.Observations() if into is None else into
+    encode_images(message.image, observations.image, frames=frames)
+    message.gripper_closed = to_bytes(observations.gripper_closed, U8)
+    message.height_to_bottom = to_bytes(observations.height_to_bottom, F32)
+    return message
 
 
 def decode_observations(message: pb.Observations, size: int) -> Observations:
@@ -81,27 +87,26 @@ def decode_observation(message: pb.Observations) -> Observation:
     return Observation(one.image[0], bool(one.gripper_closed[0]), float(one.height_to_bottom[0]))
 
 
-def encode_episode(episode: Episode, *, jpeg: bool = False) -> pb.Episode:
+def encode_episode(episode: Episode, into: pb.Episode | None = None, *, jpeg: bool = False) -> pb.Episode:
     """Returns an episode as a message with its digest; raises SchemaMismatch when it does not fit the specs.
 
     The images travel raw, or with ``jpeg`` as JPEG: a fifth of the bytes, but what arrives is not what was seen.
     """
     _check_episode(episode)
-    message = pb.Episode(
-        uuid=episode.uuid,
-        images=encode_images(episode.images, jpeg=jpeg),
-        gripper_closed=to_bytes(episode.gripper_closed, U8),
-        height_to_bottom=to_bytes(episode.height_to_bottom, F32),
-        tool_pose=to_bytes(episode.tool_pose, F32),
-        actions=to_bytes(episode.actions, F32),
-        rewards=to_bytes(episode.rewards, F32),
-        behaviour=to_bytes(episode.behaviour, U8),
-        end=pb.EpisodeEnd.Name(int(episode.end)),
-        outcome=pb.Outcome.Name(int(episode.outcome)),
-        policy_version=episode.policy_version,
-        collector=episode.collector,
-        metadata_json=_json(episode.metadata),
-    )
+    message = pb.Episode() if into is None else into
+    encode_images(message.images, episode.images, jpeg=jpeg)
+    message.uuid = episode.uuid
+    message.gripper_closed = to_bytes(episode.gripper_closed, U8)
+    message.height_to_bottom = to_bytes(episode.height_to_bottom, F32)
+    message.tool_pose = to_bytes(episode.tool_pose, F32)
+    message.actions = to_bytes(episode.actions, F32)
+    message.rewards = to_bytes(episode.rewards, F32)
+    message.behaviour = to_bytes(episode.behaviour, U8)
+    message.end = cast(pb.EpisodeEnd, int(episode.end))
+    message.outcome = cast(pb.Outcome, int(episode.outcome))
+    message.policy_version = episode.policy_version
+    message.collector = episode.collector
+    message.metadata_json = _json(episode.metadata)
     message.digest = episode_digest(message)
     return message
 
@@ -113,7 +118,8 @@ def decode_episode(message: pb.Episode) -> Episode:
         CorruptEpisode: the content does not match the digest.
         SchemaMismatch: the content is as it was sent, but no episode of this schema.
     """
-    if episode_digest(message) != message.digest:
+    raw = message.images.raw
+    if episode_digest(message, raw) != message.digest:
         raise CorruptEpisode(
             f"episode {message.uuid!r}: the content does not match its SHA-256: damaged on the way, send it again"
         )
@@ -123,7 +129,7 @@ def decode_episode(message: pb.Episode) -> Episode:
         raise SchemaMismatch(f"episode: found {message.images.count} images for {steps} actions, expected {rows}")
     episode = Episode(
         uuid=message.uuid,
-        images=decode_images(message.images),
+        images=decode_images(message.images, raw),
         gripper_closed=flags_from_bytes(message.gripper_closed, (rows,), "gripper_closed"),
         height_to_bottom=from_bytes(message.height_to_bottom, F32, (rows,), "height_to_bottom"),
         tool_pose=from_bytes(message.tool_pose, F32, (rows, 4), "tool_pose"),
@@ -140,11 +146,11 @@ def decode_episode(message: pb.Episode) -> Episode:
     return episode
 
 
-def episode_digest(message: pb.Episode) -> bytes:
-    """Returns the SHA-256 of an episode's content as types.proto defines it."""
+def episode_digest(message: pb.Episode, raw: bytes | None = None) -> bytes:
+    """Returns the SHA-256 of an episode's content as types.proto defines it; ``raw`` as in ``decode_images``."""
     images = message.images
     head = (images.count, images.height, images.width, int(images.encoding))
-    parts: list[str | bytes | int] = [message.uuid, *head, images.raw, *images.frames]
+    parts: list[str | bytes | int] = [message.uuid, *head, images.raw if raw is None else raw, *images.frames]
     parts += [message.gripper_closed, message.height_to_bottom, message.tool_pose, message.actions, message.rewards]
     parts += [message.behaviour, int(message.end), int(message.outcome), message.policy_version]
     parts += [message.collector, message.metadata_json]
@@ -157,16 +163,18 @@ def episode_digest(message: pb.Episode) -> bytes:
     return digest.digest()
 
 
-def encode_transitions(transitions: Transitions) -> pb.Transitions:
-    """Returns B transitions as a message."""
-    return pb.Transitions(
-        position=to_bytes(transitions.position, I64),
-        reward=to_bytes(transitions.reward, F32),
-        terminal=to_bytes(transitions.terminal, U8),
-        next=encode_observations(transitions.next),
-        steps_left=to_bytes(transitions.steps_left, I64),
-        success=to_bytes(transitions.success, U8),
-    )
+def encode_transitions(
+    transitions: Transitions, into: pb.Transitions | None = None, frames: Sequence[bytes] | None = None
+) -> pb.Transitions:
+    """Returns B transitions as a message; ``frames`` as in ``encode_observations``."""
+    message = pb.Transitions() if into is None else into
+    encode_observations(transitions.next, message.next, frames)
+    message.position = to_bytes(transitions.position, I64)
+    message.reward = to_bytes(transitions.reward, F32)
+    message.terminal = to_bytes(transitions.terminal, U8)
+    message.steps_left = to_bytes(transitions.steps_left, I64)
+    message.success = to_bytes(transitions.success, U8)
+    return message
 
 
 def decode_transitions(message: pb.Transitions) -> Transitions:
@@ -201,17 +209,19 @@ def decode_targets(message: pb.Targets) -> Targets:
     return Targets(from_bytes(message.position, I64, (size,), "position"), value, message.model_version)
 
 
-def encode_labelled(batch: LabelledBatch) -> pb.LabelledBatch:
-    """Returns B labelled transitions as a message."""
-    return pb.LabelledBatch(
-        position=to_bytes(batch.position, I64),
-        observation=encode_observations(batch.observation),
-        action=to_bytes(batch.action, F32),
-        tool_pose=to_bytes(batch.tool_pose, F32),
-        target=to_bytes(batch.target, F32),
-        model_version=to_bytes(batch.model_version, I64),
-        age_s=to_bytes(batch.age_s, F32),
-    )
+def encode_labelled(
+    batch: LabelledBatch, into: pb.LabelledBatch | None = None, frames: Sequence[bytes] | None = None
+) -> pb.LabelledBatch:
+    """Returns B labelled transitions as a message; ``frames`` as in ``encode_observations``."""
+    message = pb.LabelledBatch() if into is None else into
+    encode_observations(batch.observation, message.observation, frames)
+    message.position = to_bytes(batch.position, I64)
+    message.action = to_bytes(batch.action, F32)
+    message.tool_pose = to_bytes(batch.tool_pose, F32)
+    message.target = to_bytes(batch.target, F32)
+    message.model_version = to_bytes(batch.model_version, I64)
+    message.age_s = to_bytes(batch.age_s, F32)
+    return message
 
 
 def decode_labelled(message: pb.LabelledBatch) -> LabelledBatch:

@@ -1,7 +1,7 @@
 """The episode store and the ring of labels over gRPC: the servicer over any local store, and the client that is one."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
@@ -11,6 +11,7 @@ from qtopt.interfaces import BatchSource, EpisodeSink, TargetSink, TransitionSou
 from qtopt.rpc import codec
 from qtopt.rpc.channel import Channel
 from qtopt.rpc.gen import replay_pb2 as pb
+from qtopt.rpc.gen import types_pb2 as types_pb
 from qtopt.rpc.gen.replay_pb2_grpc import ReplayServiceServicer, ReplayServiceStub
 from qtopt.rpc.handshake import check_schemas, local_schema
 from qtopt.rpc.interceptors import Context
@@ -30,6 +31,14 @@ _GRACE_S: Final = 5.0  # of a sampling call's deadline beyond the time that the 
 
 class ReplayStore(EpisodeSink, TransitionSource, TargetSink, BatchSource, Protocol):
     """What the servicer needs of a store; every method may be called by several threads at a time."""
+
+    def sample_transition_frames(self, count: int, timeout_s: float) -> tuple[Transitions, Sequence[bytes] | None]:
+        """As ``sample_transitions``, with the images as JPEG files beside it where they are stored as such."""
+        ...
+
+    def sample_labelled_frames(self, count: int, timeout_s: float) -> tuple[LabelledBatch, Sequence[bytes] | None]:
+        """As ``sample_labelled``, with the images as JPEG files beside it where they are stored as such."""
+        ...
 
     def stats(self) -> Mapping[str, float | str]:
         """Returns the store's figures and texts by name."""
@@ -79,8 +88,12 @@ class ReplayServicer(ReplayServiceServicer):
         deadline_s = _sample_deadline(request)
 
         def draw() -> pb.SampleTransitionsResponse:
-            batch = self._in_slices(lambda timeout_s: store.sample_transitions(request.count, timeout_s), deadline_s)
-            return pb.SampleTransitionsResponse(transitions=codec.encode_transitions(batch))
+            batch, frames = self._in_slices(
+                lambda timeout_s: store.sample_transition_frames(request.count, timeout_s), deadline_s
+            )
+            response = pb.SampleTransitionsResponse()
+            codec.encode_transitions(batch, response.transitions, frames)
+            return response
 
         return await self._transitions.run(draw)
 
@@ -96,8 +109,12 @@ class ReplayServicer(ReplayServiceServicer):
         deadline_s = _sample_deadline(request)
 
         def draw() -> pb.SampleLabelledResponse:
-            batch = self._in_slices(lambda timeout_s: store.sample_labelled(request.count, timeout_s), deadline_s)
-            return pb.SampleLabelledResponse(batch=codec.encode_labelled(batch))
+            batch, frames = self._in_slices(
+                lambda timeout_s: store.sample_labelled_frames(request.count, timeout_s), deadline_s
+            )
+            response = pb.SampleLabelledResponse()
+            codec.encode_labelled(batch, response.batch, frames)
+            return response
 
         return await self._labelled.run(draw)
 
@@ -145,11 +162,12 @@ class ReplayClient:
     def __init__(self, channel: Channel, image_size: tuple[int, int]) -> None:
         self._channel = channel
         self._stub = ReplayServiceStub(channel.grpc)
-        self._chunk = min(max(1, CHUNK_BYTES // (image_size[0] * image_size[1] * 3)), SAMPLE_LIMIT)
+        self._image_bytes = image_size[0] * image_size[1] * 3  # as they travel; raw until the first have come
 
     def append(self, episode: Episode) -> bool:
         """Stores an episode durably; see ``EpisodeSink.append``. Tried again when no answer comes: it is idempotent."""
-        request = pb.AppendEpisodeRequest(episode=codec.encode_episode(episode, jpeg=self._channel.config.jpeg))
+        request = pb.AppendEpisodeRequest()
+        codec.encode_episode(episode, request.episode, jpeg=self._channel.config.jpeg)
         return self._channel.call(self._stub.AppendEpisode, request, "append episode").is_new
 
     def sample_transitions(self, count: int, timeout_s: float) -> Transitions:
@@ -158,6 +176,7 @@ class ReplayClient:
         def draw(request: pb.SampleRequest, within_s: float) -> Transitions:
             call = self._stub.SampleTransitions
             response = self._channel.call(call, request, "sample transitions", timeout_s=within_s)
+            self._learn_size(response.transitions.next)
             return codec.decode_transitions(response.transitions)
 
         parts = list(self._in_chunks(draw, count, timeout_s))
@@ -174,6 +193,7 @@ class ReplayClient:
         def draw(request: pb.SampleRequest, within_s: float) -> LabelledBatch:
             call = self._stub.SampleLabelled
             response = self._channel.call(call, request, "sample labelled", timeout_s=within_s)
+            self._learn_size(response.batch.observation)
             return codec.decode_labelled(response.batch)
 
         parts = list(self._in_chunks(draw, count, timeout_s))
@@ -190,10 +210,16 @@ class ReplayClient:
         if count < 1 or timeout_s < 0:
             raise SchemaMismatch(f"sample: found count {count} and timeout {timeout_s} s, expected at least 1 and 0 s")
         deadline_s = time.monotonic() + timeout_s
-        for start in range(0, count, self._chunk):
+        while count:
             left_s = max(deadline_s - time.monotonic(), 0.001)
-            request = pb.SampleRequest(count=min(self._chunk, count - start), timeout_s=left_s)
-            yield draw(request, left_s + _GRACE_S)
+            chunk = min(count, SAMPLE_LIMIT, max(1, CHUNK_BYTES // self._image_bytes))
+            yield draw(pb.SampleRequest(count=chunk, timeout_s=left_s), left_s + _GRACE_S)
+            count -= chunk
+
+    def _learn_size(self, message: types_pb.Observations) -> None:
+        """Takes note of how many bytes an image has on the wire: of JPEGs more fit into one call."""
+        if message.image.frames:
+            self._image_bytes = message.image.ByteSize() // len(message.image.frames)
 
 
 def _sample_deadline(request: pb.SampleRequest) -> float:

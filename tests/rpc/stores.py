@@ -72,6 +72,12 @@ class DictStore:
             age_s=np.zeros(count, np.float32),
         )
 
+    def sample_transition_frames(self, count, timeout_s):
+        return self.sample_transitions(count, timeout_s), None
+
+    def sample_labelled_frames(self, count, timeout_s):
+        return self.sample_labelled(count, timeout_s), None
+
     def stats(self):
         return {"episodes": len(self.episodes), "waiting_for": "nobody"}
 

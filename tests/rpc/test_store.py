@@ -56,3 +56,19 @@ def test_remote_and_local_stores_draw_the_same(rng):
             assert np.array_equal(getattr(left, name), getattr(right, name)), name
         assert_same(left.observation, right.observation)
         assert set(local.stats()) == set(client.stats())
+
+
+def test_stored_jpegs_travel_as_they_are_and_show_the_same(rng):
+    fmt = StoreFormat.for_images(SIZE_PX, codec="jpeg")
+    local, served = (MemoryStore(fmt, rng=np.random.default_rng(3)) for _ in range(2))
+    with local, remote(served) as client:
+        episode = make_episode(rng, 9)
+        assert local.append(episode) is client.append(episode) is True
+        ours, theirs = (store.sample_transitions(40, 1.0) for store in (local, client))
+        goes_on = ~ours.terminal
+        assert np.array_equal(ours.terminal, theirs.terminal)
+        assert np.array_equal(ours.next.image[goes_on], theirs.next.image[goes_on])
+        for store in (local, client):
+            store.put_targets(Targets(ours.position, np.full(40, 0.5, np.float32), 5))
+        left, right = (store.sample_labelled(32, 1.0) for store in (local, client))
+        assert_same(left.observation, right.observation)

@@ -1,23 +1,27 @@
 """Episodes to measure stores with: the size of real ones, the content of none."""
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 
 from qtopt.specs import make_action
-from qtopt.types import Behaviour, Episode, EpisodeEnd, Outcome, new_episode_uuid
+from qtopt.types import Behaviour, Episode, EpisodeEnd, Outcome, UInt8Array, new_episode_uuid
 
-IMAGE_PX = 72
+COMPACT_PX, PAPER_PX = 72, 512
+"""Sizes of the frames that both network profiles store; they are cropped to 64 and to 472 px."""
 STEPS = 8
+ROWS = STEPS + 1
 
 
-def make_episode(rng: np.random.Generator) -> Episode:
-    """Returns an episode of eight steps with 72 px images of noise."""
-    rows = STEPS + 1
+def make_episode(rng: np.random.Generator, image_px: int = COMPACT_PX) -> Episode:
+    """Returns an episode of eight steps whose frames compress like a camera's: smooth, with noise of 3 grey values."""
     return Episode(
         uuid=new_episode_uuid(rng),
-        images=rng.integers(0, 256, (rows, IMAGE_PX, IMAGE_PX, 3), dtype=np.uint8),
-        gripper_closed=rng.random(rows) < 0.5,
-        height_to_bottom=rng.uniform(0, 0.2, rows).astype(np.float32),
-        tool_pose=rng.uniform(0, 0.5, (rows, 4)).astype(np.float32),
+        images=np.stack([_frame(rng, image_px) for _ in range(ROWS)]),
+        gripper_closed=rng.random(ROWS) < 0.5,
+        height_to_bottom=rng.uniform(0, 0.2, ROWS).astype(np.float32),
+        tool_pose=rng.uniform(0, 0.5, (ROWS, 4)).astype(np.float32),
         actions=np.stack([make_action(yaw_rad=float(rng.uniform(-1, 1))) for _ in range(STEPS)]),
         rewards=np.full(STEPS, -0.05, np.float32),
         behaviour=np.full(STEPS, Behaviour.SCRIPTED, np.uint8),
@@ -26,3 +30,15 @@ def make_episode(rng: np.random.Generator) -> Episode:
         policy_version=0,
         collector="bench",
     )
+
+
+def again(episode: Episode, rng: np.random.Generator) -> Episode:
+    """Returns the same episode under another UUID, which makes it a new one."""
+    return replace(episode, uuid=new_episode_uuid(rng))
+
+
+def _frame(rng: np.random.Generator, image_px: int) -> UInt8Array:
+    coarse = rng.uniform(30, 225, (12, 12, 3)).astype(np.float32)
+    smooth = cv2.resize(coarse, (image_px, image_px), interpolation=cv2.INTER_CUBIC)
+    noisy = smooth + rng.normal(0, 3, smooth.shape).astype(np.float32)
+    return np.clip(noisy, 0, 255).astype(np.uint8)

@@ -1,16 +1,36 @@
 """What all measurements share."""
 
+import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from qtopt.types import JsonValue
 
-_SLICES = 4
+Line = dict[str, JsonValue]
+"""One line of JSON: name, ours, reference, ratio, unit, what both were, and details."""
+
+_TURNS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to measure.
+
+    Attributes:
+        seconds: how long each side is measured [s].
+        threads: threads of torch, and of whatever a measurement runs on both sides.
+        seed: of all chance.
+    """
+
+    seconds: float
+    threads: int
+    seed: int
 
 
 def line(
     name: str, ours: float, reference: float, unit: str, ours_name: str, reference_name: str, **details: JsonValue
-) -> dict[str, JsonValue]:
+) -> Line:
     """Returns the values of one JSON line.
 
     Args:
@@ -37,15 +57,23 @@ def line(
 def rates(ours: Callable[[], float], reference: Callable[[], float], seconds: float) -> tuple[float, float]:
     """Returns things per second of two functions that do some and return how many; each is measured for ``seconds``.
 
-    Both take turns in slices, so that what else the machine does strikes both alike. Each is called once before.
+    Both take turns, so that what else the machine does strikes both alike; the medians over the turns are returned.
+    Each is called once before.
     """
-    ours()
-    reference()
-    totals, times = [0.0, 0.0], [0.0, 0.0]
-    for _ in range(_SLICES):
-        for side, work in enumerate((ours, reference)):
-            started = time.perf_counter()
-            while (elapsed := time.perf_counter() - started) < seconds / _SLICES:
-                totals[side] += work()
-            times[side] += elapsed
-    return totals[0] / times[0], totals[1] / times[1]
+    sides = (ours, reference)
+    for work in sides:
+        work()
+    found: tuple[list[float], list[float]] = ([], [])
+    for _ in range(_TURNS):
+        for work, rate in zip(sides, found, strict=True):
+            rate.append(_rate(work, seconds / _TURNS))
+    return statistics.median(found[0]), statistics.median(found[1])
+
+
+def _rate(work: Callable[[], float], seconds: float) -> float:
+    done, started = 0.0, time.perf_counter()
+    while True:
+        done += work()
+        elapsed = time.perf_counter() - started
+        if elapsed >= seconds:
+            return done / elapsed
