@@ -57,11 +57,11 @@ class ArraySpec:
             raise SchemaMismatch(
                 f"{self.name}: found {found}, expected {self.dtype}{list(self.shape)} (-1 is any size)"
             )
-        if value.dtype.kind == "f":
-            number = value.astype(np.float64)
-            if not np.all((number >= self.minimum) & (number <= self.maximum)):
+        if value.dtype.kind == "f" and value.size:
+            low, high = float(value.min()), float(value.max())  # NaN where one of them is, and NaN is within no bounds
+            if not (low >= self.minimum and high <= self.maximum):
                 raise SchemaMismatch(
-                    f"{self.name}: values {number.min()} to {number.max()} leave the bounds "
+                    f"{self.name}: values {low} to {high} leave the bounds "
                     f"[{self.minimum}, {self.maximum}] or are not numbers"
                 )
 

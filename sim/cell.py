@@ -16,8 +16,9 @@ class Cell:
     """A grasping environment with those of its parts that a spectator needs; close the environment when done."""
 
     environment: GraspEnv
-    camera: SimCamera
     world: World
+    hand: Hand
+    camera: SimCamera
 
 
 def make_environment(config: SimConfig | None = None, seed: int = 0) -> GraspEnv:
@@ -37,4 +38,4 @@ def make_cell(config: SimConfig | None = None, seed: int = 0) -> Cell:
     robot = SimRobot(world, hand, camera)
     keeper = SimBin(world, hand, camera, robot, config, seed)
     environment = GraspEnv(robot, camera, SimDetector(world, hand), keeper, config.cell, seed)
-    return Cell(environment, camera, world)
+    return Cell(environment, world, hand, camera)

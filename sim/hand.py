@@ -40,6 +40,7 @@ class Hand:
         self._world = world
         self.body = -1
         self.closed = False
+        self._shown: tuple[ToolPose, float] | None = None
         self.rebuild()
 
     def rebuild(self) -> None:
@@ -118,6 +119,13 @@ class Hand:
         left, right = bullet.getJointStates(self.body, (_LEFT, _RIGHT), physicsClientId=self._world.client)
         return max(0.0, float(left[0]) + float(right[0]))
 
+    def seen(self) -> tuple[ToolPose, float]:
+        """Returns where a spectator sees the tool point, and how far the fingers are apart [m].
+
+        During a motion without physics that is on the way, before the hand is placed at its end.
+        """
+        return self._shown if self._shown is not None else (self.pose(), self.width())
+
     def place(self, pose: ToolPose, width_m: float) -> None:
         """Puts the hand somewhere without passing time."""
         values = (pose.x_m, pose.y_m, pose.z_m, pose.yaw_rad, width_m / 2, width_m / 2)
@@ -170,20 +178,18 @@ class Hand:
             last = width
 
     def _show(self, start: ToolPose, end: ToolPose, widths_m: tuple[float, float]) -> None:
-        """Lets a watcher see a motion that costs no physics; the world is put back as it was, to the bit."""
+        """Lets a watcher see a motion that costs no physics; nothing in the world is touched."""
         watcher = self._world.watcher
         if watcher is None:
             return
-        opening = abs(widths_m[1] - widths_m[0]) / 2 / _GRIP_SPEED
-        duration_s = max(opening, float((np.abs(_row(end) - _row(start)) / _SPEED).max()))
+        opening_s = abs(widths_m[1] - widths_m[0]) / 2 / _GRIP_SPEED
+        duration_s = max(opening_s, float((np.abs(_row(end) - _row(start)) / _SPEED).max()))
         count = math.ceil(duration_s / _SHOW_EVERY_S)
-        before = bullet.saveState(physicsClientId=self._world.client)
         for number in range(1, count + 1):
             share = number / count
-            self.place(_between(start, end, share), (1 - share) * widths_m[0] + share * widths_m[1])
+            self._shown = _between(start, end, share), (1 - share) * widths_m[0] + share * widths_m[1]
             watcher(duration_s / count)
-        bullet.restoreState(before, physicsClientId=self._world.client)
-        bullet.removeState(before, physicsClientId=self._world.client)
+        self._shown = None
 
     def _free_share(self, start: ToolPose, target: ToolPose) -> float:
         """Returns up to which share of the path nothing is touched."""

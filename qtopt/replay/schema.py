@@ -36,7 +36,8 @@ STEP_DTYPE = np.dtype(
 )
 """One row of the step table: the columns of ``specs.EPISODE_SPECS``, then the encoded frame's length and checksum."""
 
-_NETWORK_CHOSE = (Behaviour.GREEDY, Behaviour.NOISE)
+_KNOWN_BEHAVIOURS = frozenset(int(known) for known in Behaviour)
+_NETWORK_CHOSE = frozenset((int(Behaviour.GREEDY), int(Behaviour.NOISE)))
 
 
 def is_offline(episode: Episode) -> bool:
@@ -44,7 +45,7 @@ def is_offline(episode: Episode) -> bool:
     declared = episode.metadata.get("offline")
     if isinstance(declared, bool):
         return declared
-    return not np.isin(episode.behaviour, _NETWORK_CHOSE).any()
+    return _NETWORK_CHOSE.isdisjoint(episode.behaviour.tolist())
 
 
 def dump_json(value: Any) -> str:
@@ -93,7 +94,7 @@ def validate(episode: Episode, fmt: "StoreFormat") -> None:
             f"images: found {size[0]}x{size[1]} px, expected {fmt.height}x{fmt.width} px as in the store; "
             "set the camera to the store's size or use another store"
         )
-    unknown = set(np.unique(episode.behaviour).tolist()) - {int(known) for known in Behaviour}
+    unknown = set(episode.behaviour.tolist()) - _KNOWN_BEHAVIOURS
     if unknown:
         raise SchemaMismatch(f"behaviour: found {sorted(unknown)}, expected values of Behaviour")
     try:

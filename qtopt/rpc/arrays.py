@@ -25,8 +25,8 @@ _JPEG: Final = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 
 
 def encode_images(
     message: pb.Images, images: UInt8Array, *, jpeg: bool = False, frames: Sequence[bytes] | None = None
-) -> None:
-    """Fills a message with uint8 (N, H, W, 3) RGB images.
+) -> bytes:
+    """Fills a message with uint8 (N, H, W, 3) RGB images; returns its ``raw``, which protobuf copies at each access.
 
     Args:
         message: to fill.
@@ -46,7 +46,9 @@ def encode_images(
         message.frames.extend(cv2.imencode(".jpg", image[..., ::-1], _JPEG)[1].tobytes() for image in images)
     else:
         message.encoding = pb.IMAGE_ENCODING_RAW
-        message.raw = images.tobytes()
+        message.raw = raw = images.tobytes()
+        return raw
+    return b""
 
 
 def decode_images(message: pb.Images, raw: bytes | None = None) -> UInt8Array:
@@ -54,7 +56,7 @@ def decode_images(message: pb.Images, raw: bytes | None = None) -> UInt8Array:
 
     Args:
         message: with the images.
-        raw: the message's ``raw``, where it was read before: protobuf copies it at each access.
+        raw: the message's ``raw``, where it was read before.
     """
     shape = (message.count, message.height, message.width, 3)
     if message.encoding == pb.IMAGE_ENCODING_RAW:

@@ -94,7 +94,7 @@ def encode_episode(episode: Episode, into: pb.Episode | None = None, *, jpeg: bo
     """
     _check_episode(episode)
     message = pb.Episode() if into is None else into
-    encode_images(message.images, episode.images, jpeg=jpeg)
+    raw = encode_images(message.images, episode.images, jpeg=jpeg)
     message.uuid = episode.uuid
     message.gripper_closed = to_bytes(episode.gripper_closed, U8)
     message.height_to_bottom = to_bytes(episode.height_to_bottom, F32)
@@ -107,7 +107,7 @@ def encode_episode(episode: Episode, into: pb.Episode | None = None, *, jpeg: bo
     message.policy_version = episode.policy_version
     message.collector = episode.collector
     message.metadata_json = _json(episode.metadata)
-    message.digest = episode_digest(message)
+    message.digest = episode_digest(message, raw)
     return message
 
 
@@ -299,8 +299,8 @@ def _check_episode(episode: Episode) -> None:
             raise SchemaMismatch(
                 f"episode: {spec.name} has {len(getattr(episode, spec.name))} rows, expected {rows} for {steps} actions"
             )
-    for value in np.unique(episode.behaviour):
-        member(Behaviour, int(value))
+    for value in set(episode.behaviour.tolist()):
+        member(Behaviour, value)
 
 
 def _json(metadata: Mapping[str, JsonValue]) -> str:

@@ -17,7 +17,7 @@ METHOD = "/echo/Echo"
 _LARGEST_FILE_BYTES = 256 << 20
 
 
-class Echo(grpc.GenericRpcHandler):  # type: ignore[misc,unused-ignore]
+class Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]
     """Appends each request to a file, flushes the file to the disk, answers with the request."""
 
     def __init__(self, path: str) -> None:

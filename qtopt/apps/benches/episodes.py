@@ -40,5 +40,6 @@ def again(episode: Episode, rng: np.random.Generator) -> Episode:
 def _frame(rng: np.random.Generator, image_px: int) -> UInt8Array:
     coarse = rng.uniform(30, 225, (12, 12, 3)).astype(np.float32)
     smooth = cv2.resize(coarse, (image_px, image_px), interpolation=cv2.INTER_CUBIC)
-    noisy = smooth + rng.normal(0, 3, smooth.shape).astype(np.float32)
-    return np.clip(noisy, 0, 255).astype(np.uint8)
+    noisy = smooth + 3 * rng.standard_normal(smooth.shape, np.float32)
+    frame: UInt8Array = np.clip(noisy, 0, 255).astype(np.uint8)
+    return frame

@@ -49,7 +49,7 @@ class WholeNetworkPerCandidate(QNetwork):
     def score(self, features: Features, actions: Tensor) -> Tensor:
         """Runs the whole network on each of the candidates (1, N, 8), some at a time."""
         scores = []
-        for few in actions[0].split(_AT_ONCE):
+        for few in torch.split(actions[0], _AT_ONCE):
             inputs = Inputs(*(torch.cat([features[name]] * len(few)) for name in ("pixels", "corner", "state")))
             scores.append(self.network.score(self.network.encode(inputs), few[:, None])[:, 0])
         return torch.cat(scores)[None]

@@ -25,6 +25,7 @@ from qtopt.types import FloatArray, Observation
 from robot_bridge.config import MotionLimits
 from sim import SimConfig
 from sim.cell import Cell, make_cell
+from sim.double import Double
 
 SPECTATOR = CameraConfig(position_m=(0.97, 0.46, 0.50), target_m=(0.60, 0.0, 0.09), fov_deg=40.0)
 """Opposite the arm, which hides less of the bin from there than from the policy's camera."""
@@ -71,11 +72,9 @@ def film(stage: Stage) -> list[Take]:
         policy = CemPolicy(stage.network, stage.cem)
         indices = range(stage.episodes)
         ran = [_play(stage, cell.environment, policy, index) for index in _progress(indices, "looking for episodes")]
-        spectator = replace(SPECTATOR, size_px=stage.size_px)
-        filmed = Filmed(cell.environment, lambda: cell.camera.picture(spectator, finer=stage.finer), stage.fps)
-        cell.world.watcher = filmed.time_passes
         chosen = choose([one.episode.success for one in ran], stage.shown)
-        return [Take(_play(stage, filmed, policy, index), filmed.take()) for index in _progress(chosen, "filming")]
+        with _filmed(stage, cell, replace(SPECTATOR, size_px=stage.size_px), stage.fps) as filmed:
+            return [Take(_play(stage, filmed, policy, index), filmed.take()) for index in _progress(chosen, "filming")]
 
 
 def choose(success: list[bool], most: int) -> list[int]:
@@ -91,11 +90,10 @@ def search(stage: Stage) -> list[SearchScene]:
     scenes: list[SearchScene] = []
     with _cell(stage) as cell:
         policy = TracedPolicy(stage.network, stage.cem)
-        camera = policy_camera(stage)
-        filmed = Filmed(cell.environment, lambda: cell.camera.picture(camera), fps=0)
-        for index in _progress(range(stage.shown), "searching"):
-            one = _play(stage, filmed, policy, index)
-            scenes.append(_scene(stage, policy, one, filmed))
+        with _filmed(stage, cell, policy_camera(stage), fps=0.0) as filmed:
+            for index in _progress(range(stage.shown), "searching"):
+                one = _play(stage, filmed, policy, index)
+                scenes.append(_scene(stage, policy, one, filmed))
     return scenes
 
 
@@ -164,6 +162,18 @@ def _cell(stage: Stage) -> Iterator[Cell]:
         yield cell
     finally:
         cell.environment.close()
+
+
+@contextmanager
+def _filmed(stage: Stage, cell: Cell, camera: CameraConfig, fps: float) -> Iterator[Filmed]:
+    double = Double(cell, stage.sim, camera, stage.finer)
+    filmed = Filmed(cell.environment, double, fps)
+    cell.world.watcher = filmed.time_passes
+    try:
+        yield filmed
+    finally:
+        cell.world.watcher = None
+        double.close()
 
 
 def _progress(items: Sequence[int], words: str) -> Iterator[int]:

@@ -1,7 +1,7 @@
 """A cell with a spectator: the same episodes, and pictures of what happened between two of the policy's images."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from qtopt.interfaces import Environment, ResetResult, StepResult
 from qtopt.loops.evaluate import Evaluated
@@ -21,31 +21,46 @@ class Take:
     frames: tuple[tuple[UInt8Array, ...], ...]
 
 
+class Spectator(Protocol):
+    """Looks at a cell without touching it."""
+
+    def begin(self, seed: int) -> None:
+        """Is told of an episode that started with ``seed``."""
+        ...
+
+    def picture(self) -> UInt8Array:
+        """Returns what is to be seen now, RGB uint8 (H, W, 3)."""
+        ...
+
+
 class Filmed:
     """An ``interfaces.Environment`` around another; keeps the pictures of the episode under way.
 
     Usage::
 
-        filmed = Filmed(cell.environment, lambda: cell.camera.picture(spectator), fps=12)
+        filmed = Filmed(cell.environment, Double(cell, config, camera), fps=12)
         cell.world.watcher = filmed.time_passes
         ran = run_episode(filmed, policy, ...)
         take = Take(evaluated, filmed.take())
 
     Args:
         environment: where the episodes run.
-        capture: takes a picture now.
+        spectator: takes the pictures.
         fps: pictures per second of the cell's time; 0 for one after each action.
     """
 
-    def __init__(self, environment: Environment, capture: Callable[[], UInt8Array], fps: float) -> None:
-        self._environment, self._capture, self._fps = environment, capture, fps
+    def __init__(self, environment: Environment, spectator: Spectator, fps: float) -> None:
+        self._environment, self._spectator, self._fps = environment, spectator, fps
         self._frames: list[list[UInt8Array]] = []
         self._acting, self._since_s = False, 0.0
 
     def start_episode(self, seed: int | None = None) -> ResetResult:
-        """Starts an episode; getting there is not filmed."""
+        """Starts an episode, which needs a seed; getting there is not filmed."""
+        if seed is None:
+            raise ValueError("found no seed, expected one: a filmed scene has to be set twice")
         first = self._environment.start_episode(seed)
-        self._frames, self._since_s = [[self._capture()]], 0.0
+        self._spectator.begin(seed)
+        self._frames, self._since_s = [[self._spectator.picture()]], 0.0
         return first
 
     def act(self, action: FloatArray) -> StepResult:
@@ -58,7 +73,7 @@ class Filmed:
             self._acting = False
         # a held object is taken out of the bin before act returns
         if result.outcome is not Outcome.SUCCESS or not self._frames[-1]:
-            self._frames[-1].append(self._capture())
+            self._frames[-1].append(self._spectator.picture())
         return result
 
     def close(self) -> None:
@@ -72,7 +87,7 @@ class Filmed:
         self._since_s += seconds
         if self._since_s * self._fps >= 1.0:
             self._since_s %= 1.0 / self._fps
-            self._frames[-1].append(self._capture())
+            self._frames[-1].append(self._spectator.picture())
 
     def take(self) -> tuple[tuple[UInt8Array, ...], ...]:
         """Returns the pictures of the episode so far, in groups: the start, then each action's."""

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from qtopt.agent.exploration import ScriptedPolicy
 from qtopt.config import CameraConfig
-from qtopt.loops.evaluate import Evaluated
+from qtopt.loops.evaluate import Evaluated, EvaluationConfig, evaluate
 from qtopt.loops.figures.calibration import Predictions, draw_calibration
 from qtopt.loops.figures.curve import Result, draw_curve
 from qtopt.loops.figures.film import reel, save_animation, strips
@@ -17,7 +18,9 @@ from qtopt.loops.figures.search import QMap, SearchScene, draw_search, fingers, 
 from qtopt.loops.figures.style import MOST_BYTES
 from qtopt.loops.metrics import wilson
 from qtopt.specs import make_action
-from qtopt.types import Outcome
+from sim import SimConfig
+from sim.cell import make_cell
+from sim.double import Double
 from tests.episodes import make_episode
 from tests.loops.figures.test_numbers import curve
 
@@ -104,36 +107,45 @@ def test_strips_are_a_row_for_each_take(rng):
     assert drawn.shape == (2 * (18 + 144 + 8), 4 * (144 + 8), 3)
 
 
-def test_a_spectator_changes_nothing(rng):
-    """Filmed episodes are those that run without a camera, to the bit, and every action has its pictures."""
-    from sim import SimConfig
-    from sim.cell import make_cell
-
-    config = SimConfig(objects="unseen", object_count=(4, 4))
-    plan = [
-        make_action((0.02, -0.01, -0.10)),
-        make_action((0.0, 0.0, -0.08), 0.4, close=True),
-        make_action((0.01, 0.02, 0.10)),
-        make_action(terminate=True),
-    ]
-    plain, watched = make_cell(config), make_cell(config)
-    camera = CameraConfig(size_px=32)
-    filmed = Filmed(watched.environment, lambda: watched.camera.picture(camera), fps=10)
-    watched.world.watcher = filmed.time_passes
+def test_a_spectator_changes_nothing():
+    """Filmed episodes are those that run without a camera, to the bit, and every motion has its pictures."""
+    config = SimConfig(objects="unseen", object_count=(3, 6))
+    cell = make_cell(config)
+    double = Double(cell, config, CameraConfig(size_px=32))
+    filmed = Filmed(cell.environment, double, fps=8)
+    policy = ScriptedPolicy()
     try:
-        for seed in (3, 4):
-            first = [environment.start_episode(seed) for environment in (plain.environment, filmed)]
-            assert np.array_equal(first[0].observation.image, first[1].observation.image)
-            for action in plan:
-                one, two = plain.environment.act(action), filmed.act(action)
-                assert np.array_equal(one.observation.image, two.observation.image)
-                assert np.array_equal(one.tool_pose, two.tool_pose)
-            assert one.outcome == two.outcome != Outcome.UNKNOWN
+        for index in range(4):
+            plan = EvaluationConfig(4, 0, shard=index, shards=4)
+            cell.world.watcher = None
+            plain = next(evaluate(cell.environment, policy, config=plan)).episode
+            cell.world.watcher = filmed.time_passes
+            watched = next(evaluate(filmed, policy, config=plan)).episode
+            assert np.array_equal(plain.images, watched.images)
+            assert np.array_equal(plain.tool_pose, watched.tool_pose)
+            assert plain.outcome == watched.outcome
             frames = filmed.take()
-            assert len(frames) == len(plan) + 1
+            assert len(frames) == len(plain) + 1
             assert len(frames[0]) == 1
-            assert all(len(group) > 1 for group in frames[1:4])
+            assert all(frames[1:])
+            assert sum(map(len, frames)) > 2 * len(plain)
             assert frames[1][0].shape == (32, 32, 3)
     finally:
-        plain.environment.close()
-        watched.environment.close()
+        double.close()
+        cell.environment.close()
+
+
+def test_the_double_looks_like_the_cell():
+    config = SimConfig(objects="unseen", object_count=(4, 4))
+    cell = make_cell(config)
+    double = Double(cell, config, CameraConfig())
+    try:
+        cell.environment.start_episode(5)
+        double.begin(5)
+        for action in (make_action((0.02, -0.01, -0.10)), make_action((0.0, 0.03, -0.08), 0.4, close=True)):
+            cell.environment.act(action)
+            difference = double.picture().astype(int) - cell.camera.picture(CameraConfig(), finer=1)
+            assert np.mean(np.abs(difference).max(2) > 8) < 0.002, "ten of 5184 pixels, on edges"
+    finally:
+        double.close()
+        cell.environment.close()
