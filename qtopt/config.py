@@ -59,6 +59,25 @@ class CameraConfig:
         return np.asarray(intrinsics @ np.hstack([rotation, -(rotation @ position)[:, None]]))
 
 
+@dataclasses.dataclass(frozen=True)
+class Reach:
+    """Where a cell lets the point between the finger tips go, shared by cells and by networks that know it.
+
+    Attributes:
+        low_m: smallest x, y in the base frame and smallest height above the bin floor.
+        high_m: largest x, y and height.
+    """
+
+    __pydantic_config__ = STRICT
+
+    low_m: tuple[float, float, float] = (0.50, -0.10, 0.005)
+    high_m: tuple[float, float, float] = (0.70, 0.10, 0.25)
+
+    def __post_init__(self) -> None:
+        if not all(low < high for low, high in zip(self.low_m, self.high_m, strict=True)):
+            raise ConfigError(f"reach low_m {self.low_m} must lie below high_m {self.high_m} on every axis")
+
+
 def to_plain(config: Any) -> Any:
     """Returns a configuration dataclass as plain dictionaries, lists and scalars."""
     return TypeAdapter(type(config)).dump_python(config, mode="json")

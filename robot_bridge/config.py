@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qtopt.config import STRICT
+from qtopt.config import STRICT, Reach
 from qtopt.errors import ConfigError
 from qtopt.specs import MAX_STEPS, STEP_XY_M, STEP_YAW_RAD, STEP_Z_M
 
@@ -65,6 +65,12 @@ class CellConfig:
     empty_width_m: float = 0.003
     max_steps: int = MAX_STEPS
     step_penalty: float = 0.05
+
+    @property
+    def reach(self) -> Reach:
+        """Where the tool may go, heights above the floor."""
+        (x, y, z), (u, v, w) = self.limits.low_m, self.limits.high_m
+        return Reach((x, y, z - self.floor_z_m), (u, v, w - self.floor_z_m))
 
     def __post_init__(self) -> None:
         low, high = self.start_height_m

@@ -9,6 +9,8 @@ Q. What differs, and why:
   pixels*: under the middle of the gripper, under both fingers and beside them, after the commanded rotation. Position
   and azimuth, which a plain trunk of this size takes millions of samples to untangle, thus need not be learned. As
   everything is measured from where the tool was *seen*, a camera that stands a little off shifts both alike.
+* An action that leads beyond the workspace is taken for the one that the cell executes in its place. Stored actions
+  are the executed ones, so nothing would ever contradict what others seem to be worth, and a search finds just those.
 * Whether the fingers hold something shows around and below the place where they meet: features are read there too.
 """
 
@@ -60,8 +62,12 @@ class CompactNetwork(QNetwork):
         nn.init.constant_(final.bias, -2.0)
         projection = torch.from_numpy(config.camera.projection()).float()
         self.register_buffer("projection", projection)
+        self.register_buffer("reach_low", torch.tensor(config.reach.low_m))
+        self.register_buffer("reach_high", torch.tensor(config.reach.high_m))
 
     projection: Tensor
+    reach_low: Tensor
+    reach_high: Tensor
 
     def encode(self, inputs: Inputs) -> Features:
         """Runs the trunk and finds the tool.
@@ -99,19 +105,20 @@ class CompactNetwork(QNetwork):
 
     def score(self, features: Features, actions: Tensor) -> Tensor:
         """Reads the maps where each candidate leads and merges them by addition."""
-        closed, height = features["state"].T[:, :, None]
+        closed = features["state"][:, :1]
         batch, candidates = actions.shape[:2]
-        target = features["tool_xy"][:, None] + actions[..., :2]
-        target_height = (height + actions[..., 2]).clamp(min=0.0)
+        here = torch.cat([features["tool_xy"], features["state"][:, 1:]], 1)[:, None]
+        target = (here + actions[..., :3]).clamp(self.reach_low, self.reach_high)
+        moved = target - here
         turn = torch.atan2(actions[..., ROTATION_SIN], actions[..., ROTATION_COS])
         azimuth = features["tool_azimuth"][:, None] + turn
-        places = _places(target, azimuth, FINGER_M).flatten(1, 2)
+        places = _places(target[..., :2], azimuth, FINGER_M).flatten(1, 2)
         pixels = self._project(places, GRASP_HEIGHT_M) - self._offset
         local = self._read(features["fine"], features["coarse"], pixels).view(batch, candidates, _PLACES, -1)
         command = torch.cat(
             [
-                DECIMETRES * target_height[..., None],
-                DECIMETRES * actions[..., [2, 0, 1]],
+                DECIMETRES * target[..., 2:],
+                DECIMETRES * moved[..., [2, 0, 1]],
                 actions[..., ROTATION_COS:],
                 closed[..., None].expand(batch, candidates, 1),
             ],

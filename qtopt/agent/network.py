@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from qtopt.agent import images
 from qtopt.agent.images import ImageConfig
 from qtopt.agent.precision import Precision, uses_bfloat16
-from qtopt.config import STRICT, CameraConfig
+from qtopt.config import STRICT, CameraConfig, Reach
 from qtopt.errors import ConfigError
 from qtopt.types import Observations
 
@@ -32,6 +32,8 @@ class NetworkConfig:
         image: sizes of captured and of cropped images.
         camera: where the camera nominally stands; the compact network looks where the tool will be. Unused by
             ``paper``.
+        reach: where the cell lets the tool go; the compact network takes actions beyond it for what the cell makes of
+            them. Unused by ``paper``.
         width: channels of the compact network's coarse map.
         precision: what convolutions and matrix products run in (always float32 results and parameters); ``auto`` takes
             what is faster where the network runs, so that every process decides for its own machine.
@@ -46,6 +48,7 @@ class NetworkConfig:
     kind: Literal["compact", "paper"] = "compact"
     image: ImageConfig = field(default_factory=ImageConfig)
     camera: CameraConfig = field(default_factory=CameraConfig)
+    reach: Reach = field(default_factory=Reach)
     width: int = 48
     precision: Precision = "auto"
     state: Literal["full", "none"] = "full"

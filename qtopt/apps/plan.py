@@ -138,6 +138,11 @@ class Config:
                 f"sim.camera.size_px is {self.sim.camera.size_px}, expected {network.image.stored_px}, the size of the "
                 "network's images (learner.network.image.stored_px)"
             )
+        if network.kind == "compact" and self.sim.cell.reach != network.reach:
+            raise ConfigError(
+                f"the cell's workspace is {self.sim.cell.reach}, expected {network.reach}, what the network takes it "
+                "to be (learner.network.reach); give both the same"
+            )
         if network.kind == "compact" and self.sim.camera != network.camera:
             raise ConfigError(
                 f"sim.camera is {self.sim.camera}, expected {network.camera}, where the network takes it to be "
