@@ -112,6 +112,23 @@ def test_a_displacement_moves_the_place_that_is_read() -> None:
     assert change[1] < 1e-6
 
 
+def test_an_action_beyond_the_workspace_is_worth_what_the_cell_makes_of_it() -> None:
+    network = compact().eval()
+    states = observations(np.random.default_rng(0), 2, network.config.image.stored_px)
+    with torch.no_grad():
+        features = network.encode(network.inputs(states))
+        features["tool_xy"] = torch.tensor([[0.68, 0.07], [0.52, -0.08]])
+        features["state"] = torch.tensor([[0.0, 0.03], [1.0, 0.20]])
+        wanted = torch.tensor([[0.06, 0.08, -0.10], [-0.07, -0.05, 0.09]])
+        executed = torch.tensor([[0.02, 0.03, -0.025], [-0.02, -0.02, 0.05]])
+        rest = torch.tensor([0.0, 1.0, 0.0, 0.0, 0.0]).expand(2, 5)
+        both = torch.stack([torch.cat([wanted, rest], 1), torch.cat([executed, rest], 1)], 1)
+        worth = network.score(features, both)
+        torch.testing.assert_close(worth[:, 0], worth[:, 1])
+        inside = network.score(features, torch.cat([0.5 * executed, rest], 1)[:, None])[:, 0]
+    assert (inside - worth[:, 1]).abs().min() > 1e-6
+
+
 def test_auxiliary_loss_is_zero_where_the_tool_is_seen_where_it_is() -> None:
     network = compact()
     pose = torch.tensor([[0.6, 0.05, 0.12, 0.4]])
