@@ -65,7 +65,8 @@ def measure(seconds: float, seed: int = 0) -> dict[str, Any]:
 
     Returns:
         ``name``, ``ours`` and ``reference`` [grasps/s], ``ratio``, ``unit``, ``reference_name``, and of each the
-        number of ``episodes``, ``success`` and ``steps_per_episode``.
+        number of ``episodes``, ``success``, ``steps_per_episode`` and ``relative_error``, the standard error of its
+        rate as a share of it: few and unequal episodes make a large one.
 
     Raises:
         ConfigError: the reference cannot be loaded, or ``seconds`` is not positive.
@@ -104,11 +105,14 @@ class _Meter:
         self._episode = episode
         self.elapsed_s = self.used_s = 0.0
         self._episodes = self._steps = self._successes = 0
+        self._times_s: list[float] = []
 
     def run(self, seconds: float) -> None:
         started, used = time.perf_counter(), time.process_time()
         while time.perf_counter() - started < seconds:
+            begun = time.process_time()
             steps, success = self._episode()
+            self._times_s.append(time.process_time() - begun)
             self._episodes += 1
             self._steps += steps
             self._successes += success
@@ -119,12 +123,16 @@ class _Meter:
     def rate(self) -> float:
         return self._episodes / self.used_s
 
+    def _relative_error(self) -> float:
+        return float(np.std(self._times_s) / np.mean(self._times_s) / np.sqrt(len(self._times_s)))
+
     def details(self) -> dict[str, float]:
         return {
             "episodes": self._episodes,
             "wall_s": round(self.elapsed_s, 1),
             "success": round(self._successes / self._episodes, 3),
             "steps_per_episode": round(self._steps / self._episodes, 2),
+            "relative_error": round(self._relative_error(), 3),
         }
 
 

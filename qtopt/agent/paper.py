@@ -1,5 +1,7 @@
 """The published Q-network (QT-Opt, appendix E; layout as in tensor2robot)."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -88,6 +90,30 @@ class PaperNetwork(QNetwork):
         final: Tensor = self.last(_pool_same(self.after(image + embedding), 2))
         return final.flatten(1)
 
+    def _blocks_after(self) -> list[nn.Sequential]:
+        return [block for block in self.after if isinstance(block, nn.Sequential)]
+
+    def _after_shared(self, convolved: Tensor, embedding: Tensor) -> Tensor:
+        """As ``_after_merge`` of the image whose first convolution is ``convolved``, for N embeddings (N, 64, 1, 1).
+
+        A convolution is linear: of the sum of image and embedding it is the sum of both's, and that of an embedding,
+        the same at every place, has one value inside and others along the border, where the padding's zeros reach in.
+        """
+        first, *others = self._blocks_after()
+        weight = first[0].weight
+        assert isinstance(weight, Tensor)
+        of_constant = F.conv2d(embedding.expand(-1, -1, 3, 3), weight, padding=1)
+        merged = convolved + of_constant[:, :, 1:2, 1:2]
+        places = ((slice(0, 1), slice(0, 1)), (slice(1, 2), slice(1, -1)), (slice(2, 3), slice(-1, None)))
+        for (row, here), (column, there) in itertools.product(places, places):
+            if (row, column) != (slice(1, 2), slice(1, 2)):
+                merged[:, :, here, there] = convolved[:, :, here, there] + of_constant[:, :, row, column]
+        rectified = first[2](first[1](merged))
+        for block in others:
+            rectified = block(rectified)
+        final: Tensor = self.last(_pool_same(rectified, 2))
+        return final.flatten(1)
+
     def score(self, features: Features, actions: Tensor) -> Tensor:
         """Adds each candidate's embedding to every place of its state's map and runs the rest."""
         batch, candidates = actions.shape[:2]
@@ -100,9 +126,10 @@ class PaperNetwork(QNetwork):
             embedding = self.merge(embedding[:, :, None, None])
             image = features["image"]
             if self._in_portions:
-                states = zip(torch.split(image, 1), torch.split(embedding, candidates), strict=True)
-                parts_of = ((one, few) for one, all_ in states for few in torch.split(all_, AT_ONCE))
-                final = torch.cat([self._after_merge(one, few) for one, few in parts_of])
+                convolved = torch.split(self._blocks_after()[0][0](image), 1)
+                states = zip(convolved, torch.split(embedding, candidates), strict=True)
+                portions = ((one, few) for one, own in states for few in torch.split(own, AT_ONCE))
+                final = torch.cat([self._after_shared(one, few) for one, few in portions])
             else:
                 final = self._after_merge(image.repeat_interleave(candidates, 0), embedding)
             logits: Tensor = self.head(final[:, :, None, None])

@@ -10,6 +10,7 @@ from qtopt.agent.build import build_network
 from qtopt.agent.compact import CompactNetwork
 from qtopt.agent.device import resolve_device
 from qtopt.agent.network import PAPER_PROFILE, Inputs, NetworkConfig, QNetwork, fold_batch_norm
+from qtopt.agent.paper import PaperNetwork
 from qtopt.errors import ConfigError, SchemaMismatch
 from tests.agent.examples import SMALL_PAPER, TINY, observations
 
@@ -40,6 +41,30 @@ def test_candidates_are_scored_as_if_each_were_alone(config: NetworkConfig) -> N
         for candidate in range(5):
             alone = network.score(network.encode(network.inputs(states)), actions[:, candidate : candidate + 1])
             assert torch.allclose(together[:, candidate], alone[:, 0], atol=1e-5)
+
+
+class InOnePiece(PaperNetwork):
+    """The paper's network computed as in training: all maps at once, the merged map convolved for each candidate."""
+
+    _in_portions = False
+
+
+@pytest.mark.parametrize("folds", [False, True])
+def test_looking_in_portions_changes_no_value(folds: bool) -> None:
+    torch.manual_seed(0)
+    whole = InOnePiece(SMALL_PAPER).eval()
+    for module in whole.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            torch.nn.init.kaiming_normal_(module.weight)  # the published ones are too small for values to differ
+    network = PaperNetwork(SMALL_PAPER).eval()
+    network.load_state_dict(whole.state_dict())
+    states = observations(np.random.default_rng(0), 2, SMALL_PAPER.image.stored_px)
+    actions = torch.rand(2, 7, 8)
+    looking = fold_batch_norm(network) if folds else network
+    with torch.no_grad():
+        expected, found = (n.score(n.encode(n.inputs(states)), actions) for n in (whole, looking))
+    assert float(expected.std(1).min()) > 0.01
+    assert torch.allclose(expected, found, rtol=1e-4, atol=1e-4)
 
 
 def test_wrong_image_size_is_named() -> None:

@@ -119,8 +119,10 @@ def _beside_torchrl(settings: Settings, connection: Connection, episodes: list[E
 def _torchrl_buffer(episodes: list[Episode], directory: Path) -> Any:
     """Returns a torchrl buffer that holds each transition's frame, action and pose, decoded, on disk."""
     from tensordict import TensorDict
+    from torchrl import logger as torchrl_log
     from torchrl.data import LazyMemmapStorage, ReplayBuffer
 
+    torchrl_log.setLevel("WARNING")  # it writes to the standard output, which is for our lines
     storage = LazyMemmapStorage(len(episodes) * STEPS, scratch_dir=str(directory))
     buffer = ReplayBuffer(storage=storage, batch_size=_BATCH)
     for episode in episodes:
