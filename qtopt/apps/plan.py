@@ -27,11 +27,12 @@ STOP_PHASES = ((("collector", "updater", "evaluator", "final"), 2.5), (("trainer
 
 TWO_CORES = ReplayConfig(
     min_transitions=200,
-    labels=LabelRingConfig(capacity=25_000, terminal_share=0.4),
+    labels=LabelRingConfig(capacity=8_000, terminal_share=0.4),
     limiter=RateLimiterConfig(samples_per_insert=2.0, min_size=256, error_buffer=4096.0),
 )
 """Values spread from the ends of episodes backwards, so ends are drawn twice as often as they occur, and labels are
-renewed half as fast as they are learned from. The ring holds what an updater renews within a minute or so."""
+renewed half as fast as they are learned from. The ring is small: at two samples a label and 64 a step, its oldest label
+is 250 gradient steps old. With 25,000 labels collected success swung between 30 and 80 % from minute to minute."""
 
 
 @dataclass(frozen=True)

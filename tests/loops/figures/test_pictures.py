@@ -85,7 +85,18 @@ def test_the_point_looked_at_is_in_the_middle():
 def take(rng, *, success, steps=3, size_px=96):
     episode = make_episode(rng, steps, size_px=24, success=success)
     frames = tuple((np.full((size_px, size_px, 3), 40 * n, np.uint8),) * (1 + n % 2) for n in range(steps + 1))
-    return Take(Evaluated(0, 5, episode, (0.5,) * (steps - 1) + (math.nan,), 0.1), frames)
+    return Take(
+        Evaluated(
+            index=0,
+            scene=0,
+            attempt=1,
+            scene_seed=5,
+            episode=episode,
+            values=(0.5,) * (steps - 1) + (math.nan,),
+            policy_s=0.1,
+        ),
+        frames,
+    )
 
 
 def test_takes_run_side_by_side_until_the_longest_is_done(tmp_path, rng):
