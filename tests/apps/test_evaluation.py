@@ -154,7 +154,7 @@ def test_a_run_from_a_policy_trains_on_with_its_networks(qtopt, trained, tmp_pat
 
 
 def test_another_network_is_refused_with_what_differs(trained, tmp_path):
-    wider = LearnerConfig(network=NetworkConfig(width=32, bfloat16=True))
+    wider = LearnerConfig(network=NetworkConfig(width=32))
     with pytest.raises(CheckpointError, match=r"learner\.network\.width is 32, expected 48"):
         train.build_learner(train.Config(start=trained.root, checkpoints=tmp_path / "new", learner=wider))
 

@@ -5,6 +5,7 @@ import pytest
 
 from qtopt.types import Outcome
 from sim.bullet import bullet
+from sim.config import SimConfig
 from sim.furniture import BIN_CENTRE_M, BIN_HALF_M
 from sim.objects import object_numbers, object_parts, object_path
 
@@ -88,7 +89,7 @@ def test_filled_anew_when_empty(cell):
 
 def test_filled_anew_when_stuck(cell):
     first = cell.environment.start_episode(0).metadata["objects"]
-    for _ in range(10):
+    for _ in range(SimConfig().stuck_after):
         assert cell.environment.start_episode().metadata["objects"] == first
         cell.keeper.finish(Outcome.NOTHING_GRASPED)
     assert cell.environment.start_episode().metadata["objects"] != first
