@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -69,9 +70,11 @@ def _measure(config: Config) -> list[Line]:
     limit_threads(config.threads)
     seconds = config.seconds or _SECONDS.get(config.name, _SECONDS_ELSE)
     module = importlib.import_module(f"qtopt.apps.benches.{_MODULES[config.name]}")
-    lines: list[Line] = module.measure(Settings(seconds, config.threads, config.seed))
-    for found in lines:
+    measured: Iterable[Line] = module.measure(Settings(seconds, config.threads, config.seed))
+    lines = []
+    for found in measured:
         say(json.dumps(found))
+        lines.append(found)
     return lines
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,23 +20,22 @@ _EPISODES = 200
 _STARTING_S = 120.0
 
 
-def measure(settings: Settings) -> list[Line]:
+def measure(settings: Settings) -> Iterator[Line]:
     """Measures each count for ``seconds`` after all its processes have begun to deliver."""
     with tempfile.TemporaryDirectory(dir=".") as directory:
         root = Path(directory)
-        collecting = [_processes("collect", count, root / f"collect-{count}", settings) for count in _COUNTS]
-        labelling = [_processes("label", count, root / f"label-{count}", settings) for count in _COUNTS]
-        training = _training(root / "train", settings)
-    rows = (
-        ("collectors", collecting, "scripted grasps/s"),
-        ("updaters", labelling, "labels/s"),
-        ("trainer threads", training, "gradient steps/s"),
-    )
-    return [
-        line(f"scale {name}", rate, found[0], unit, f"{count} {name}", f"1 of {name}", count=count)
-        for name, found, unit in rows
-        for count, rate in zip(_COUNTS, found, strict=True)
-    ]
+        collecting = (_processes("collect", count, root / f"collect-{count}", settings) for count in _COUNTS)
+        yield from _lines("collectors", "scripted grasps/s", collecting)
+        labelling = (_processes("label", count, root / f"label-{count}", settings) for count in _COUNTS)
+        yield from _lines("updaters", "labels/s", labelling)
+        yield from _lines("trainer threads", "gradient steps/s", _training(root / "train", settings))
+
+
+def _lines(name: str, unit: str, found: Iterable[float]) -> Iterator[Line]:
+    one = None
+    for count, rate in zip(_COUNTS, found, strict=True):
+        one = rate if one is None else one
+        yield line(f"scale {name}", rate, one, unit, f"{name}: {count}", f"{name}: 1", count=count)
 
 
 def _processes(command: str, count: int, root: Path, settings: Settings) -> float:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import psutil
 
 from qtopt.apps.benches.episodes import ROWS, STEPS
 from qtopt.apps.process import PARENT_VARIABLE, free_port
+from qtopt.errors import ServerUnavailable
 from qtopt.rpc import ClientConfig, Connection, connect
 from qtopt.types import Targets
+
+_STARTING_S = 120.0
 
 
 @contextlib.contextmanager
@@ -41,9 +45,24 @@ def serving(root: Path, image_px: int) -> Iterator[tuple[Connection, psutil.Proc
     flags = ["--listen.port", str(port), "--store", str(root / "store"), "--models", str(root / "models")]
     with (
         process(["qtopt.cli", "serve", *flags, "--image-px", str(image_px)], root / "server.log") as child,
-        connect(ClientConfig(f"127.0.0.1:{port}", connect_timeout_s=120.0, call_timeout_s=60.0)) as connection,
+        connect(ClientConfig(f"127.0.0.1:{port}", connect_timeout_s=_STARTING_S, call_timeout_s=60.0)) as connection,
     ):
+        _wait_until_open(connection)
         yield connection, child
+
+
+def _wait_until_open(connection: Connection) -> None:
+    """Returns when the server has opened its store: it shakes hands before."""
+    deadline = time.monotonic() + _STARTING_S
+    while True:
+        try:
+            connection.replay.stats()
+        except ServerUnavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 def label_all(connection: Connection, episodes: int) -> None:
