@@ -61,19 +61,23 @@ class CameraConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Reach:
-    """Where a cell lets the point between the finger tips go, shared by cells and by networks that know it.
+    """Where a cell lets the point between the finger tips go and from where a grasp counts; networks know it too.
 
     Attributes:
         low_m: smallest x, y in the base frame and smallest height above the bin floor.
         high_m: largest x, y and height.
+        lifted_m: only finger tips at least so high above the bin floor can hold an object up; 0 where that is unknown.
     """
 
     __pydantic_config__ = STRICT
 
     low_m: tuple[float, float, float] = (0.50, -0.10, 0.005)
     high_m: tuple[float, float, float] = (0.70, 0.10, 0.25)
+    lifted_m: float = 0.08
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.lifted_m < self.high_m[2]:
+            raise ConfigError(f"reach lifted_m is {self.lifted_m}, expected from 0 to below {self.high_m[2]}, the top")
         if not all(low < high for low, high in zip(self.low_m, self.high_m, strict=True)):
             raise ConfigError(f"reach low_m {self.low_m} must lie below high_m {self.high_m} on every axis")
 

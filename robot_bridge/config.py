@@ -68,9 +68,9 @@ class CellConfig:
 
     @property
     def reach(self) -> Reach:
-        """Where the tool may go, heights above the floor."""
+        """Where the tool may go and from where a grasp counts, heights above the floor."""
         (x, y, z), (u, v, w) = self.limits.low_m, self.limits.high_m
-        return Reach((x, y, z - self.floor_z_m), (u, v, w - self.floor_z_m))
+        return Reach((x, y, z - self.floor_z_m), (u, v, w - self.floor_z_m), self.lifted_height_m)
 
     def __post_init__(self) -> None:
         low, high = self.start_height_m

@@ -36,6 +36,7 @@ class LearnerConfig:
         momentum: of SGD.
         decay_steps: the rate falls by ``decay_rate`` once in so many steps; 0 keeps it.
         decay_rate: see ``decay_steps``.
+        decay_floor: share of ``learning_rate`` below which it does not fall.
         weight_decay: L2 on weights of convolutions and linear layers.
         polyak: constant of the average theta1; 0.9999 in the paper, for millions of steps.
         lag_steps: theta2 is between one and two times so many steps older than theta1's newest; about 6000 in the
@@ -52,8 +53,9 @@ class LearnerConfig:
     optimiser: Literal["adam", "sgd"] = "adam"
     learning_rate: float = 1e-3
     momentum: float = 0.9
-    decay_steps: int = 0
-    decay_rate: float = 0.999
+    decay_steps: int = 1000
+    decay_rate: float = 0.93
+    decay_floor: float = 0.1
     weight_decay: float = 7e-5
     polyak: float = 0.999
     lag_steps: int = 300
@@ -62,6 +64,11 @@ class LearnerConfig:
     compile: Literal["auto", "on", "off"] = "auto"
 
     def __post_init__(self) -> None:
+        if self.decay_steps < 0 or not 0.0 < self.decay_rate <= 1.0 or not 0.0 <= self.decay_floor <= 1.0:
+            raise ConfigError(
+                f"learner decay_steps is {self.decay_steps}, decay_rate {self.decay_rate} and decay_floor "
+                f"{self.decay_floor}, expected 0 or more steps and shares in (0, 1] and [0, 1]"
+            )
         if not 0.0 <= self.polyak < 1.0:
             raise ConfigError(f"learner polyak is {self.polyak}, expected a share in [0, 1)")
         if self.lag_steps < 1 or self.batch < 2:
@@ -75,6 +82,8 @@ PAPER_LEARNER = LearnerConfig(
     optimiser="sgd",
     learning_rate=1e-4,
     decay_steps=187_500,
+    decay_rate=0.999,
+    decay_floor=0.0,
     polyak=0.9999,
     lag_steps=6000,
     auxiliary_weight=0.0,
@@ -239,9 +248,9 @@ class Learner:
     def _set_learning_rate(self) -> None:
         config = self.config
         if config.decay_steps:
-            rate = config.learning_rate * config.decay_rate ** (self.step // config.decay_steps)
+            share = max(config.decay_floor, config.decay_rate ** (self.step // config.decay_steps))
             for group in self._optimiser.param_groups:
-                group["lr"] = rate
+                group["lr"] = config.learning_rate * share
 
     @torch.no_grad()
     def _move_averages(self) -> None:

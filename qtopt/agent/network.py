@@ -33,7 +33,7 @@ class NetworkConfig:
         camera: where the camera nominally stands; the compact network looks where the tool will be. Unused by
             ``paper``.
         reach: where the cell lets the tool go; the compact network takes actions beyond it for what the cell makes of
-            them. Unused by ``paper``.
+            them, ``paper`` does not. Neither is asked what ending below ``reach.lifted_m`` is worth: nothing.
         width: channels of the compact network's coarse map.
         precision: what convolutions and matrix products run in (always float32 results and parameters); ``auto`` takes
             what is faster where the network runs, so that every process decides for its own machine.
@@ -65,8 +65,8 @@ class NetworkConfig:
 NO_STATE = (0.0, 0.1)
 """What a network without state gets: open fingers, 0.1 m high, the middle of where they move."""
 
-PAPER_PROFILE = NetworkConfig(kind="paper", image=ImageConfig(stored_px=512, crop_px=472))
-"""Square frames of 512 px, cropped to 472 as in the paper."""
+PAPER_PROFILE = NetworkConfig(kind="paper", image=ImageConfig(stored_px=512, crop_px=472), reach=Reach(lifted_m=0.0))
+"""Square frames of 512 px, cropped to 472 as in the paper; the network alone decides where to end."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 Three modes: *move*, *switch* (move, then close an open or open a closed gripper) and *terminate* (which does nothing
 else, so its point is left out of the fit). No two encodings of the same act are left to waste samples on. With open
-fingers terminate is no candidate: an open hand holds nothing, so the value of ending there is 0 by definition, and a
-network's opinion of it could only be an error.
+fingers, or lower than a held object counts (``Reach.lifted_m``), terminate is no candidate: the value of ending there
+is 0 by definition, and a network's opinion of it could only be an error.
 
 With scripted termination (``NetworkConfig.terminate_above_m``, an ablation of the paper) the network is not asked:
 closed fingers at that height terminate, and terminate is no candidate anywhere else. Labels and actions alike come
@@ -18,17 +18,17 @@ import torch
 from torch import Tensor
 
 from qtopt.agent.cem import CemConfig, maximise
-from qtopt.agent.network import Features, QNetwork
+from qtopt.agent.network import Features, NetworkConfig, QNetwork
 from qtopt.specs import STEP_XY_M, STEP_YAW_RAD, STEP_Z_M
 from qtopt.types import Observations
 
 MOVE, SWITCH, TERMINATE = 0, 1, 2
 LOW = (-STEP_XY_M, -STEP_XY_M, -STEP_Z_M, -STEP_YAW_RAD)
 HIGH = (STEP_XY_M, STEP_XY_M, STEP_Z_M, STEP_YAW_RAD)
-PRIOR_OPEN = (0.5, 0.5, 0.0)
-PRIOR_CLOSED = (0.5, 0.45, 0.05)
-PRIOR_END = (0.0, 0.0, 1.0)
-"""Prior over the modes with open and with closed fingers, and where the scripted rule ends the episode."""
+PRIOR_NO_END = (0.5, 0.5, 0.0)
+PRIOR_MAY_END = (0.5, 0.45, 0.05)
+PRIOR_ENDS = (0.0, 0.0, 1.0)
+"""Prior over the modes: where ending is no candidate, where it is one, and where the scripted rule ends the episode."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class _Box:
 
     low: Tensor
     high: Tensor
-    prior_open: Tensor
-    prior_closed: Tensor
-    prior_end: Tensor
+    prior_no_end: Tensor
+    prior_may_end: Tensor
+    prior_ends: Tensor
     uses_point: Tensor
 
 
@@ -49,9 +49,9 @@ def _box_on(device: torch.device) -> _Box:
         return _Box(
             low=torch.tensor(LOW, device=device),
             high=torch.tensor(HIGH, device=device),
-            prior_open=torch.tensor(PRIOR_OPEN, device=device),
-            prior_closed=torch.tensor(PRIOR_CLOSED, device=device),
-            prior_end=torch.tensor(PRIOR_END, device=device),
+            prior_no_end=torch.tensor(PRIOR_NO_END, device=device),
+            prior_may_end=torch.tensor(PRIOR_MAY_END, device=device),
+            prior_ends=torch.tensor(PRIOR_ENDS, device=device),
             uses_point=torch.tensor((True, True, False), device=device),
         )
 
@@ -96,7 +96,7 @@ def best_action(
         score,
         box.low,
         box.high,
-        _prior(box, closed, observations, network.config.terminate_above_m),
+        _prior(box, closed, observations, network.config),
         box.uses_point,
         cem,
         generator,
@@ -104,10 +104,9 @@ def best_action(
     return to_actions(best.point, best.mode, closed), best.score.sigmoid()
 
 
-def _prior(box: _Box, closed: Tensor, observations: Observations, terminate_above_m: float | None) -> Tensor:
+def _prior(box: _Box, closed: Tensor, observations: Observations, config: NetworkConfig) -> Tensor:
     """Returns the probabilities (B, 3) of the modes before anything is known of their values."""
-    if terminate_above_m is None:
-        return torch.where(closed[:, None], box.prior_closed, box.prior_open)
     height = torch.from_numpy(np.array(observations.height_to_bottom, np.float32)).to(closed.device)
-    ends = closed & (height >= terminate_above_m)
-    return torch.where(ends[:, None], box.prior_end, box.prior_open)
+    scripted = config.terminate_above_m
+    may_end = closed & (height >= (config.reach.lifted_m if scripted is None else scripted))
+    return torch.where(may_end[:, None], box.prior_may_end if scripted is None else box.prior_ends, box.prior_no_end)

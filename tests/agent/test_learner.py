@@ -107,14 +107,16 @@ def test_goes_on_from_a_policy_with_the_average_at_full_weight(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("optimiser", ["adam", "sgd"])
-def test_learning_rate_decays_by_stairs(optimiser: str) -> None:
-    config = dataclasses.replace(CONFIG, optimiser=optimiser, learning_rate=0.1, decay_steps=2, decay_rate=0.5)
+def test_learning_rate_decays_by_stairs_down_to_its_floor(optimiser: str) -> None:
+    config = dataclasses.replace(
+        CONFIG, optimiser=optimiser, learning_rate=0.1, decay_steps=2, decay_rate=0.5, decay_floor=0.2
+    )
     learner = Learner(config, seed=0)
     rates = []
-    for _ in range(5):
+    for _ in range(8):
         learner.update(labelled_batch(np.random.default_rng(0)))
         rates.append(learner._optimiser.param_groups[0]["lr"])
-    assert rates == [0.1, 0.1, 0.05, 0.05, 0.025]
+    assert rates == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.025, 0.025, 0.02, 0.02])
 
 
 def test_snapshot_round_trip() -> None:

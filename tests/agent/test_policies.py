@@ -6,13 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from qtopt.agent.build import build_network
 from qtopt.agent.cem import CemConfig
 from qtopt.agent.exploration import ExplorationConfig, ExploringPolicy, ScriptedConfig, ScriptedPolicy
+from qtopt.agent.network import Features, Inputs, NetworkConfig, QNetwork
 from qtopt.agent.policy import CemPolicy
 from qtopt.agent.search import to_actions
 from qtopt.agent.targets import clipped_value
+from qtopt.config import Reach
 from qtopt.errors import ConfigError
 from qtopt.interfaces import Policy
 from qtopt.specs import ACTION_SPEC, CLOSE, OPEN, STEP_XY_M, STEP_Z_M, TERMINATE, make_action
@@ -116,6 +119,28 @@ def test_an_open_hand_never_ends_the_episode() -> None:
     for _ in range(50):
         policy.begin_episode(rng)
         assert policy.select(Observation(image, gripper_closed=False, height_to_bottom=0.1)).action[TERMINATE] == 0
+
+
+class Impatient(QNetwork):
+    """Believes that ending the episode is worth more than anything else."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        self.anchor = nn.Parameter(torch.zeros(1))
+
+    def encode(self, inputs: Inputs) -> Features:
+        return {"state": inputs.state}
+
+    def score(self, features: Features, actions: Tensor) -> Tensor:
+        return actions[..., TERMINATE]
+
+
+@pytest.mark.parametrize(("lifted_m", "height", "ends"), [(0.08, 0.0799, 0), (0.08, 0.0801, 1), (0.0, 0.0799, 1)])
+def test_a_hand_too_low_to_hold_anything_up_never_ends_the_episode(lifted_m: float, height: float, ends: int) -> None:
+    policy = CemPolicy(Impatient(replace(TINY, reach=Reach(lifted_m=lifted_m))))
+    policy.begin_episode(np.random.default_rng(0))
+    observation = Observation(np.zeros((36, 36, 3), np.uint8), gripper_closed=True, height_to_bottom=height)
+    assert policy.select(observation).action[TERMINATE] == ends
 
 
 def test_the_scripted_rule_ends_high_with_closed_fingers_and_nowhere_else() -> None:
