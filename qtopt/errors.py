@@ -11,6 +11,8 @@
     * RemoteError: a call to another process failed (exit code 6)
         * ServerUnavailable: nobody answered in time; the call may be tried again
     * RobotError: the arm or the camera did not do what was asked (exit code 7)
+        * StaleFrame: the camera gave no picture that is new enough
+        * FrozenFrame: the camera gives the same picture again and again
     * ProcessFailed: a role of a run died again and again (exit code 8)
 
 A message says what was found, what was expected and what to do. The command line prints it on one line and exits with
@@ -74,6 +76,14 @@ class RobotError(QtOptError):
     """The arm, gripper or camera did not do what was asked."""
 
     exit_code = 7
+
+
+class StaleFrame(RobotError):
+    """The camera gave no picture that is new enough."""
+
+
+class FrozenFrame(RobotError):
+    """The camera gives pictures, but their content has stopped changing."""
 
 
 class ProcessFailed(QtOptError):

@@ -2,13 +2,13 @@
 
 from robot_bridge.config import CellConfig, MotionLimits
 from robot_bridge.grasp_env import GraspEnv
-from robot_bridge.robot import BinKeeper, Camera, Robot, RobotState, SuccessDetector, ToolPose
+from robot_bridge.robot import BinKeeper, ImageSource, Robot, RobotState, SuccessDetector, ToolPose
 
 __all__ = [
     "BinKeeper",
-    "Camera",
     "CellConfig",
     "GraspEnv",
+    "ImageSource",
     "MotionLimits",
     "Robot",
     "RobotState",

@@ -14,7 +14,7 @@ from qtopt.specs import CLOSE, OPEN, TERMINATE
 from qtopt.types import FloatArray, JsonValue, Observation, Outcome
 from robot_bridge.config import CellConfig
 from robot_bridge.displacement import limit_action
-from robot_bridge.robot import BinKeeper, Camera, Robot, SuccessDetector, ToolPose
+from robot_bridge.robot import BinKeeper, ImageSource, Robot, SuccessDetector, ToolPose
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class GraspEnv:
     def __init__(
         self,
         robot: Robot,
-        camera: Camera,
+        camera: ImageSource,
         detector: SuccessDetector,
         bin_keeper: BinKeeper,
         config: CellConfig,

@@ -67,7 +67,7 @@ class Robot(Protocol):
         ...
 
 
-class Camera(Protocol):
+class ImageSource(Protocol):
     """The over-the-shoulder camera."""
 
     def capture(self) -> UInt8Array:
