@@ -1,9 +1,11 @@
 """Legal random episodes, drawn from the specs."""
 
+from uuid import UUID
+
 import numpy as np
 
 from qtopt import specs
-from qtopt.types import Behaviour, Episode, EpisodeEnd, Outcome, new_episode_uuid
+from qtopt.types import Behaviour, Episode, EpisodeEnd, Outcome
 
 
 def make_episode(
@@ -27,7 +29,7 @@ def make_episode(
         ]
     )
     return Episode(
-        uuid=new_episode_uuid(rng) if uuid is None else uuid,
+        uuid=UUID(bytes=rng.bytes(16), version=4).hex if uuid is None else uuid,
         images=rng.integers(0, 256, (steps + 1, size_px, size_px, 3), dtype=np.uint8),
         gripper_closed=rng.random(steps + 1) < 0.5,
         height_to_bottom=rng.uniform(0.0, 0.4, steps + 1).astype(np.float32),

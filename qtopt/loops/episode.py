@@ -78,7 +78,7 @@ def run_episode(
     Args:
         environment: the cell.
         policy: chooses the actions.
-        rng: all chance of the episode: its UUID and the policy's.
+        rng: all chance of the policy.
         stop: asked before each action.
         clock: measures where the time goes [s].
         seed: starts a new, repeatable sequence of scenes.
@@ -89,7 +89,7 @@ def run_episode(
     Raises:
         RobotError: the cell did not do what was asked.
     """
-    uuid = new_episode_uuid(rng)
+    uuid = new_episode_uuid()
     started = clock()
     recorder = Recorder(environment.start_episode(seed))
     environment_s, policy_s = clock() - started, 0.0

@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_episode(environment):
         ).episode
         for _ in range(2)
     )
-    assert first.uuid == second.uuid
+    assert first.uuid != second.uuid
     np.testing.assert_array_equal(first.images, second.images)
     np.testing.assert_array_equal(first.actions, second.actions)
 
@@ -109,7 +109,11 @@ def test_what_nobody_took_waits_and_arrives_once_in_order(environment, memory, s
     assert [episode.uuid for episode in memory.episodes()] == [turn.episode.uuid for turn in seen]
 
 
-def test_an_episode_that_is_refused_is_set_aside_and_collection_goes_on(environment, memory, spool, models, tmp_path):
+def test_an_episode_that_is_refused_is_set_aside_and_collection_goes_on(
+    environment, memory, spool, models, tmp_path, monkeypatch
+):
+    uuids = iter(["0" * 32, "0" * 32, "1" * 32])
+    monkeypatch.setattr("qtopt.loops.episode.new_episode_uuid", lambda: next(uuids))
     first = list(run(environment, memory, spool, models, episodes=1))
     models.publish(7, b"weights")
     again = list(run(environment, memory, spool, models, episodes=2))

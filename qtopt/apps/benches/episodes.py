@@ -17,7 +17,7 @@ ROWS = STEPS + 1
 def make_episode(rng: np.random.Generator, image_px: int = COMPACT_PX) -> Episode:
     """Returns an episode of eight steps whose frames compress like a camera's: smooth, with noise of 3 grey values."""
     return Episode(
-        uuid=new_episode_uuid(rng),
+        uuid=new_episode_uuid(),
         images=np.stack([_frame(rng, image_px) for _ in range(ROWS)]),
         gripper_closed=rng.random(ROWS) < 0.5,
         height_to_bottom=rng.uniform(0, 0.2, ROWS).astype(np.float32),
@@ -32,9 +32,9 @@ def make_episode(rng: np.random.Generator, image_px: int = COMPACT_PX) -> Episod
     )
 
 
-def again(episode: Episode, rng: np.random.Generator) -> Episode:
+def again(episode: Episode) -> Episode:
     """Returns the same episode under another UUID, which makes it a new one."""
-    return replace(episode, uuid=new_episode_uuid(rng))
+    return replace(episode, uuid=new_episode_uuid())
 
 
 def _frame(rng: np.random.Generator, image_px: int) -> UInt8Array:

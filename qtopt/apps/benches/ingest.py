@@ -29,7 +29,6 @@ def measure(settings: Settings) -> list[Line]:
 def _measure(settings: Settings, image_px: int) -> Line:
     rng, port = np.random.default_rng(settings.seed), free_port()
     episodes = [make_episode(rng, image_px) for _ in range(_SENDERS)]
-    chances = [np.random.default_rng([settings.seed, sender]) for sender in range(_SENDERS)]
     messages = [codec.encode_episode(episode).SerializeToString() for episode in episodes]
     with (
         tempfile.TemporaryDirectory(dir=".") as directory,
@@ -42,7 +41,7 @@ def _measure(settings: Settings, image_px: int) -> Line:
         echo: Callable[..., bytes] = channel.unary_unary(METHOD, bytes, bytes)
 
         def append(sender: int) -> None:
-            connection.replay.append(again(episodes[sender], chances[sender]))
+            connection.replay.append(again(episodes[sender]))
 
         def bounce(sender: int) -> None:
             echo(messages[sender], timeout=_WAIT_S)
