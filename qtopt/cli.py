@@ -54,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except QtOptError as error:
         return _fail(str(error), error.exit_code, error)
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # whoever read the output, such as head, had enough
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno is None:
             raise
@@ -151,8 +153,9 @@ def program() -> NoReturn:
     Everything was closed before; taking torch down takes seconds on a busy machine, and Ctrl-C has ten.
     """
     code = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(code)
 
 

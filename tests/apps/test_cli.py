@@ -52,6 +52,13 @@ def test_ctrl_c_ends_a_program_that_is_still_importing():
     assert (done.returncode, done.stdout + done.stderr) == (-signal.SIGINT, b"")
 
 
+def test_a_reader_that_had_enough_is_no_failure():
+    command = f"{sys.executable} -m qtopt.cli run --help | head -c 10"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=100)
+    assert len(done.stdout) == 10
+    assert done.stderr == ""
+
+
 def test_version(qtopt):
     assert qtopt("--version") == (0, f"qtopt {__version__}\n", "")
 
