@@ -49,13 +49,13 @@ class ArraySpec:
 
     def validate(self, value: npt.NDArray[np.generic]) -> None:
         """Raises SchemaMismatch, naming what was found and expected, unless ``value`` fits."""
-        found = f"{value.dtype}{list(value.shape)}"
         fits = len(value.shape) == len(self.shape) and all(
             want in (-1, have) for want, have in zip(self.shape, value.shape, strict=True)
         )
         if not fits or value.dtype != np.dtype(self.dtype):
             raise SchemaMismatch(
-                f"{self.name}: found {found}, expected {self.dtype}{list(self.shape)} (-1 is any size)"
+                f"{self.name}: found {value.dtype}{list(value.shape)}, expected {self.dtype}{list(self.shape)} "
+                "(-1 is any size)"
             )
         if value.dtype.kind == "f" and value.size:
             low, high = float(value.min()), float(value.max())  # NaN where one of them is, and NaN is within no bounds
