@@ -31,6 +31,7 @@ COMMANDS = {
     "offline": "train from stored grasps alone",
     "ablate": "variants of the method, trained from the same grasps, tried on the same scenes",
     "data": "look into a store: info, verify, show; copy out of it",
+    "export": "the policy of a checkpoint as ONNX graphs, for a robot without torch",
     "figures": "draw: curve, calibration, film, cem, or all of a run",
     "bench": "measure: sim, cem, peak, sample, ingest, train, scale, or all",
     "doctor": "what is installed, and what is missing for which role",
