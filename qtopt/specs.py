@@ -93,6 +93,9 @@ _SLACK = 1e-4
 ACTION_SPEC = ArraySpec("action", (ACTION_SIZE,), "float32", -1.0 - _SLACK, 1.0 + _SLACK)
 """One action: ``world_vector`` [m, base frame], sine and cosine of the change of azimuth, three flags in {0, 1}."""
 
+IS_INTERVENTION = "is_intervention"
+"""The array that came later than the others: what was written before has none, and no step of it was one."""
+
 EPISODE_SPECS = (
     ArraySpec("images", (-1, -1, -1, 3), "uint8"),
     ArraySpec("gripper_closed", (-1,), "bool"),
@@ -101,6 +104,7 @@ EPISODE_SPECS = (
     ArraySpec("actions", (-1, ACTION_SIZE), "float32", -1.0 - _SLACK, 1.0 + _SLACK),
     ArraySpec("rewards", (-1,), "float32", -10.0, 10.0),
     ArraySpec("behaviour", (-1,), "uint8"),
+    ArraySpec(IS_INTERVENTION, (-1,), "bool"),
 )
 """The arrays of an ``Episode``: the first four have T + 1 rows, the others T."""
 
