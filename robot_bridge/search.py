@@ -143,7 +143,8 @@ def _fit(elite: FloatArray, weight: FloatArray, min_std_share: float) -> tuple[F
     """Returns mean and standard deviation (4,) of the elites that use their point; the whole box where none does."""
     total = weight.sum(dtype=np.float32)
     if total == 0:
-        return (_LOW + _HIGH) / 2, (_HIGH - _LOW) / 2
+        half = np.float32(0.5)
+        return half * (_LOW + _HIGH), half * (_HIGH - _LOW)
     mean = (weight[:, None] * elite).sum(0) / total
     variance = (weight[:, None] * (elite - mean) ** 2).sum(0) / np.maximum(total - 1, 1)
     return mean, np.maximum(np.sqrt(variance), (_HIGH - _LOW) * np.float32(min_std_share))

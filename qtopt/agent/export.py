@@ -22,7 +22,7 @@ from qtopt.agent.paper import PaperNetwork
 from qtopt.agent.snapshot import load_policy_network, read_header
 from qtopt.config import CemConfig, to_plain
 from qtopt.errors import ConfigError
-from qtopt.exported import ACTIONS, HEAD_FILE, IMAGE, LOGITS, STATE, TOWER_FILE, Manifest
+from qtopt.exported import ACTIONS, HEAD_FILE, IMAGE, LOGITS, MANIFEST_FILE, STATE, TOWER_FILE, Manifest
 from qtopt.specs import ACTION_SIZE
 
 _OPSET: Final = 17
@@ -160,12 +160,12 @@ def _to_onnx(
     with warnings.catch_warnings():
         # that the newer exporter is torch's default, and that constants of the network become constants of the graph
         warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         try:
             torch.onnx.export(
                 module,
                 arguments,
-                graph,
+                graph,  # type: ignore[arg-type] # this exporter takes a file, whatever is said of the other
                 input_names=inputs,
                 output_names=outputs,
                 dynamic_axes=free,
@@ -187,19 +187,19 @@ def _fold_merge(network: PaperNetwork) -> None:
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     for block in network.blocks:
         assert isinstance(block, nn.Linear)
-        block.weight *= scale[:, None]
-        block.bias *= scale
+        block.weight.mul_(scale[:, None])
+        block.bias.mul_(scale)
     assert isinstance(first, nn.Linear)
-    first.bias += norm.bias - norm.running_mean * scale
+    first.bias.add_(norm.bias - norm.running_mean * scale)
     network.merge[0] = nn.Identity()
 
 
 def _make_room(directory: Path) -> None:
-    known = {TOWER_FILE, HEAD_FILE, "policy.json"}
+    known = {TOWER_FILE, HEAD_FILE, MANIFEST_FILE}
     directory.mkdir(parents=True, exist_ok=True)
     others = sorted(path.name for path in directory.iterdir() if path.name not in known)
     if others:
         raise ConfigError(
             f"{directory}: found {', '.join(others[:3])} there, expected an empty directory or an earlier export"
         )
-    (directory / "policy.json").unlink(missing_ok=True)
+    (directory / MANIFEST_FILE).unlink(missing_ok=True)
