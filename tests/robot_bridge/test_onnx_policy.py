@@ -244,7 +244,7 @@ class Clock:
 def test_a_late_choice_is_a_hold_and_says_so(tiny, rng):
     observation = random_observation(rng, 36, closed=True, height_m=0.1)
     on_time = OnnxPolicy(tiny[0], deadline_s=1.0, clock=Clock(0.01))
-    for step_s in (0.2, 0.45, 2.0):  # late behind the search, between populations, before the first
+    for step_s in (0.26, 0.45, 2.0):  # late behind the search, between populations, before the first
         late = OnnxPolicy(tiny[0], deadline_s=1.0, clock=Clock(step_s))
         decision = late.select(observation)
         assert np.array_equal(decision.action, make_action())
