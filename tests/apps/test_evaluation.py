@@ -186,9 +186,10 @@ def test_what_was_exported_is_evaluated_on_the_same_scenes_as_the_checkpoint(qto
         code, out, _ = qtopt("eval", "--checkpoint", checkpoint, *words)
         assert code == 0
         told.append(json.loads(out))
-    assert told[1]["runtime"] == "onnx"
-    assert told[0]["policy_sha256"] == told[1]["policy_sha256"]
-    assert told[0]["step"] == told[1]["step"]
+    reports = [read_report(tmp_path / each["file"]) for each in told]
+    assert reports[1]["runtime"] == "onnx"
+    assert reports[0]["policy_sha256"] == reports[1]["policy_sha256"]
+    assert reports[0]["step"] == reports[1]["step"]
     code, out, _ = qtopt("compare", told[0]["file"], told[1]["file"])
     assert code == 0
     code, _, err = qtopt("eval", "--checkpoint", tmp_path / "robot", "--sim.camera.size-px", 80, *words)
