@@ -1,6 +1,7 @@
-"""Configuration: frozen dataclasses that check themselves, read from and written to YAML; and the shared camera.
+"""Configuration: frozen dataclasses that check themselves, read from and written to YAML; and what several parts share.
 
-Each part keeps its own configuration beside its code; the programs in ``qtopt.apps`` put them together.
+Each part keeps its own configuration beside its code; the programs in ``qtopt.apps`` put them together. The camera, the
+reach, the images and the search are here, as the robot's side knows them too, and has no torch.
 """
 
 import dataclasses
@@ -80,6 +81,59 @@ class Reach:
             raise ConfigError(f"reach lifted_m is {self.lifted_m}, expected from 0 to below {self.high_m[2]}, the top")
         if not all(low < high for low, high in zip(self.low_m, self.high_m, strict=True)):
             raise ConfigError(f"reach low_m {self.low_m} must lie below high_m {self.high_m} on every axis")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageConfig:
+    """How images enter a network.
+
+    Attributes:
+        stored_px: height and width as captured and stored.
+        crop_px: height and width as seen by the network.
+        photometric: strength of the colour disturbance in training; 0 turns it off, 1 gives the published ranges.
+    """
+
+    __pydantic_config__ = STRICT
+
+    stored_px: int = 72
+    crop_px: int = 64
+    photometric: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.crop_px <= self.stored_px:
+            raise ConfigError(f"crop_px is {self.crop_px}, expected 1 to stored_px ({self.stored_px})")
+
+    @property
+    def centre_offset_px(self) -> int:
+        """Rows and columns left out before the middle crop."""
+        return (self.stored_px - self.crop_px) // 2
+
+
+@dataclasses.dataclass(frozen=True)
+class CemConfig:
+    """Sizes of the search.
+
+    Attributes:
+        samples: candidates a state in each iteration.
+        elites: best candidates that the next population is fitted to.
+        iterations: populations scored.
+        prior_share: weight of the prior over modes in every later population.
+        min_std_share: smallest standard deviation of a later population, as a share of the box's width.
+    """
+
+    __pydantic_config__ = STRICT
+
+    samples: int = 64
+    elites: int = 6
+    iterations: int = 2
+    prior_share: float = 0.2
+    min_std_share: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.elites <= self.samples:
+            raise ConfigError(f"cem elites is {self.elites}, expected 1 to samples ({self.samples})")
+        if self.iterations < 1:
+            raise ConfigError(f"cem iterations is {self.iterations}, expected at least 1")
 
 
 def to_plain(config: Any) -> Any:

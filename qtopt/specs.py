@@ -37,6 +37,19 @@ STEP_YAW_RAD = np.pi / 2
 """Largest change of azimuth of one action [rad]: a two-finger gripper repeats after a half turn."""
 
 
+MODE_MOVE, MODE_SWITCH, MODE_TERMINATE = 0, 1, 2
+"""What a search chooses between: move; move, then switch the gripper; end the episode, which does nothing else."""
+MODE_USES_POINT = (True, True, False)
+"""Whether the displacement matters in each mode."""
+POINT_LOW = (-STEP_XY_M, -STEP_XY_M, -STEP_Z_M, -STEP_YAW_RAD)
+POINT_HIGH = (STEP_XY_M, STEP_XY_M, STEP_Z_M, STEP_YAW_RAD)
+"""The box that displacements x, y, z [m] and changes of azimuth [rad] are searched in."""
+PRIOR_NO_END = (0.5, 0.5, 0.0)
+PRIOR_MAY_END = (0.5, 0.45, 0.05)
+PRIOR_ENDS = (0.0, 0.0, 1.0)
+"""Prior over the modes: where ending is no candidate, where it is one, and where the scripted rule ends the episode."""
+
+
 @dataclass(frozen=True, slots=True)
 class ArraySpec:
     """Shape, dtype and inclusive bounds of an array; a dimension of -1 is free."""
@@ -80,6 +93,9 @@ _SLACK = 1e-4
 ACTION_SPEC = ArraySpec("action", (ACTION_SIZE,), "float32", -1.0 - _SLACK, 1.0 + _SLACK)
 """One action: ``world_vector`` [m, base frame], sine and cosine of the change of azimuth, three flags in {0, 1}."""
 
+IS_INTERVENTION = "is_intervention"
+"""The array that came later than the others: what was written before has none, and no step of it was one."""
+
 EPISODE_SPECS = (
     ArraySpec("images", (-1, -1, -1, 3), "uint8"),
     ArraySpec("gripper_closed", (-1,), "bool"),
@@ -88,6 +104,7 @@ EPISODE_SPECS = (
     ArraySpec("actions", (-1, ACTION_SIZE), "float32", -1.0 - _SLACK, 1.0 + _SLACK),
     ArraySpec("rewards", (-1,), "float32", -10.0, 10.0),
     ArraySpec("behaviour", (-1,), "uint8"),
+    ArraySpec(IS_INTERVENTION, (-1,), "bool"),
 )
 """The arrays of an ``Episode``: the first four have T + 1 rows, the others T."""
 

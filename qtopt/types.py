@@ -71,11 +71,15 @@ class Decision:
         action: float32, shape (8,), laid out as in ``specs.ACTION_SPEC``.
         behaviour: the rule that chose it.
         value: the network's Q of the action in [0, 1]; NaN where no network was asked.
+        is_intervention: whether a person took over from another policy for this step.
+        facts: JSON values to keep with the step: how long the choice took, whether it came too late.
     """
 
     action: FloatArray
     behaviour: Behaviour
     value: float = float("nan")
+    is_intervention: bool = False
+    facts: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,8 @@ class Episode:
         policy_version: version of the newest policy that the collector held at the start; 0 before the first.
         collector: name of the collector.
         metadata: JSON values: seed, objects, randomisation draw, configuration hash.
+        is_intervention: bool, (T,), whether a person took over from another policy for that step; given empty, as by
+            default, it is all False.
     """
 
     uuid: str
@@ -112,6 +118,11 @@ class Episode:
     policy_version: int
     collector: str
     metadata: Mapping[str, JsonValue] = field(default_factory=dict)
+    is_intervention: BoolArray = field(default_factory=lambda: np.zeros(0, np.bool_))
+
+    def __post_init__(self) -> None:
+        if self.is_intervention.size == 0:
+            object.__setattr__(self, "is_intervention", np.zeros(len(self.actions), np.bool_))
 
     def __len__(self) -> int:
         return len(self.actions)

@@ -19,7 +19,7 @@ from safetensors.numpy import save
 
 from qtopt.errors import ConfigError, CorruptEpisode, EpisodeConflict, SchemaMismatch, StoreFull
 from qtopt.interfaces import EpisodeSink
-from qtopt.specs import EPISODE_SPECS, SCHEMA_VERSION
+from qtopt.specs import EPISODE_SPECS, IS_INTERVENTION, SCHEMA_VERSION
 from qtopt.types import Episode, EpisodeEnd, Outcome
 
 _log = logging.getLogger(__name__)
@@ -171,6 +171,8 @@ class Spool:
 def encode_episode(episode: Episode) -> bytes:
     """Returns an episode as safetensors bytes, facts and digest in the header."""
     arrays = {spec.name: np.ascontiguousarray(getattr(episode, spec.name)) for spec in EPISODE_SPECS}
+    if not episode.is_intervention.any():
+        del arrays[IS_INTERVENTION]  # as in files from before there was such an array
     facts = json.dumps(
         {
             "schema": SCHEMA_VERSION,
@@ -191,13 +193,16 @@ def decode_episode(path: Path) -> Episode:
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
-            arrays = {spec.name: file.get_tensor(spec.name) for spec in EPISODE_SPECS}
+            flags = {IS_INTERVENTION} & set(file.keys())
+            names = [spec.name for spec in EPISODE_SPECS if spec.name != IS_INTERVENTION or flags]
+            arrays = {name: file.get_tensor(name) for name in names}
         facts = header["facts"]
         if header["digest"] != _digest(arrays, facts):
             raise CorruptEpisode(f"{path.name}: the content does not match its digest")
         known = json.loads(facts)
         if known["schema"] != SCHEMA_VERSION:
             raise CorruptEpisode(f"{path.name}: schema {known['schema']}, expected {SCHEMA_VERSION}")
+        arrays.setdefault(IS_INTERVENTION, np.zeros(len(arrays["actions"]), np.bool_))
         for spec in EPISODE_SPECS:
             spec.validate(arrays[spec.name])
         return Episode(

@@ -14,35 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qtopt.config import STRICT
-from qtopt.errors import ConfigError
+from qtopt.config import CemConfig
 
-
-@dataclass(frozen=True)
-class CemConfig:
-    """Sizes of the search.
-
-    Attributes:
-        samples: candidates a state in each iteration.
-        elites: best candidates that the next population is fitted to.
-        iterations: populations scored.
-        prior_share: weight of the prior over modes in every later population.
-        min_std_share: smallest standard deviation of a later population, as a share of the box's width.
-    """
-
-    __pydantic_config__ = STRICT
-
-    samples: int = 64
-    elites: int = 6
-    iterations: int = 2
-    prior_share: float = 0.2
-    min_std_share: float = 0.02
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.elites <= self.samples:
-            raise ConfigError(f"cem elites is {self.elites}, expected 1 to samples ({self.samples})")
-        if self.iterations < 1:
-            raise ConfigError(f"cem iterations is {self.iterations}, expected at least 1")
+__all__ = ["Best", "CemConfig", "Score", "maximise"]
 
 
 @dataclass(frozen=True)

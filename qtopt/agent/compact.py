@@ -219,6 +219,6 @@ def _keep_layout(features: Tensor) -> Tensor:
 def _soft_argmax(heat: Tensor) -> Tensor:
     """Mean place (B, 2), column and row in cells from the corner, of softmax(heat) over maps (B, H, W)."""
     weight = heat.flatten(1).softmax(1).view_as(heat)
-    rows = torch.arange(heat.shape[1], device=heat.device) + 0.5
-    columns = torch.arange(heat.shape[2], device=heat.device) + 0.5
+    rows = torch.arange(heat.shape[1], dtype=heat.dtype, device=heat.device) + 0.5
+    columns = torch.arange(heat.shape[2], dtype=heat.dtype, device=heat.device) + 0.5
     return torch.stack([(weight.sum(1) * columns).sum(1), (weight.sum(2) * rows).sum(1)], 1)

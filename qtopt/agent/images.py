@@ -4,41 +4,15 @@ Training crops at random and disturbs the colours; acting takes the middle (QT-O
 tensor2robot, scaled by ``photometric``).
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from qtopt.config import STRICT
-from qtopt.errors import ConfigError, SchemaMismatch
+from qtopt.config import ImageConfig
+from qtopt.errors import SchemaMismatch
 from qtopt.types import UInt8Array
 
-
-@dataclass(frozen=True)
-class ImageConfig:
-    """How images enter a network.
-
-    Attributes:
-        stored_px: height and width as captured and stored.
-        crop_px: height and width as seen by the network.
-        photometric: strength of the colour disturbance in training; 0 turns it off, 1 gives the published ranges.
-    """
-
-    __pydantic_config__ = STRICT
-
-    stored_px: int = 72
-    crop_px: int = 64
-    photometric: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 < self.crop_px <= self.stored_px:
-            raise ConfigError(f"crop_px is {self.crop_px}, expected 1 to stored_px ({self.stored_px})")
-
-    @property
-    def centre_offset_px(self) -> int:
-        """Rows and columns left out before the middle crop."""
-        return (self.stored_px - self.crop_px) // 2
+__all__ = ["ImageConfig", "crop", "distort", "normalise"]
 
 
 def crop(images: UInt8Array, config: ImageConfig, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:

@@ -103,27 +103,26 @@ class PaperNetwork(QNetwork):
         weight = first[0].weight
         assert isinstance(weight, Tensor)
         of_constant = F.conv2d(embedding.expand(-1, -1, 3, 3), weight, padding=1)
-        merged = convolved + of_constant[:, :, 1:2, 1:2]
-        places = ((slice(0, 1), slice(0, 1)), (slice(1, 2), slice(1, -1)), (slice(2, 3), slice(-1, None)))
-        for (row, here), (column, there) in itertools.product(places, places):
-            if (row, column) != (slice(1, 2), slice(1, 2)):
-                merged[:, :, here, there] = convolved[:, :, here, there] + of_constant[:, :, row, column]
-        rectified = first[2](first[1](merged))
+        rectified = first[2](first[1](self._add_at_places(convolved, of_constant)))
         for block in others:
             rectified = block(rectified)
         final: Tensor = self.last(_pool_same(rectified, 2))
         return final.flatten(1)
 
+    def _add_at_places(self, convolved: Tensor, of_constant: Tensor) -> Tensor:
+        """The sum of maps (1, 64, H, W) and values (N, 64, 3, 3): one for each corner, each side and the inside."""
+        merged = convolved + of_constant[:, :, 1:2, 1:2]
+        places = ((slice(0, 1), slice(0, 1)), (slice(1, 2), slice(1, -1)), (slice(2, 3), slice(-1, None)))
+        for (row, here), (column, there) in itertools.product(places, places):
+            if (row, column) != (slice(1, 2), slice(1, 2)):
+                merged[:, :, here, there] = convolved[:, :, here, there] + of_constant[:, :, row, column]
+        return merged
+
     def score(self, features: Features, actions: Tensor) -> Tensor:
         """Adds each candidate's embedding to every place of its state's map and runs the rest."""
         batch, candidates = actions.shape[:2]
-        state = features["state"][:, None].expand(-1, candidates, -1)
-        parts = torch.split(torch.cat([actions, state], -1).flatten(0, 1), list(self.ACTION_BLOCKS), 1)
         with self.autocast():
-            embedding = sum(
-                (block(part) for block, part in zip(self.blocks, parts, strict=True)), parts[0].new_zeros(())
-            )
-            embedding = self.merge(embedding[:, :, None, None])
+            embedding = self._embed(features["state"], actions)
             image = features["image"]
             if self._in_portions:
                 convolved = torch.split(self._blocks_after()[0][0](image), 1)
@@ -135,8 +134,16 @@ class PaperNetwork(QNetwork):
             logits: Tensor = self.head(final[:, :, None, None])
         return logits.float().view(batch, candidates)
 
+    def _embed(self, state: Tensor, actions: Tensor) -> Tensor:
+        """Returns what each of the actions (B, N, 8) adds to the map of its state (B, 2): (B N, 64, 1, 1)."""
+        of_state = state[:, None].expand(-1, actions.shape[1], -1)
+        parts = torch.split(torch.cat([actions, of_state], -1).flatten(0, 1), list(self.ACTION_BLOCKS), 1)
+        embedding = sum((block(part) for block, part in zip(self.blocks, parts, strict=True)), parts[0].new_zeros(()))
+        merged: Tensor = self.merge(embedding[:, :, None, None])
+        return merged
+
 
 def _pool_same(image: Tensor, size: int) -> Tensor:
     """Max pooling with TensorFlow's SAME padding, kernel and stride ``size`` (2 or 3); what is padded never wins."""
-    before = [(-side) % size // 2 for side in image.shape[-2:]]
+    before = [-int(side) % size // 2 for side in image.shape[-2:]]  # int: a number in an exported graph, too
     return F.max_pool2d(image, size, padding=before, ceil_mode=True)

@@ -19,16 +19,17 @@ from torch import Tensor
 
 from qtopt.agent.cem import CemConfig, maximise
 from qtopt.agent.network import Features, NetworkConfig, QNetwork
-from qtopt.specs import STEP_XY_M, STEP_YAW_RAD, STEP_Z_M
+from qtopt.specs import (
+    MODE_SWITCH,
+    MODE_TERMINATE,
+    MODE_USES_POINT,
+    POINT_HIGH,
+    POINT_LOW,
+    PRIOR_ENDS,
+    PRIOR_MAY_END,
+    PRIOR_NO_END,
+)
 from qtopt.types import Observations
-
-MOVE, SWITCH, TERMINATE = 0, 1, 2
-LOW = (-STEP_XY_M, -STEP_XY_M, -STEP_Z_M, -STEP_YAW_RAD)
-HIGH = (STEP_XY_M, STEP_XY_M, STEP_Z_M, STEP_YAW_RAD)
-PRIOR_NO_END = (0.5, 0.5, 0.0)
-PRIOR_MAY_END = (0.5, 0.45, 0.05)
-PRIOR_ENDS = (0.0, 0.0, 1.0)
-"""Prior over the modes: where ending is no candidate, where it is one, and where the scripted rule ends the episode."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ class _Box:
 def _box_on(device: torch.device) -> _Box:
     with torch.inference_mode(mode=False):
         return _Box(
-            low=torch.tensor(LOW, device=device),
-            high=torch.tensor(HIGH, device=device),
+            low=torch.tensor(POINT_LOW, device=device),
+            high=torch.tensor(POINT_HIGH, device=device),
             prior_no_end=torch.tensor(PRIOR_NO_END, device=device),
             prior_may_end=torch.tensor(PRIOR_MAY_END, device=device),
             prior_ends=torch.tensor(PRIOR_ENDS, device=device),
-            uses_point=torch.tensor((True, True, False), device=device),
+            uses_point=torch.tensor(MODE_USES_POINT, device=device),
         )
 
 
@@ -61,12 +62,12 @@ def to_actions(point: Tensor, mode: Tensor, gripper_closed: Tensor) -> Tensor:
 
     Args:
         point: (..., 4): x, y, z [m], change of azimuth [rad].
-        mode: (...), MOVE, SWITCH or TERMINATE.
+        mode: (...), ``MODE_MOVE``, ``MODE_SWITCH`` or ``MODE_TERMINATE``.
         gripper_closed: (...), whether the gripper is closed before the action.
     """
-    stays = (mode == TERMINATE).to(point.dtype)
+    stays = (mode == MODE_TERMINATE).to(point.dtype)
     moves = 1 - stays
-    switch = (mode == SWITCH).to(point.dtype)
+    switch = (mode == MODE_SWITCH).to(point.dtype)
     closed = gripper_closed.to(point.dtype)
     yaw = point[..., 3] * moves
     flags = torch.stack([switch * (1 - closed), switch * closed, stays], -1)

@@ -19,6 +19,7 @@ from qtopt.errors import ConfigError, ProcessFailed
 _MODULES = {
     "sim": "simulation",
     "cem": "search",
+    "onnx": "exported",
     "peak": "peak",
     "sample": "sampling",
     "ingest": "ingest",
@@ -41,7 +42,9 @@ class Config:
 
     __pydantic_config__ = STRICT
 
-    name: Annotated[Literal["all", "sim", "cem", "peak", "sample", "ingest", "train", "scale"], tyro.conf.Positional]
+    name: Annotated[
+        Literal["all", "sim", "cem", "onnx", "peak", "sample", "ingest", "train", "scale"], tyro.conf.Positional
+    ]
     seconds: float = 0.0
     threads: int = 1
     seed: int = 0

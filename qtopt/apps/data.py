@@ -131,18 +131,21 @@ def _describe(episode: Episode) -> list[str]:
     head = [
         f"episode {episode.uuid} of {episode.collector}: {episode.outcome.name.lower()}, {episode.end.name.lower()}",
         f"policy version {episode.policy_version}, {dict(episode.metadata)}",
-        "step  chosen by   x [m]  y [m]  z [m]  yaw sin  cos   close open end  reward",
+        "step  chosen by     x [m]  y [m]  z [m]  yaw sin  cos   close open end  reward",
     ]
     rows = []
-    for step, (action, behaviour, reward) in enumerate(
-        zip(episode.actions.tolist(), episode.behaviour.tolist(), episode.rewards.tolist(), strict=True)
+    columns = (episode.actions, episode.behaviour, episode.is_intervention, episode.rewards)
+    for step, (action, behaviour, taken_over, reward) in enumerate(
+        zip(*(column.tolist() for column in columns), strict=True)
     ):
         x, y, z, sin, cos, *flags = action
         words = "  ".join(f"{flag:3.0f}" for flag in flags)
-        name = Behaviour(behaviour).name.lower()
+        name = Behaviour(behaviour).name.lower() + ("!" if taken_over else "")
         rows.append(
-            f"{step:>4}  {name:<9} {x:+6.3f} {y:+6.3f} {z:+6.3f}   {sin:+5.2f} {cos:+5.2f} {words}  {reward:+.2f}"
+            f"{step:>4}  {name:<11} {x:+6.3f} {y:+6.3f} {z:+6.3f}   {sin:+5.2f} {cos:+5.2f} {words}  {reward:+.2f}"
         )
+    if episode.is_intervention.any():
+        rows.append(f"! a person took over: {int(episode.is_intervention.sum())} of {len(episode)} steps")
     return head + rows
 
 

@@ -17,8 +17,9 @@ from qtopt.apps.bar import Advance, bar
 from qtopt.apps.describe import describe, tell
 from qtopt.apps.process import StopSignal, begin, limit_threads, logger
 from qtopt.apps.rundir import provenance
-from qtopt.config import STRICT, to_plain
+from qtopt.config import STRICT, from_plain, to_plain
 from qtopt.errors import ConfigError
+from qtopt.exported import is_exported
 from qtopt.interfaces import Policy
 from qtopt.loops.checkpoints import POLICY_FILE, find_checkpoint, is_pretrained
 from qtopt.loops.collect import Follower
@@ -28,6 +29,7 @@ from qtopt.loops.report import Report, headline, read_report, record
 from qtopt.rpc.connection import connect
 from qtopt.rpc.settings import ClientConfig
 from qtopt.types import JsonValue
+from robot_bridge.onnx_policy import OnnxPolicy
 from sim.config import ObjectSet, SimConfig
 
 OUTPUT = Path("outputs/eval")
@@ -45,7 +47,7 @@ class Config:
 
     Attributes:
         checkpoint: a checkpoint, or a run's directory for its newest one, or the word pretrained for the policy that
-            ships; leave away with --policy scripted or --watch.
+            ships, or what qtopt export wrote; leave away with --policy scripted or --watch.
         policy: which policy to evaluate.
         objects: ``unseen``, or ``other`` for kinds that no training object is a relative of, for figures to report;
             ``train`` needs --diagnose.
@@ -141,6 +143,8 @@ def main(config: Config) -> int:
         return _watch(config, stop)
     if config.policy == "scripted":
         report = _evaluate(config, ScriptedPolicy(config.scripted), 0, config.output or OUTPUT, stop)
+    elif config.checkpoint is not None and is_exported(config.checkpoint):
+        report = _evaluate_exported(config, config.checkpoint, stop)
     else:
         checkpoint = find_checkpoint(config.checkpoint or Path())
         payload = (checkpoint / POLICY_FILE).read_bytes()
@@ -155,6 +159,16 @@ def main(config: Config) -> int:
         return 128 + stop.number
     tell(headline(report), config.json, lambda: describe(report))
     return 0
+
+
+def _evaluate_exported(config: Config, directory: Path, stop: StopSignal) -> Report:
+    """Evaluates graphs as a robot's computer runs them, with this command's search; in files of a name of their own."""
+    policy = OnnxPolicy(directory, config.cem, threads=config.threads)
+    manifest = policy.manifest
+    _check_camera(from_plain(NetworkConfig, manifest.network, str(directory)), config.sim)
+    named = config if config.name else replace(config, name=_name(config, manifest.step, "onnx"))
+    facts: Report = {"policy_sha256": manifest.policy_sha256, "runtime": "onnx", "head_sha256": manifest.head_sha256}
+    return _evaluate(named, policy, manifest.step, config.output or OUTPUT, stop, facts)
 
 
 def _check_camera(network: NetworkConfig, cell: SimConfig) -> None:
@@ -175,9 +189,7 @@ def _evaluate(
 ) -> Report:
     from sim import make_environment
 
-    kind = config.objects if config.protocol == "fresh" else f"{config.objects}-{config.protocol}"
-    name = config.name or f"{config.policy}-{step:010d}-{kind}-seed{config.seed}"
-    path = output / f"{name}.json"
+    path = output / f"{config.name or _name(config, step, config.policy)}.json"
     facts: dict[str, JsonValue] = {
         "policy": config.policy,
         "step": step,
@@ -201,6 +213,11 @@ def _evaluate(
     seconds = round(time.monotonic() - started, 1)
     logger().info("evaluated", **{k: report[k] for k in ("policy", "step", "success", "episodes")}, seconds=seconds)
     return report
+
+
+def _name(config: Config, step: int, policy: str) -> str:
+    kind = config.objects if config.protocol == "fresh" else f"{config.objects}-{config.protocol}"
+    return f"{policy}-{step:010d}-{kind}-seed{config.seed}"
 
 
 def _checked(config: Config, evaluated: Iterator[Evaluated], advance: Advance | None) -> Iterator[Evaluated]:

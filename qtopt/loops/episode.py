@@ -40,8 +40,16 @@ class Recorder:
             outcome=results[-1].outcome or Outcome.UNKNOWN,
             policy_version=policy_version,
             collector=collector,
-            metadata={**self.first.metadata, **facts},
+            metadata={**self.first.metadata, **facts, **self._facts_of_steps()},
+            is_intervention=np.array([decision.is_intervention for decision, _ in self.steps], bool),
         )
+
+    def _facts_of_steps(self) -> dict[str, JsonValue]:
+        """Returns what the decisions say of themselves, by the number of their step; nothing where none does."""
+        facts: dict[str, JsonValue] = {
+            str(step): dict(decision.facts) for step, (decision, _) in enumerate(self.steps) if decision.facts
+        }
+        return {"steps": facts} if facts else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,10 @@ from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from qtopt.errors import CorruptEpisode, StoreError, StoreFull
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.record import EpisodeRow, Record
-from qtopt.replay.schema import STEP_DTYPE, Rows
+from qtopt.replay.schema import Rows, rows_from_bytes, rows_to_bytes
 
 CATALOGUE_FILE = "catalogue.db"
 _PAGE_BYTES = 65536  # a frame is a page or a few: the fewer, the faster it is written and found
@@ -154,7 +152,7 @@ class Catalogue:
                     continue
                 row = replace(record.row, first_position=end)
                 _insert_episode(writer, row)
-                writer.execute("INSERT INTO landed_rows VALUES (?, ?)", (end, record.rows.tobytes()))
+                writer.execute("INSERT INTO landed_rows VALUES (?, ?)", (end, rows_to_bytes(record.rows)))
                 numbered = ((end + step, frame) for step, frame in enumerate(record.frames))
                 writer.executemany("INSERT INTO landed_frame VALUES (?, ?)", numbered)
                 results.append(row)
@@ -214,8 +212,8 @@ class Catalogue:
     def landed_rows(self) -> dict[int, Rows]:
         """Returns the rows of the landed episodes by first position."""
         found = self._read("SELECT first_position, rows FROM landed_rows ORDER BY 1")
-        whole = ((first, blob) for first, blob in found if len(blob) % STEP_DTYPE.itemsize == 0)
-        return {first: np.frombuffer(blob, STEP_DTYPE) for first, blob in whole}
+        read = ((first, rows_from_bytes(blob)) for first, blob in found)
+        return {first: rows for first, rows in read if rows is not None}
 
     def landed_frame(self, position: int) -> bytes | None:
         """Returns a landed frame; None when it is not there, or no longer."""

@@ -7,8 +7,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from qtopt.errors import CorruptEpisode, StoreFull
 from qtopt.replay.catalogue import CATALOGUE_FILE, EPISODE_COLUMNS, Catalogue, SegmentRow, episode_from
 from qtopt.replay.checksum import crc32c
@@ -16,7 +14,7 @@ from qtopt.replay.disk import QUARANTINE, SEGMENTS
 from qtopt.replay.episode_store import LABELS_FILE
 from qtopt.replay.lock import WriterLock
 from qtopt.replay.record import EpisodeRow, Record
-from qtopt.replay.schema import STEP_DTYPE, read_format
+from qtopt.replay.schema import read_format, rows_from_bytes
 from qtopt.replay.segment_files import flush, read_tables
 
 _TEMPORARY = "rebuild.tmp"
@@ -139,10 +137,9 @@ def _read_record(reader: sqlite3.Connection, row: EpisodeRow) -> Record:
     found = reader.execute("SELECT rows FROM landed_rows WHERE first_position = ?", (first,)).fetchone()
     query = "SELECT frame FROM landed_frame WHERE position BETWEEN ? AND ? ORDER BY position"
     frames = tuple(frame for (frame,) in reader.execute(query, (first, first + row.length)))
-    blob = found[0] if found is not None else b""
-    if len(blob) != STEP_DTYPE.itemsize * (row.length + 1) or len(frames) != row.length + 1:
+    rows = rows_from_bytes(found[0]) if found is not None else None
+    if rows is None or len(rows) != row.length + 1 or len(frames) != row.length + 1:
         raise CorruptEpisode("rows or frames are missing")
-    rows = np.frombuffer(blob, STEP_DTYPE)
     if not row.check(rows) or any(
         crc32c(frame) != expected for frame, expected in zip(frames, rows["frame_crc32c"].tolist(), strict=True)
     ):

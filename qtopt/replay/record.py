@@ -8,7 +8,17 @@ import numpy as np
 from qtopt.errors import CorruptEpisode
 from qtopt.replay import frames
 from qtopt.replay.checksum import crc32c
-from qtopt.replay.schema import PER_ACTION, STEP_DTYPE, Rows, StoreFormat, digest, facts_json, is_offline, validate
+from qtopt.replay.schema import (
+    PER_ACTION,
+    STEP_DTYPE,
+    Rows,
+    StoreFormat,
+    digest,
+    facts_json,
+    is_offline,
+    rows_to_bytes,
+    validate,
+)
 from qtopt.specs import EPISODE_SPECS
 from qtopt.types import Episode, EpisodeEnd, Outcome
 
@@ -45,7 +55,7 @@ class EpisodeRow:
 
     def check(self, rows: Rows) -> bool:
         """Whether ``rows`` are what was stored."""
-        return self.rows_crc32c == crc32c(rows.tobytes())
+        return self.rows_crc32c == crc32c(rows_to_bytes(rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +92,7 @@ def encode_episode(episode: Episode, fmt: StoreFormat) -> Record:
         policy_version=int(episode.policy_version),
         offline=is_offline(episode),
         facts=facts_json(episode),
-        rows_crc32c=crc32c(rows.tobytes()),
+        rows_crc32c=crc32c(rows_to_bytes(rows)),
     )
     return Record(row, rows, encoded)
 

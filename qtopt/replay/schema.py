@@ -27,7 +27,7 @@ Rows = npt.NDArray[np.void]
 """Rows of the step table, dtype ``STEP_DTYPE``."""
 
 _FRAMES, *_COLUMNS = specs.EPISODE_SPECS
-PER_ACTION = frozenset({"actions", "rewards", "behaviour"})
+PER_ACTION = frozenset({"actions", "rewards", "behaviour", specs.IS_INTERVENTION})
 """Columns that have T entries in an Episode, not T + 1."""
 
 STEP_DTYPE = np.dtype(
@@ -35,6 +35,9 @@ STEP_DTYPE = np.dtype(
     + [("frame_bytes", np.dtype("<u4"), ()), ("frame_crc32c", np.dtype("<u4"), ())]
 )
 """One row of the step table: the columns of ``specs.EPISODE_SPECS``, then the encoded frame's length and checksum."""
+
+_FIRST_NAMES = [name for name in STEP_DTYPE.names or () if name != specs.IS_INTERVENTION]
+_FIRST_DTYPE = np.dtype([(name, STEP_DTYPE[name]) for name in _FIRST_NAMES])
 
 _KNOWN_BEHAVIOURS = frozenset(int(known) for known in Behaviour)
 _NETWORK_CHOSE = frozenset((int(Behaviour.GREEDY), int(Behaviour.NOISE)))
@@ -46,6 +49,34 @@ def is_offline(episode: Episode) -> bool:
     if isinstance(declared, bool):
         return declared
     return _NETWORK_CHOSE.isdisjoint(episode.behaviour.tolist())
+
+
+def rows_to_bytes(rows: Rows) -> bytes:
+    """Returns the bytes that stand for ``rows`` in checksums and in the landing table.
+
+    They are those of the columns that there were first. ``is_intervention`` follows them where it is True anywhere, so
+    that rows without have the bytes and checksums that they always had.
+    """
+    first = np.empty(len(rows), _FIRST_DTYPE)
+    for name in _FIRST_NAMES:
+        first[name] = rows[name]
+    flags = rows[specs.IS_INTERVENTION]
+    return first.tobytes() + (flags.tobytes() if flags.any() else b"")
+
+
+def rows_from_bytes(data: bytes) -> Rows | None:
+    """Returns the rows that ``rows_to_bytes`` made ``data`` of; None when their length is that of no episode."""
+    for size in (_FIRST_DTYPE.itemsize, _FIRST_DTYPE.itemsize + 1):
+        count, rest = divmod(len(data), size)
+        if rest == 0 and count <= specs.MAX_STEPS + 1:
+            rows = np.zeros(count, STEP_DTYPE)
+            first = np.frombuffer(data, _FIRST_DTYPE, count)
+            for name in _FIRST_NAMES:
+                rows[name] = first[name]
+            flags = np.frombuffer(data, np.uint8, offset=first.nbytes)
+            rows[specs.IS_INTERVENTION][: len(flags)] = flags != 0
+            return rows
+    return None
 
 
 def dump_json(value: Any) -> str:
@@ -71,6 +102,8 @@ def digest(episode: Episode) -> bytes:
     head = [episode.uuid, int(episode.end), int(episode.outcome), int(episode.policy_version), facts_json(episode)]
     sha.update(dump_json(head).encode())
     for spec in specs.EPISODE_SPECS:
+        if spec.name == specs.IS_INTERVENTION and not episode.is_intervention.any():
+            continue  # so that what was stored before there was such a column keeps its digest
         array = np.ascontiguousarray(getattr(episode, spec.name), np.dtype(spec.dtype).newbyteorder("<"))
         sha.update(f"\n{spec.name}{list(array.shape)}\n".encode())
         sha.update(array.data)

@@ -93,6 +93,7 @@ def write_segment(
         "image": [fmt.height, fmt.width, 3],
         "frame_codec": str(fmt.codec),
         "action_fields": list(specs.ACTION_FIELDS),
+        "step_columns": list(STEP_DTYPE.names or ()),
     }
     group = zarr.create_group(LocalStore(directory), zarr_format=3, attributes=attributes)
     group.create_array(
@@ -202,6 +203,17 @@ def read_column(
     with path.open("rb") as file:
         file.seek(values.nbytes)
         return values, file.read() == _crc_bytes(values)
+
+
+def never_had(directory: Path, name: str) -> bool:
+    """Whether a segment was written before there was a column ``is_intervention``, and that is the column ``name``."""
+    if name != specs.IS_INTERVENTION or (directory / name).exists():
+        return False
+    try:
+        attributes = json.loads((directory / "zarr.json").read_text())["attributes"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return name not in attributes.get("step_columns", ())
 
 
 def column_is_sound(directory: Path, name: str) -> bool:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from qtopt.replay.catalogue import SegmentRow
 from qtopt.replay.schema import STEP_DTYPE, Rows
-from qtopt.replay.segment_files import CRC_BYTES, SHARD, offsets, read_column
+from qtopt.replay.segment_files import CRC_BYTES, SHARD, never_had, offsets, read_column
 from qtopt.replay.shelf import Damaged
 from qtopt.types import BoolArray, IntArray
 
@@ -38,6 +38,9 @@ class Segment:
         self._file = os.open(directory / SHARD, os.O_RDONLY)
 
     def _open_column(self, directory: Path, name: str, dtype: np.dtype[Any]) -> bool:
+        if never_had(directory, name):
+            self._columns[name] = np.zeros((self._row.rows, *dtype.shape), dtype.base)
+            return True
         self._columns[name], sound = read_column(directory, name, dtype.base, (self._row.rows, *dtype.shape))
         return sound
 

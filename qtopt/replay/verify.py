@@ -12,7 +12,7 @@ from qtopt.replay.disk import DiskShelf
 from qtopt.replay.frames import FrameCodec
 from qtopt.replay.record import EpisodeRow, Record, decode_episode
 from qtopt.replay.schema import StoreFormat, digest
-from qtopt.replay.segment_files import COLUMN_NAMES, check_shard, column_is_sound
+from qtopt.replay.segment_files import COLUMN_NAMES, check_shard, column_is_sound, never_had
 from qtopt.replay.shelf import Damaged
 
 
@@ -89,7 +89,7 @@ def _check_segment(directory: Path, row: SegmentRow) -> list[str]:
         notes.append(f"{directory / 'zarr.json'}: {error}")
     for name in COLUMN_NAMES:
         try:
-            sound = column_is_sound(directory, name)
+            sound = never_had(directory, name) or column_is_sound(directory, name)
         except OSError as error:
             notes.append(f"{directory / name}: {error}")
         else:

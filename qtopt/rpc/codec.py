@@ -102,6 +102,7 @@ def encode_episode(episode: Episode, into: pb.Episode | None = None, *, jpeg: bo
     message.actions = to_bytes(episode.actions, F32)
     message.rewards = to_bytes(episode.rewards, F32)
     message.behaviour = to_bytes(episode.behaviour, U8)
+    message.is_intervention = to_bytes(episode.is_intervention, U8) if episode.is_intervention.any() else b""
     message.end = cast(pb.EpisodeEnd, int(episode.end))
     message.outcome = cast(pb.Outcome, int(episode.outcome))
     message.policy_version = episode.policy_version
@@ -141,6 +142,7 @@ def decode_episode(message: pb.Episode) -> Episode:
         policy_version=message.policy_version,
         collector=message.collector,
         metadata=_object(message.metadata_json),
+        is_intervention=flags_from_bytes(message.is_intervention or bytes(steps), (steps,), "is_intervention"),
     )
     _check_episode(episode)
     return episode
@@ -154,6 +156,7 @@ def episode_digest(message: pb.Episode, raw: bytes | None = None) -> bytes:
     parts += [message.gripper_closed, message.height_to_bottom, message.tool_pose, message.actions, message.rewards]
     parts += [message.behaviour, int(message.end), int(message.outcome), message.policy_version]
     parts += [message.collector, message.metadata_json]
+    parts += [message.is_intervention] if message.is_intervention else []
     digest = hashlib.sha256()
     for part in parts:
         data = part.to_bytes(8, "little", signed=True) if isinstance(part, int) else part

@@ -173,3 +173,25 @@ def test_nothing_is_collected_with_what_is_evaluated_on(objects):
     for kind in (collect.Config, plan.Config):
         with pytest.raises(ConfigError, match="must never be collected with"):
             kind(sim=SimConfig(objects=objects))
+
+
+def test_what_was_exported_is_evaluated_on_the_same_scenes_as_the_checkpoint(qtopt, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = qtopt("export", "--checkpoint", "pretrained", "--output", tmp_path / "robot")
+    assert code == 0
+    assert "compact policy of step" in out
+    words = ["--episodes", 2, "--filmstrips", 0, "--cem.samples", 16, "--json", "-"]
+    told = []
+    for checkpoint in ("pretrained", tmp_path / "robot"):
+        code, out, _ = qtopt("eval", "--checkpoint", checkpoint, *words)
+        assert code == 0
+        told.append(json.loads(out))
+    reports = [read_report(tmp_path / each["file"]) for each in told]
+    assert reports[1]["runtime"] == "onnx"
+    assert reports[0]["policy_sha256"] == reports[1]["policy_sha256"]
+    assert reports[0]["step"] == reports[1]["step"]
+    code, out, _ = qtopt("compare", told[0]["file"], told[1]["file"])
+    assert code == 0
+    code, _, err = qtopt("eval", "--checkpoint", tmp_path / "robot", "--sim.camera.size-px", 80, *words)
+    assert code == 2
+    assert "sim.camera.size_px is 80, expected 72" in err

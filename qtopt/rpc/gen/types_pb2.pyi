@@ -84,7 +84,7 @@ class Observations(_message.Message):
     def __init__(self, image: _Optional[_Union[Images, _Mapping]] = ..., gripper_closed: _Optional[bytes] = ..., height_to_bottom: _Optional[bytes] = ...) -> None: ...
 
 class Episode(_message.Message):
-    __slots__ = ("uuid", "images", "gripper_closed", "height_to_bottom", "tool_pose", "actions", "rewards", "behaviour", "end", "outcome", "policy_version", "collector", "metadata_json", "digest")
+    __slots__ = ("uuid", "images", "gripper_closed", "height_to_bottom", "tool_pose", "actions", "rewards", "behaviour", "end", "outcome", "policy_version", "collector", "metadata_json", "is_intervention", "digest")
     UUID_FIELD_NUMBER: _ClassVar[int]
     IMAGES_FIELD_NUMBER: _ClassVar[int]
     GRIPPER_CLOSED_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +98,7 @@ class Episode(_message.Message):
     POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTOR_FIELD_NUMBER: _ClassVar[int]
     METADATA_JSON_FIELD_NUMBER: _ClassVar[int]
+    IS_INTERVENTION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     uuid: str
     images: Images
@@ -112,8 +113,9 @@ class Episode(_message.Message):
     policy_version: int
     collector: str
     metadata_json: str
+    is_intervention: bytes
     digest: bytes
-    def __init__(self, uuid: _Optional[str] = ..., images: _Optional[_Union[Images, _Mapping]] = ..., gripper_closed: _Optional[bytes] = ..., height_to_bottom: _Optional[bytes] = ..., tool_pose: _Optional[bytes] = ..., actions: _Optional[bytes] = ..., rewards: _Optional[bytes] = ..., behaviour: _Optional[bytes] = ..., end: _Optional[_Union[EpisodeEnd, str]] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., policy_version: _Optional[int] = ..., collector: _Optional[str] = ..., metadata_json: _Optional[str] = ..., digest: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, uuid: _Optional[str] = ..., images: _Optional[_Union[Images, _Mapping]] = ..., gripper_closed: _Optional[bytes] = ..., height_to_bottom: _Optional[bytes] = ..., tool_pose: _Optional[bytes] = ..., actions: _Optional[bytes] = ..., rewards: _Optional[bytes] = ..., behaviour: _Optional[bytes] = ..., end: _Optional[_Union[EpisodeEnd, str]] = ..., outcome: _Optional[_Union[Outcome, str]] = ..., policy_version: _Optional[int] = ..., collector: _Optional[str] = ..., metadata_json: _Optional[str] = ..., is_intervention: _Optional[bytes] = ..., digest: _Optional[bytes] = ...) -> None: ...
 
 class Transitions(_message.Message):
     __slots__ = ("position", "reward", "terminal", "next", "steps_left", "success")
