@@ -88,9 +88,9 @@ class Breach(Exception):
     """A command passed that should not have."""
 
 
-def _require(holds: bool, otherwise: str) -> None:  # noqa: FBT001
+def _require(holds: bool, otherwise: str, *evidence: object) -> None:  # noqa: FBT001
     if not holds:
-        raise Breach(otherwise)
+        raise Breach(f"{otherwise}: {evidence}")
 
 
 class Soak:
@@ -144,7 +144,7 @@ class Soak:
             self.monitor.finish_episode()
         for phase in (Phase.TRANSIT, Phase.EPISODE):
             verdict = self.monitor.enter(phase, self._now_ns)
-            _require(verdict.reaction is Reaction.ALLOW, f"cannot begin: {verdict}")
+            _require(verdict.reaction is Reaction.ALLOW, "cannot begin", verdict)
 
     def _settle(self) -> None:
         for _ in range(2):
@@ -154,9 +154,11 @@ class Soak:
         command = MotionCommand(to_pose(self._tool), 0.01, 0.1, 0.1)
         for phase in Phase:
             verdict = self.monitor.enter(phase, self._now_ns)
-            _require(verdict.reaction is Reaction.LATCH, f"entered after a latch: {phase}")
+            _require(verdict.reaction is Reaction.LATCH, "entered after a latch", phase)
         verdict = self.monitor.filter(command, self._tick(), self._now_ns)
-        _require(verdict.reaction is Reaction.LATCH and verdict.command is None, f"passed after a latch: {verdict}")
+        _require(
+            verdict.reaction is Reaction.LATCH and verdict.command is None, "a command passed after a latch", verdict
+        )
 
     def _act(self, action: FloatArray) -> None:
         state = self._tick()
@@ -168,7 +170,7 @@ class Soak:
             self.counts["refused_actions"] += 1
             return
         turn = abs(math.atan2(executed[3], executed[4]))
-        _require(turn <= self._limits.step_yaw_rad + 1e-5, f"action {action} turns by {turn}")
+        _require(turn <= self._limits.step_yaw_rad + 1e-5, "an action turns too far", action, turn)
         if self._chance.random() < 0.2:  # a caller that ignores the displacement layer
             target = self._wild(target)
         for leg in waypoints(here, target, self.monitor.commands.slow_z_m, TRANSIT_YAW_RAD):
@@ -191,8 +193,8 @@ class Soak:
         self.counts[verdict.reaction.value] += 1
         if verdict.reaction not in (Reaction.ALLOW, Reaction.CLAMP):
             return False
-        _require(not was_locked, f"a command passed after a latch: {verdict}")
-        _require(self.monitor.latched is None, f"a command passed into a latch: {verdict}")
+        _require(not was_locked, "a command passed after a latch", verdict)
+        _require(self.monitor.latched is None, "a command passed into a latch", verdict)
         self._check(verdict)
         return True
 
@@ -206,18 +208,22 @@ class Soak:
         in_box = all(a - _SLACK <= p <= b + _SLACK for p, a, b in zip(point, hard_low, high, strict=True))
         moved = [abs(p - s) for p, s in zip(point, (start.x_m, start.y_m, start.z_m), strict=True)]
         rising = math.hypot(moved[0], moved[1]) < 0.003 and point[2] >= start.z_m
-        _require(in_box or rising, f"{verdict} leaves the hard box")
-        _require(self.monitor.commands.region.outside_m(point) <= _SLACK, f"{verdict} leaves the region")
-        _require(rising or max(moved) <= self._cell.limits.step_m + _SLACK, f"{verdict} is too long a step")
+        _require(in_box or rising, "a target leaves the hard box", verdict)
+        _require(self.monitor.commands.region.outside_m(point) <= _SLACK, "a target leaves the region", verdict)
+        _require(rising or max(moved) <= self._cell.limits.step_m + _SLACK, "a step is too long", verdict)
         slow = min(point[2], start.z_m) < self.monitor.commands.slow_z_m - 2 * _SLACK or self.monitor.slow
         limits = self._cell.limits
-        _require(command.speed_m_s <= (limits.slow_speed_m_s if slow else limits.speed_m_s), f"{verdict} is too fast")
-        _require(command.accel_m_s2 <= limits.accel_m_s2, str(verdict))
-        _require(command.yaw_rate_rad_s <= limits.yaw_rate_rad_s, str(verdict))
+        _require(
+            command.speed_m_s <= (limits.slow_speed_m_s if slow else limits.speed_m_s), "a command is too fast", verdict
+        )
+        _require(command.accel_m_s2 <= limits.accel_m_s2, "a command is too fast", verdict)
+        _require(command.yaw_rate_rad_s <= limits.yaw_rate_rad_s, "a command is too fast", verdict)
         target = to_tool(command.target, self._limits.home_yaw_rad)
         turned = abs(target.yaw_rad - self._limits.home_yaw_rad)
-        _require(turned <= self._limits.yaw_rad + 1e-5, f"{verdict} turns too far")
-        _require(abs(target.yaw_rad - start.yaw_rad) <= TRANSIT_YAW_RAD + 0.06, f"{verdict} turns too much at once")
+        _require(turned <= self._limits.yaw_rad + 1e-5, "a target turns too far", verdict)
+        _require(
+            abs(target.yaw_rad - start.yaw_rad) <= TRANSIT_YAW_RAD + 0.06, "a command turns too much at once", verdict
+        )
         self._now_ns += 20_000_000 + int(math.dist(point, (start.x_m, start.y_m, start.z_m)) / 0.05 * 1e9)
         self._tool = target
         self.monitor.observe(self._tick(), self._now_ns)
@@ -243,13 +249,13 @@ class Soak:
             if fault == "stale":
                 self.monitor.beat(Heartbeat.COLLECTOR, self._now_ns)
             verdict = self.monitor.observe(frozen, self._now_ns)
-            _require(verdict.reaction is not Reaction.ALLOW, f"{fault}: {verdict}")
+            _require(verdict.reaction is not Reaction.ALLOW, "a fault passed unseen", fault, verdict)
             return
         for _ in range(10 if fault == "overspeed" else 1):
             self._tick()
             verdict = self.monitor.observe(self._state(**reports[fault]), self._now_ns)
         # Fifteen newtons only end a descent, and the arm may not have been in one.
-        _require(verdict.reaction is not Reaction.ALLOW or fault == "force", f"{fault}: {verdict}")
+        _require(verdict.reaction is not Reaction.ALLOW or fault == "force", "a fault passed unseen", fault, verdict)
 
 
 def main() -> int:
