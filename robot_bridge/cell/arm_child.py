@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,9 @@ from robot_bridge.cell.records import Report, pack_report, speed_m_s
 from robot_bridge.cell.shared import Board, Member
 from robot_bridge.cell.worker import Worker
 from robot_bridge.cell_file import CellFile
-from robot_bridge.contracts import Arm, ArmState, Gripper, Reaction, SafetyMonitor, Verdict
+from robot_bridge.contracts import Arm, ArmState, Gripper, Reaction, Verdict
+from robot_bridge.safety.facts import CellFacts, Heartbeat, Phase, is_at_least, worst
+from robot_bridge.safety.monitor import CellSafetyMonitor
 
 _log = logging.getLogger(__name__)
 _TICK_S: Final = 0.008
@@ -35,7 +38,6 @@ _AGAIN_S: Final = 0.1
 _BRAKE_FOR_S: Final = 3.0
 _STILL_M_S: Final = 0.002
 _CONNECT_S: Final = 15.0
-_ORDER: Final = tuple(Reaction)
 _ALLOW: Final = Verdict(Reaction.ALLOW)
 _WATCHED_WITHIN_S: Final = 0.5
 
@@ -59,7 +61,7 @@ class ArmChild:
         cell: CellFile,
         arm: Arm,
         gripper: Gripper | None,
-        monitor: SafetyMonitor,
+        monitor: CellSafetyMonitor,
         board: Board,
         collector: Channel,
         safety: Channel,
@@ -68,9 +70,10 @@ class ArmChild:
         self._cell, self._arm, self._monitor, self._board, self._places = cell, arm, monitor, board, places
         self._collector, self._safety = collector, safety
         self._judging = threading.Lock()
-        self._worker = Worker(arm, gripper, monitor, self._judging, self._barred, self._reply)
+        self._worker = Worker(arm, gripper, monitor, self._judging, self._barred, self._reply, self._entered)
         self._gripper = gripper
         self._holding = threading.Lock()
+        self._facts, self._facts_ns = CellFacts(), 0
         self._state: ArmState | None = None
         self._latch = "" if monitor.latched is None else f"{monitor.latched.rule}: {monitor.latched.reason}"
         self._note = ""
@@ -94,12 +97,12 @@ class ArmChild:
                 self._reply({"failed": self._worker.failure})
                 return 7
             if self._worker.connected.is_set():
-                self._announce()
                 self._tick()
+                self._announce()
         return self._end()
 
     def _announce(self) -> None:
-        if self._announced:
+        if self._announced or self._state is None:
             return
         self._announced = True
         capabilities = set(self._arm.capabilities)
@@ -117,9 +120,13 @@ class ArmChild:
         except RobotError as error:
             self._note = str(error)
         with self._judging:
+            self._monitor.beat(Heartbeat.COLLECTOR, self._board.beat_ns(Member.COLLECTOR))
+            self._monitor.note(self._newest_facts(now_ns))
             judged = self._monitor.observe(self._state, now_ns)
-        verdicts = (judged, self._judge_collector(), self._judge_safety(), self._judge_gripper())
-        self._react(max(verdicts, key=lambda verdict: _ORDER.index(verdict.reaction)))
+        self._react(worst(worst(_ALLOW, judged), self._judge_safety()))
+        silence_s = self._board.silence_s(Member.COLLECTOR)
+        if silence_s is not None and silence_s >= self._cell.watchdog.collector_stop_s:
+            self._leave(f"the collector has been silent for {silence_s:.1f} s")
         report = Report(
             arm=self._state,
             gripper=self._worker.gripper_state,
@@ -130,16 +137,6 @@ class ArmChild:
         )
         self._board.arm.write(pack_report(report))
 
-    def _judge_collector(self) -> Verdict:
-        silence_s, limits = self._board.silence_s(Member.COLLECTOR), self._cell.watchdog
-        if silence_s is None or silence_s < limits.collector_hold_s:
-            return _ALLOW
-        words = f"the collector has been silent for {silence_s:.2f} s"
-        if silence_s >= limits.collector_stop_s:
-            self._leave(words)
-            return Verdict(Reaction.STOP, "collector_silent", words)
-        return Verdict(Reaction.HOLD, "collector_silent", words)
-
     def _judge_safety(self) -> Verdict:
         silence_s = self._board.silence_s(Member.SAFETY)
         if self._safety_gone:
@@ -149,11 +146,15 @@ class ArmChild:
             return Verdict(Reaction.LATCH, "safety_process", words)
         return _ALLOW
 
-    def _judge_gripper(self) -> Verdict:
-        fault = self._worker.gripper_fault
-        if fault and self._worker.current is not None:
-            return Verdict(Reaction.STOP, "gripper_fault", f"{fault}; the fingers are left as they are")
-        return _ALLOW
+    def _newest_facts(self, now_ns: int) -> CellFacts:
+        """Returns what the collector said last, its picture as old as it is by now, and what the gripper says."""
+        age_s = self._facts.camera_age_s
+        if age_s is not None:
+            age_s += (now_ns - self._facts_ns) / 1e9
+        return replace(self._facts, camera_age_s=age_s, gripper_fault=self._worker.gripper_fault)
+
+    def _entered(self, phase: Phase) -> None:
+        self._tell_safety({"phase": phase.value})
 
     def _barred(self) -> Verdict | None:
         """Returns why no motion may begin now; None where it may."""
@@ -162,8 +163,7 @@ class ArmChild:
             return Verdict(Reaction.LATCH, rule, reason)
         if self._leaving or self._safety_gone or not self._watched:
             return Verdict(Reaction.STOP, "safety_process", "the safety process does not watch; nothing is moved")
-        silent = self._judge_collector()
-        return silent if silent.reaction is not Reaction.ALLOW else None
+        return None
 
     def _react(self, verdict: Verdict) -> None:
         ask = self._worker.current
@@ -171,7 +171,7 @@ class ArmChild:
             self._stopping_since = None
             return
         self._note = f"{verdict.rule}: {verdict.reason}"
-        if ask is not None and (ask.ended_by is None or _worse(verdict, ask.ended_by)):
+        if ask is not None and (ask.ended_by is None or not is_at_least(ask.ended_by, verdict.reaction)):
             ask.ended_by = verdict
         if verdict.reaction is Reaction.LATCH:
             self._lock(verdict)
@@ -244,10 +244,18 @@ class ArmChild:
             self._hold()
         elif do == "close":
             self._leave("closed")
+        elif do == "facts":
+            self._facts, self._facts_ns = CellFacts(**message["facts"]), time.monotonic_ns()
+            return
+        elif do == "finish_episode":
+            with self._judging:
+                self._monitor.finish_episode()
+            self._tell_safety({"finish_episode": True})
         else:
             self._worker.put(message)
             return
-        self._mark("asked", f"the collector asked to {do}")
+        if do in ("stop", "hold"):
+            self._mark("asked", f"the collector asked to {do}")
         self._reply({"id": message["id"]})
 
     def _mark(self, rule: str, reason: str) -> None:
@@ -293,10 +301,6 @@ class ArmChild:
             self._safety.send(message)
 
 
-def _worse(first: Verdict, second: Verdict) -> bool:
-    return _ORDER.index(first.reaction) > _ORDER.index(second.reaction)
-
-
 def main(settings: dict[str, Any]) -> int:
     """Runs the process; ``settings`` hold the cell file's path and the file descriptors passed on."""
     logging.basicConfig(level=logging.WARNING, format="arm: %(message)s")
@@ -308,7 +312,7 @@ def main(settings: dict[str, Any]) -> int:
     try:
         arm = parts.make_arm(cell)
         gripper = parts.make_gripper(cell, arm)
-        monitor = parts.make_monitor(cell, places)
+        monitor = parts.make_monitor(cell, places, frozenset({Heartbeat.COLLECTOR, Heartbeat.POLICY}))
     except Exception as error:  # a vendor's library that is missing or broken is told to the collector
         collector.send({"failed": str(error) or type(error).__name__})
         return 7

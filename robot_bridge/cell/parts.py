@@ -6,8 +6,9 @@ from qtopt.errors import ConfigError
 from robot_bridge import registry
 from robot_bridge.cell.places import Places
 from robot_bridge.cell_file import CellFile, load_cell_file
-from robot_bridge.contracts import Arm, Gripper, SafetyMonitor, StopChannel
-from robot_bridge.safety import CellSafetyMonitor
+from robot_bridge.contracts import Arm, Gripper, StopChannel
+from robot_bridge.safety.facts import Heartbeat
+from robot_bridge.safety.monitor import CellSafetyMonitor
 
 
 def load(path: Path, config_hash: str) -> CellFile:
@@ -36,6 +37,6 @@ def make_stop_channel(cell: CellFile) -> StopChannel:
     return driver.open_stop_channel(registry.driver_options(driver, cell.arm, "[arm]"))
 
 
-def make_monitor(cell: CellFile, places: Places) -> SafetyMonitor:
-    """Returns a monitor that starts locked where the cell is."""
-    return CellSafetyMonitor(cell, places.latched())
+def make_monitor(cell: CellFile, places: Places, watched: frozenset[Heartbeat]) -> CellSafetyMonitor:
+    """Returns a monitor that starts locked where the cell is, and slow where it is new."""
+    return CellSafetyMonitor(cell, episodes_done=places.episodes_done(), watched=watched, latched=places.latched())

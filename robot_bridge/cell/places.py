@@ -4,18 +4,21 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qtopt.errors import ConfigError
+from qtopt.errors import ConfigError, RobotError
 from robot_bridge.cell_file import CellFile
 from robot_bridge.contracts import Latch
-from robot_bridge.safety.latch_file import LatchFile
+from robot_bridge.safety.latch_file import Commissioning, LatchFile
 
+_log = logging.getLogger(__name__)
 STATE_VARIABLE = "QTOPT_CELLS"
 """Names the directory of all cells' states; by default ``~/.local/state/qtopt/cells``."""
 
@@ -42,26 +45,37 @@ class Places:
         self.root = Path(chosen) if chosen else Path.home() / ".local/state/qtopt/cells"
         self.directory = self.root / cell.cell
         self._arm_lock = self.root / f"{_arm_name(cell)}.lock"
-        self.latch_file = LatchFile(self.directory / "latch.json")
+        try:
+            self.latch_file = LatchFile(self.directory)
+            self._commissioning = Commissioning(self.directory, cell.config_hash)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.directory}: cannot be used: {error}; set {STATE_VARIABLE} to a directory that can be written"
+            ) from error
 
     def latched(self) -> Latch | None:
         """Returns what locks motion, None where nothing does."""
         return self.latch_file.read()
 
     def latch(self, rule: str, reason: str) -> None:
-        """Locks motion until a person acknowledges; the first reason stays."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self.latch_file.write(rule, reason)
+        """Locks motion until a person acknowledges; the first reason stays. A full disk is only logged."""
+        try:
+            self.latch_file.write(Latch(rule, reason, time.time()))
+        except RobotError as error:
+            _log.error("%s", error)
+
+    def episodes_done(self) -> int:
+        """Returns how many episodes ended well since the cell file last changed."""
+        return self._commissioning.episodes()
+
+    def finish_episode(self) -> None:
+        """Counts one more."""
+        self._commissioning.store(self.episodes_done() + 1)
 
     @contextlib.contextmanager
     def sole_client(self) -> Iterator[None]:
         """Lets nobody else on this machine move the arm; raises ConfigError where somebody does."""
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            file = self._arm_lock.open("a+")
-        except OSError as error:
-            raise ConfigError(f"{self.directory}: cannot be used: {error}; set {STATE_VARIABLE}") from error
-        with file:
+        with self._arm_lock.open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -81,7 +95,6 @@ class Places:
         if running is None:
             path.unlink(missing_ok=True)
             return
-        self.directory.mkdir(parents=True, exist_ok=True)
         writing = path.with_suffix(".writing")
         writing.write_text(
             json.dumps(

@@ -178,8 +178,11 @@ class CellProcesses:
             raise RobotError(f"the arm's process has ended{self._why()}") from error
 
     def _why(self) -> str:
-        latch = self._places.latched()
-        return "" if latch is None else f"; motion is locked by {latch.rule}: {latch.reason}"
+        """Returns what a process said last that locked motion; both may say so before it is on the disk."""
+        for report in (self.safety_report(), self.last_report()):
+            if report is not None and report.latch:
+                return f"; motion is locked by {report.latch}"
+        return ""
 
     def _beat(self) -> None:
         while not self._closed.wait(_BEAT_S):

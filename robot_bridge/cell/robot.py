@@ -9,6 +9,7 @@ from robot_bridge.cell_file import CellFile
 from robot_bridge.contracts import ArmState, MotionOutcome, Pose
 from robot_bridge.displacement import tilt_rad, to_pose, to_tool, waypoints
 from robot_bridge.robot import RobotState, ToolPose
+from robot_bridge.safety.facts import Phase
 
 _EXTRA_S: Final = 4.0
 _ANSWER_S: Final = 2.0
@@ -16,7 +17,7 @@ _TRAVEL_ABOVE_RIM_M: Final = 0.15
 _TURN_RAD: Final = math.radians(60.0)
 _UPRIGHT_RAD: Final = math.radians(10.0)
 _NEAR_M: Final = 0.02
-_RETRY_AFTER: Final = (MotionOutcome.REACHED, MotionOutcome.CONTACT)
+_TOUCHED: Final = "contact_descend"
 
 
 class CellRobot:
@@ -75,21 +76,19 @@ class CellRobot:
         Raises:
             RobotError: the tool is not where a straight way up is known to be free; a person has to move it.
         """
-        self._prepare()
-        here = self._require_known(self._arm())
-        self._rise(here)
+        self._begin_transit()
         over = ToolPose(start.x_m, start.y_m, self.travel_z_m, start.yaw_rad)
         self._require_reached(over, self.move(over))
         if self._closed_fingers or self.state().gripper_width_m < self._open_width_m() - 0.005:
             self.grip(close=False)
         self._ask("zero_wrench", _ANSWER_S)
-        return self.move(start)
+        reached = self.move(start)
+        self.enter(Phase.EPISODE)
+        return reached
 
     def go_clear(self) -> ToolPose:
         """Rises straight up and goes to the pose from which the camera sees the bin; the fingers stay as they are."""
-        self._prepare()
-        here = self._require_known(self._arm())
-        self._rise(here)
+        self._begin_transit()
         home = self._cell.home
         x_m, y_m, z_m = home.clear_pose_m or (*self._middle_m(), self.travel_z_m)
         target = ToolPose(x_m, y_m, z_m, home.yaw_rad)
@@ -111,13 +110,22 @@ class CellRobot:
         top_m = self._cell.bin.floor_z_m + self._cell.episode.top_height_m
         return min(top_m, self._cell.bin.rim_z_m + _TRAVEL_ABOVE_RIM_M)
 
-    def _prepare(self) -> None:
-        """Readies the gripper once, which may move the fingers: never before a person asked for motion."""
+    def enter(self, phase: Phase) -> None:
+        """Tells the safety monitors what comes now; raises RobotError where one forbids it.
+
+        In an episode a target far from the tool is cut to the size of a step; what crosses the bin, as a drop test
+        does, has to be in transit.
+        """
+        self._ask("enter", _ANSWER_S, phase=phase.value)
+
+    def _begin_transit(self) -> None:
+        """Readies the gripper, once, and rises straight up from where that is known to be safe."""
+        self.enter(Phase.TRANSIT)
+        here = self._require_known(self._arm())
         if not self._prepared:
+            # It may move the fingers: never before a person asked for motion.
             self._ask("activate", 12.0, deadline_s=10.0)
             self._prepared = True
-
-    def _rise(self, here: ToolPose) -> None:
         if here.z_m < self.travel_z_m - 0.005:
             up = ToolPose(here.x_m, here.y_m, self.travel_z_m, here.yaw_rad)
             self._require_reached(up, self.move(up))
@@ -156,12 +164,12 @@ class CellRobot:
         )
         numbers = answer.get("pose")
         pose = self._arm().pose if numbers is None else Pose(tuple(numbers[:3]), tuple(numbers[3:]))
-        return self._tool(pose, leg.yaw_rad), answer["outcome"] == MotionOutcome.CONTACT
+        return self._tool(pose, leg.yaw_rad), _touched(answer)
 
     def _ask(self, do: str, timeout_s: float, **what: Any) -> dict[str, Any]:
         answer = self.processes.ask(do, timeout_s, **what)
         outcome = answer.get("outcome")
-        if outcome is None or outcome in _RETRY_AFTER:
+        if outcome in (None, MotionOutcome.REACHED) or _touched(answer):
             return answer
         rule = f" by the rule {answer['rule']}" if answer.get("rule") else ""
         reason = answer.get("reason") or "the arm gave no reason"
@@ -191,3 +199,8 @@ class CellRobot:
     def _middle_m(self) -> tuple[float, float]:
         (low_x, low_y), (high_x, high_y) = self._cell.bin.inner_min_m, self._cell.bin.inner_max_m
         return (low_x + high_x) / 2, (low_y + high_y) / 2
+
+
+def _touched(answer: dict[str, Any]) -> bool:
+    """Returns whether a motion ended on something that a descent may end on: no fault, but how a bottom is found."""
+    return answer.get("outcome") == MotionOutcome.CONTACT or answer.get("rule") == _TOUCHED

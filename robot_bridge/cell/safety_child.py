@@ -24,13 +24,16 @@ from robot_bridge.cell.places import Places
 from robot_bridge.cell.records import Report, pack_report, speed_m_s
 from robot_bridge.cell.shared import Board, Member
 from robot_bridge.cell_file import CellFile
-from robot_bridge.contracts import ArmState, Reaction, SafetyMonitor, StopChannel, Verdict
+from robot_bridge.contracts import ArmState, Reaction, StopChannel, Verdict
+from robot_bridge.safety.facts import Phase
+from robot_bridge.safety.monitor import CellSafetyMonitor
 
 _log = logging.getLogger(__name__)
 _TICK_S: Final = 0.01
 _AGAIN_S: Final = 0.1
 _STOP_FOR_S: Final = 3.0
 _ORPHAN_S: Final = 10.0
+_GRACE_S: Final = 0.25
 _STILL_M_S: Final = 0.002
 _CONNECT_S: Final = 10.0
 
@@ -52,7 +55,7 @@ class SafetyChild:
         self,
         cell: CellFile,
         line: StopChannel,
-        monitor: SafetyMonitor,
+        monitor: CellSafetyMonitor,
         board: Board,
         collector: Channel,
         arm: Channel,
@@ -66,7 +69,8 @@ class SafetyChild:
         self._arm_process: int | None = None
         self._arm_ready = self._arm_left = self._arm_gone = self._collector_gone = self._told = self._ending = False
         self._stopping_since: float | None = None
-        self._stopped_at = 0.0
+        self._stopped_at = self._seconded_at = 0.0
+        self._unstopped_since: float | None = None
         self._alone_since: float | None = None
 
     def run(self) -> int:
@@ -111,7 +115,7 @@ class SafetyChild:
                 verdicts.append(Verdict(Reaction.LATCH, "arm_process", words))
                 self._kill_arm_process()
         if self._collector_gone and not self._stands():
-            verdicts.append(Verdict(Reaction.STOP, "collector_gone", "the collector is gone and the arm moves"))
+            verdicts.append(Verdict(Reaction.STOP, "collector_gone", "the collector is gone and the arm still moves"))
         return verdicts
 
     def _react(self, verdict: Verdict) -> None:
@@ -124,8 +128,19 @@ class SafetyChild:
             self._stop_now()
             self._places.latch(verdict.rule, verdict.reason)
             _tell(self._arm, {"latch": [verdict.rule, verdict.reason]})
-        elif verdict.reaction is Reaction.STOP and not self._stands() and self._stopping_since is None:
-            self._stop_now()
+        elif verdict.reaction is Reaction.STOP and not self._latch:
+            self._second(verdict)
+
+    def _second(self, verdict: Verdict) -> None:
+        """Stops an arm that its own process should have stopped by now; the way it does so needs a person afterwards."""
+        now = time.monotonic()
+        if self._stands():
+            self._unstopped_since = None
+        elif self._unstopped_since is None or now - self._seconded_at > _GRACE_S:
+            self._unstopped_since = now
+        elif now - self._unstopped_since > _GRACE_S:
+            self._react(Verdict(Reaction.LATCH, verdict.rule, f"{verdict.reason}; the arm's process did not stop it"))
+        self._seconded_at = now
 
     def _stop_now(self) -> None:
         self._stopped_at = time.monotonic()
@@ -178,6 +193,10 @@ class SafetyChild:
             self._arm_process = os.pidfd_open(message["pid"])
         self._arm_ready = self._arm_ready or bool(message.get("ready"))
         self._arm_left = self._arm_left or "leaving" in message
+        if "phase" in message:
+            self._monitor.enter(Phase(message["phase"]), time.monotonic_ns())
+        if "finish_episode" in message:
+            self._monitor.finish_episode()
         if "latch" in message:
             self._react(Verdict(Reaction.LATCH, *message["latch"]))
 
@@ -220,7 +239,7 @@ def main(settings: dict[str, Any]) -> int:
     try:
         line = parts.make_stop_channel(cell)
         line.connect(_CONNECT_S)
-        monitor = parts.make_monitor(cell, places)
+        monitor = parts.make_monitor(cell, places, frozenset())
     except Exception as error:
         collector.send({"failed": str(error) or type(error).__name__})
         return 7

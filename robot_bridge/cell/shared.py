@@ -149,9 +149,13 @@ class Board:
         """Shows that ``member`` lives."""
         self._memory.write(member * 64, _BEAT.pack(time.monotonic_ns()))
 
+    def beat_ns(self, member: Member) -> int:
+        """Returns when ``member`` last showed that it lives (monotonic); 0 where it never has."""
+        return int(_BEAT.unpack(self._memory.read(member * 64, _BEAT.size))[0])
+
     def silence_s(self, member: Member) -> float | None:
         """Returns how long ago ``member`` last showed that it lives [s]; None where it never has."""
-        beat_ns = int(_BEAT.unpack(self._memory.read(member * 64, _BEAT.size))[0])
+        beat_ns = self.beat_ns(member)
         return None if beat_ns == 0 else (time.monotonic_ns() - beat_ns) / 1e9
 
     def close(self) -> None:

@@ -24,9 +24,10 @@ from robot_bridge.contracts import (
     MotionResult,
     Pose,
     Reaction,
-    SafetyMonitor,
     Verdict,
 )
+from robot_bridge.safety.facts import Phase, is_at_least
+from robot_bridge.safety.monitor import CellSafetyMonitor
 
 _log = logging.getLogger(__name__)
 _GRIPPER_EVERY_S: Final = 0.05
@@ -51,19 +52,21 @@ class Worker:
         judging: held while the monitor is asked.
         barred: returns why nothing may move now; empty where it may.
         reply: sends an answer.
+        entered: told of each phase that was entered.
     """
 
     def __init__(
         self,
         arm: Arm,
         gripper: Gripper | None,
-        monitor: SafetyMonitor,
+        monitor: CellSafetyMonitor,
         judging: threading.Lock,
         barred: Callable[[], Verdict | None],
         reply: Callable[[Message], None],
+        entered: Callable[[Phase], None],
     ) -> None:
         self._arm, self._gripper, self._monitor, self._judging = arm, gripper, monitor, judging
-        self._barred, self._reply = barred, reply
+        self._barred, self._reply, self._entered = barred, reply, entered
         self._asks: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._using_gripper = threading.Lock()
         self._ending = threading.Event()
@@ -121,9 +124,12 @@ class Worker:
             if barred is not None:
                 return _said(MotionResult(MotionOutcome.REJECTED, barred.reason), barred)
             result = self._do(message)
-            if isinstance(result, MotionResult):
-                return _said(result, ask.ended_by)
-            return result
+            if not isinstance(result, MotionResult):
+                return result
+            said = _said(result, ask.ended_by)
+            if ask.ended_by is not None and ask.ended_by.rule == "contact_retract":
+                self._retract(ask)
+            return said
         except QtOptError as error:
             return {"error": str(error)}
         except Exception as error:
@@ -138,6 +144,10 @@ class Worker:
             return self._move(message)
         if do == "move_joints":
             return self._arm.move_joints(tuple(message["joints"]), message["speed"], message["deadline_s"])
+        if do == "enter":
+            return self._enter(Phase(message["phase"]))
+        if do == "auto_recover":
+            return self._recover()
         if do in ("grip", "activate"):
             return self._use_gripper(message)
         if do == "zero_wrench":
@@ -155,14 +165,45 @@ class Worker:
         command = MotionCommand(
             Pose(tuple(pose[:3]), tuple(pose[3:])), message["speed"], message["accel"], message["yaw_rate"]
         )
+        return self._send(command, message["deadline_s"])
+
+    def _send(self, command: MotionCommand, deadline_s: float) -> MotionResult:
         with self._judging:
             verdict = self._monitor.filter(command, self._arm.state(), time.monotonic_ns())
-        if verdict.reaction not in (Reaction.ALLOW, Reaction.CLAMP):
+        if is_at_least(verdict, Reaction.HOLD):
             if self.current is not None:
                 self.current.ended_by = verdict
             return MotionResult(MotionOutcome.REJECTED, verdict.reason)
         command = verdict.command or command
-        return self._arm.move_to(command.target, command.speed_m_s, command.accel_m_s2, message["deadline_s"])
+        return self._arm.move_to(command.target, command.speed_m_s, command.accel_m_s2, deadline_s)
+
+    def _enter(self, phase: Phase) -> Message:
+        with self._judging:
+            verdict = self._monitor.enter(phase, time.monotonic_ns())
+        if is_at_least(verdict, Reaction.HOLD):
+            return _said(MotionResult(MotionOutcome.REJECTED, verdict.reason), verdict)
+        self._entered(phase)
+        return {}
+
+    def _retract(self, ask: Ask) -> None:
+        """Leads the tool out of a contact: straight up, slowly, by the command that came with the verdict."""
+        rise = ask.ended_by.command if ask.ended_by is not None else None
+        if rise is None or self._enter(Phase.RETRACT):
+            return
+        ask.ended_by = None
+        result = self._send(rise, 10.0)
+        if result.outcome is not MotionOutcome.REACHED:
+            _log.warning("the tool was not led out of the contact: %s %s", result.outcome.value, result.reason)
+
+    def _recover(self) -> Message:
+        """Clears a protective stop without a person where the monitor allows that, and leads the tool up a little."""
+        with self._judging:
+            verdict = self._monitor.may_recover(self._arm.state(), time.monotonic_ns())
+        if verdict.reaction is not Reaction.ALLOW or verdict.command is None:
+            return _said(MotionResult(MotionOutcome.REJECTED, verdict.reason), verdict)
+        self._arm.recover()
+        refused = self._enter(Phase.RETRACT)
+        return refused or _said(self._send(verdict.command, 10.0), None)
 
     def _use_gripper(self, message: Message) -> Message:
         if self._gripper is None:
