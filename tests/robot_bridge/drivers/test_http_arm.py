@@ -27,6 +27,10 @@ def place(x, y, z):
 
 def stands(channel, seconds=0.4):
     """Whether the arm stays within a micrometre, with a controller clock that goes on."""
+    called_ns, end_s = time.monotonic_ns(), time.monotonic() + 10
+    while channel.state().t_host_ns < called_ns:  # what it had read before says nothing
+        assert time.monotonic() < end_s
+        time.sleep(0.005)
     first = channel.state()
     time.sleep(seconds)
     last = channel.state()
