@@ -48,9 +48,13 @@ class XArmOptions:
         if max(map(abs, (*self.box_low_m, *self.box_high_m, *self.tcp_offset_m))) > 2.0:
             raise ConfigError("arm box or tcp_offset_m reaches beyond 2 m: these are metres, not millimetres")
         if not 0.0 < self.speed_limit_m_s <= TOP_SPEED_M_S:
-            raise ConfigError(f"arm speed_limit_m_s is {self.speed_limit_m_s}, expected more than 0, {TOP_SPEED_M_S} at most")
+            raise ConfigError(
+                f"arm speed_limit_m_s is {self.speed_limit_m_s}, expected more than 0, {TOP_SPEED_M_S} at most"
+            )
         if not 0.0 < self.joint_speed_limit_rad_s <= math.pi:
-            raise ConfigError(f"arm joint_speed_limit_rad_s is {self.joint_speed_limit_rad_s}, expected 0 to {math.pi:.2f}")
+            raise ConfigError(
+                f"arm joint_speed_limit_rad_s is {self.joint_speed_limit_rad_s}, expected 0 to {math.pi:.2f}"
+            )
         if self.collision_sensitivity not in range(1, 6):
             raise ConfigError(f"arm collision_sensitivity is {self.collision_sensitivity}, expected 1 to 5; 0 is off")
 
@@ -58,7 +62,10 @@ class XArmOptions:
         """Returns the controller's fence: x high, x low, y high, y low, z high, z low, whole millimetres."""
         fence: list[int] = []
         for low, high in zip(self.box_low_m, self.box_high_m, strict=True):
-            fence += [math.ceil((high + FENCE_MARGIN_M) * 1000 - 1e-6), math.floor((low - FENCE_MARGIN_M) * 1000 + 1e-6)]
+            fence += [
+                math.ceil((high + FENCE_MARGIN_M) * 1000 - 1e-6),
+                math.floor((low - FENCE_MARGIN_M) * 1000 + 1e-6),
+            ]
         return tuple(fence)
 
 

@@ -148,7 +148,9 @@ class XArmStopChannel:
             thread.start()
         with self._news:
             if not self._news.wait_for(lambda: self._latest is not None, max(0.1, until_s - time.monotonic())):
-                raise RobotError(f"port {REPORT_PORT} of {self._options.host} is open but silent: restart the controller")
+                raise RobotError(
+                    f"port {REPORT_PORT} of {self._options.host} is open but silent: restart the controller"
+                )
 
     def _read(self) -> None:
         stream = self._reports
@@ -209,7 +211,8 @@ class XArmStopChannel:
         span_s = max((last_ns - first_ns) * 1e-9, last_s - first_s)
         step = (np.array(last.position_m) - np.array(first.position_m)) / span_s
         turn = rotation_between(first, last) / span_s
-        x, y, z, a, b, c = (*step.tolist(), *turn.tolist())
+        x, y, z = step.tolist()
+        a, b, c = turn.tolist()
         return x, y, z, a, b, c
 
     def _watch_errors(self) -> None:

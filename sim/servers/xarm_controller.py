@@ -14,8 +14,7 @@ import numpy as np
 
 from qtopt.errors import RobotError
 from robot_bridge.robot import ToolPose
-from sim.arm import HAND_LENGTH_M, link_poses
-from sim.arm import WRIST_TO_FLANGE_M as _WRIST_TO_FLANGE_M
+from sim.arm import HAND_LENGTH_M, WRIST_TO_FLANGE_M, link_poses
 from sim.plant import Plant, PlantState
 from sim.servers.xarm_frames import Snapshot
 
@@ -32,6 +31,8 @@ _TILT_RAD: Final = 0.05
 _LOOK_AHEAD_S: Final = 0.3
 _TORQUE_NOISE_NM: Final = 0.02
 _QUEUE: Final = 512
+WRIST_TO_LINK_M: Final = 0.081
+"""From the wrist down to the origin of the last link's frame."""
 
 
 @dataclass
@@ -277,12 +278,11 @@ def wire_pose(tool: ToolPose) -> tuple[float, ...]:
 def forward_kinematics(joints: tuple[float, ...]) -> tuple[float, ...]:
     """Returns x, y, z [mm], roll, pitch, yaw [rad] of the tool point at seven joint angles."""
     flange = link_poses(joints)[-1]
-    tip = flange[:3, 3] + flange[:3, 2] * (HAND_LENGTH_M + _FLANGE_FROM_LINK_M)
-    pitch = -math.asin(max(-1.0, min(1.0, float(flange[2, 0]))))
-    roll = math.atan2(flange[2, 1], flange[2, 2])
-    yaw = math.atan2(flange[1, 0], flange[0, 0])
-    return (*(1000 * tip).tolist(), roll, pitch, yaw)
-
-
-_FLANGE_FROM_LINK_M: Final = _WRIST_TO_FLANGE_M - 0.081
-"""From the last link's frame, 81 mm below the wrist, to the flange."""
+    tip = flange[:3, 3] + flange[:3, 2] * (HAND_LENGTH_M + WRIST_TO_FLANGE_M - WRIST_TO_LINK_M)
+    x, y, z = (
+        -flange[:3, 0],
+        -flange[:3, 1],
+        flange[:3, 2],
+    )  # the hand is mounted half a turn from the last link's frame
+    pitch = -math.asin(max(-1.0, min(1.0, float(x[2]))))
+    return (*(1000 * tip).tolist(), math.atan2(y[2], z[2]), pitch, math.atan2(x[1], x[0]))
