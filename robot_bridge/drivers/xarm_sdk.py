@@ -85,8 +85,8 @@ def apply_limits(sdk: Any, options: XArmOptions) -> None:
     checked(sdk.set_reduced_max_tcp_speed(speed_mm_s), "the speed limit")
     checked(sdk.set_reduced_max_joint_speed(options.joint_speed_limit_rad_s, is_radian=True), "the joint speed limit")
     checked(sdk.set_reduced_tcp_boundary(list(options.fence_mm())), "the boundary")
-    checked(sdk.set_reduced_mode(on_off=True), "the reduced mode")
-    checked(sdk.set_fence_mode(on_off=True), "the fence")
+    checked(sdk.set_reduced_mode(on=True), "the reduced mode")
+    checked(sdk.set_fence_mode(on=True), "the fence")
     check_limits(sdk, options)
 
 
