@@ -259,6 +259,9 @@ class XArm:
             trouble = self._ready(POSITION)
             if trouble is not None:
                 return trouble
+            if not self._channel.answers():  # the library would wait ten seconds for it
+                self.stop(0.0)
+                return MotionResult(MotionOutcome.LINK_LOST, "the xArm controller reports, but answers no command")
             sent_s = self._channel.state().t_controller_s
             code = send()
             if self._stops != stops:
@@ -289,8 +292,12 @@ class XArm:
         return None
 
     def _enter(self, mode: int) -> None:
+        """Changes the mode, and waits for the library's slower reports to show it: it would warn at each command."""
         self.sdk.set_mode(mode)
         self.sdk.set_state(0)
+        until_s = time.monotonic() + _GRACE_S
+        while self.sdk.mode != mode and time.monotonic() < until_s:
+            time.sleep(0.01)
 
     def _watch(self, there: Any, stops: int, sent_s: float, until_s: float) -> MotionResult:
         """Waits for the end of a motion, whatever it is."""

@@ -105,6 +105,14 @@ class XArmStopChannel:
             self._note_error(self._ask_error(0.3))
         return self._error
 
+    def answers(self) -> bool:
+        """Returns whether the controller answers at all, within a third of a second. Never raises."""
+        try:
+            self._link.request(GET_VERSION)
+        except RobotError:
+            return False
+        return True
+
     def stop(self) -> bool:
         """Sends the stop; returns whether the controller took it. Never raises."""
         return self.set_state(STOP)

@@ -91,6 +91,7 @@ class Controller:
         if self.state in (MOVING, READY):
             self._follow_velocity(now)
             self._next_motion(now)
+        if self.state in (MOVING, READY):
             busy = self.waiting or self._velocity.any() or now.moving
             self.state = MOVING if busy else READY
 
@@ -207,7 +208,8 @@ class Controller:
     def _guard(self, now: PlantState) -> None:
         if self.error or not self.enabled:
             return
-        if now.blocked or float(np.linalg.norm(now.wrench[:3])) > _COLLISION_N[self.sensitivity]:
+        pressed = float(np.linalg.norm(now.wrench[:3])) > _COLLISION_N[self.sensitivity]
+        if now.blocked or (pressed and self.state == MOVING):
             self.fault(COLLISION)
         elif now.moving and not self._within_fence(now.tool):
             self.fault(BOUNDARY)

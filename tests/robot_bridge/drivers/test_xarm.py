@@ -14,9 +14,9 @@ from robot_bridge.contracts import ArmMode, Capability, MotionOutcome, MotionRes
 from robot_bridge.drivers.xarm import DRIVER, XArm
 from robot_bridge.drivers.xarm_options import XArmOptions
 from robot_bridge.drivers.xarm_stop import XArmStopChannel
-from tests.robot_bridge.drivers.xarm_server import BOX_LOW_M, Server, down, running, wait_for
+from tests.robot_bridge.drivers.xarm_server import BOX_LOW_M, LIBRARY_WARNS, Server, down, running, wait_for
 
-pytestmark = pytest.mark.serial
+pytestmark = [pytest.mark.serial, LIBRARY_WARNS]
 
 HOME = (0.6, 0.0, 0.25)
 STOP_WAY_M = 0.03

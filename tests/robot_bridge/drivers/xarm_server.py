@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from robot_bridge.contracts import Pose
 from robot_bridge.drivers.xarm_options import XArmOptions
 
@@ -19,6 +21,8 @@ ROOT = Path(__file__).parents[3]
 CONTROL_PORT = 1502
 BOX_LOW_M, BOX_HIGH_M = (0.45, -0.2, 0.0), (0.75, 0.2, 0.35)
 DOWN = (1.0, 0.0, 0.0, 0.0)
+LIBRARY_WARNS = pytest.mark.filterwarnings("ignore:The 'warn' method is deprecated:DeprecationWarning")
+"""The vendor's library logs with a method that Python is giving up."""
 _hosts = itertools.count(1)
 
 
