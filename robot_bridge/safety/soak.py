@@ -204,11 +204,17 @@ class Soak:
             raise Breach(f"{verdict} has no command")
         point, start = command.target.position_m, self._tool
         low, high = self._limits.low_m, self._limits.high_m
+        # Written out here, not asked of the code that is being tried; a policy never gets beside the bin.
         hard_low = (low[0], low[1], self._cell.bin.floor_z_m + self._cell.limits.floor_hard_m)
-        in_box = all(a - _SLACK <= p <= b + _SLACK for p, a, b in zip(point, hard_low, high, strict=True))
+        hard_high = (high[0], high[1], self._cell.bin.rim_z_m + self._cell.bin.above_m)
+        in_box = all(a - _SLACK <= p <= b + _SLACK for p, a, b in zip(point, hard_low, hard_high, strict=True))
         moved = [abs(p - s) for p, s in zip(point, (start.x_m, start.y_m, start.z_m), strict=True)]
         rising = math.hypot(moved[0], moved[1]) < 0.003 and point[2] >= start.z_m
-        _require(in_box or rising, "a target leaves the hard box", verdict)
+        _require(in_box, "a target leaves the hard box", verdict)
+        below_top = (
+            point[2] <= max(high[2], start.z_m) + _SLACK
+        )  # from above the policy's own top it comes down in steps
+        _require(below_top or rising, "a target leaves the policy's workspace", verdict)
         _require(self.monitor.commands.region.outside_m(point) <= _SLACK, "a target leaves the region", verdict)
         _require(rising or max(moved) <= self._cell.limits.step_m + _SLACK, "a step is too long", verdict)
         slow = min(point[2], start.z_m) < self.monitor.commands.slow_z_m - 2 * _SLACK or self.monitor.slow
