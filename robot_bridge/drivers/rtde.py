@@ -108,6 +108,7 @@ class RtdeReader:
         self._socket: socket.socket | None = None
         self._layout: Layout | None = None
         self._newest: tuple[int, dict[str, Value]] | None = None
+        self._early: list[tuple[int, bytes]] = []
         self._first = threading.Event()
         self._closing = False
         self.lost = ""
@@ -130,8 +131,8 @@ class RtdeReader:
         except OSError as error:
             self.close()
             raise RobotError(
-                f"no RTDE connection to {self._host}:{PORT}: {error}; check the address, that the controller is on, and "
-                "that RTDE is enabled under Settings > Security > Services"
+                f"no RTDE connection to {self._host}:{PORT}: {error}; check the address, that the controller is on, "
+                "and that RTDE is enabled under Settings > Security > Services"
             ) from error
         except RobotError:
             self.close()
@@ -162,16 +163,19 @@ class RtdeReader:
             raise RobotError("no connection")
         self._socket.sendall(request)
         while True:
+            while self._early:
+                found, body = self._early.pop(0)
+                if found == kind:
+                    return body
             self._socket.settimeout(max(0.01, until - time.monotonic()))
             data = self._socket.recv(4096)
             if not data:
                 raise ConnectionError("the controller closed the connection")
-            for found, body in frames.feed(data):
-                if found == kind:
-                    return body
+            self._early = frames.feed(data)
 
     def _read(self, connection: socket.socket, frames: Frames) -> None:
         try:
+            self._take(self._early)
             while data := connection.recv(1 << 16):
                 self._take(frames.feed(data))
             self.lost = self.lost or "the controller closed the connection"

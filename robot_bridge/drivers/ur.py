@@ -31,7 +31,7 @@ from robot_bridge.drivers.ur_stop import UrStopChannel
 from robot_bridge.drivers.ur_wait import Ended, Goal, watch
 
 _STOP_LOCK_S = 0.05
-_STALE_S = 0.15
+_STALE_S = 0.25
 _JOINT_ACCEL_RAD_S2 = 0.8
 _DEADLINE_DECEL_M_S2 = 2.0
 _PROGRAM_S = 6.0
@@ -128,15 +128,15 @@ class UrArm:
     def stop(self, decel_m_s2: float) -> None:
         """Stops through the running program; where that cannot be had at once, through the dashboard. Never raises."""
         self._stops += 1
-        servo = self._servo
-        if servo is not None:
-            servo.end(decel_m_s2)
+        if self._servo is not None and self._servo.end(decel_m_s2):
+            if not self._servo.ends_within(_STOP_LOCK_S):
+                self._dashboard.stop()
+            return
         if not self._fresh() or self._control is None or not self._lock.acquire(timeout=_STOP_LOCK_S):
             self._dashboard.stop()
             return
         try:
-            if servo is None or not servo.ended():
-                self._control.stopL(max(decel_m_s2, 0.1), True)
+            self._control.stopL(max(decel_m_s2, 0.1), asynchronous=True)
         except Exception:  # whatever the library raises, the arm must stop
             self._dashboard.stop()
         finally:
@@ -199,10 +199,11 @@ class UrArm:
         if refusal is not None:
             return refusal
         stops, started = self._stops, time.monotonic()
-        if self._servo is not None:
-            self._servo.end(accel)
+        if self._servo is not None and self._servo.end(accel):
+            self._servo.join(deadline_s)
         with self._lock:
-            accepted = stops == self._stops and getattr(self._control, command)(values, speed, accel, True)
+            begin = getattr(self._control, command)
+            accepted = stops == self._stops and begin(values, speed, accel, asynchronous=True)
         if stops != self._stops and not accepted:
             return MotionResult(MotionOutcome.STOPPED, "stopped before it began", self.state().pose)
         if not accepted:

@@ -1,5 +1,6 @@
 """Turns targets that come now and then into the steady stream of set points that ``servoL`` wants."""
 
+import contextlib
 import math
 import threading
 import time
@@ -35,6 +36,7 @@ class UrServo:
         self._target, self._valid_until = self._pose, 0.0
         self._decel_m_s2: float | None = None
         self._over = False
+        self._ending = threading.Event()
         self._thread: threading.Thread | None = None
 
     def follow(self, target: Pose, valid_for_s: float) -> bool:
@@ -48,17 +50,22 @@ class UrServo:
                 self._thread.start()
             return True
 
-    def end(self, decel_m_s2: float) -> None:
-        """Stops the stream and the arm; returns at once."""
+    def end(self, decel_m_s2: float) -> bool:
+        """Stops the stream and the arm, which its thread sees to; returns whether there was a stream to stop."""
         with self._condition:
+            if self._over:
+                return False
             self._decel_m_s2 = decel_m_s2
+            return True
 
-    def ended(self) -> bool:
-        """Waits a moment for the stream's end; returns whether it has ended."""
-        thread = self._thread
-        if thread is not None and thread.is_alive():
-            thread.join(2.0 / self._options.frequency_hz)
-        return self._over
+    def ends_within(self, seconds: float) -> bool:
+        """Waits until the stop is on its way to the controller; returns whether it is."""
+        return self._ending.wait(seconds)
+
+    def join(self, seconds: float) -> None:
+        """Waits until the arm has been told to stop and the controller is done with it."""
+        if self._thread is not None:
+            self._thread.join(seconds)
 
     def _run(self) -> None:
         step_s = 1.0 / self._options.frequency_hz
@@ -73,8 +80,10 @@ class UrServo:
         finally:
             with self._condition:
                 self._over = True
-            with self._lock:
-                decel = self._decel_m_s2
+            decel = self._decel_m_s2
+            # Should the library fail here, the watchdog is no longer fed by it and the controller stops by itself.
+            with self._lock, contextlib.suppress(Exception):
+                self._ending.set()
                 self._control.servoStop(decel if decel is not None else self._options.hold_decel_m_s2)
 
     def _advance(self, step_s: float) -> bool:

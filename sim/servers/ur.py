@@ -11,6 +11,7 @@ import json
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from qtopt.errors import ConfigError
@@ -63,7 +64,7 @@ class UrServer:
         if fault in streams:
             setattr(self._rtde.faults, streams[fault], switch)
             return {}
-        actions = {
+        actions: dict[str, Callable[[], dict[str, Any] | None]] = {
             "truth": self._truth,
             "frozen_clock": lambda: self._freeze(on=switch),
             "protective_stop": lambda: self._controller.protective_stop("asked for by a test"),
