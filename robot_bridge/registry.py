@@ -28,7 +28,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "xarm": f"{_DRIVERS}.xarm:DRIVER",
         "so101": f"{_DRIVERS}.so101:DRIVER",
         "http": f"{_DRIVERS}.http_arm:DRIVER",
-        "sim": "sim.driver:ARM_DRIVER",
+        "sim": "sim.driver:ARM",
     },
     GRIPPER_DRIVERS: {
         "robotiq-ur-socket": f"{_DRIVERS}.robotiq:SOCKET_DRIVER",
@@ -37,12 +37,12 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "xarm": f"{_DRIVERS}.xarm:GRIPPER_DRIVER",
         "so101": f"{_DRIVERS}.so101:GRIPPER_DRIVER",
         "http": f"{_DRIVERS}.http_arm:GRIPPER_DRIVER",
-        "sim": "sim.driver:GRIPPER_DRIVER",
+        "sim": "sim.driver:GRIPPER",
     },
     CAMERA_DRIVERS: {
         "uvc": f"{_DRIVERS}.uvc:DRIVER",
         "realsense": f"{_DRIVERS}.realsense:DRIVER",
-        "sim": "sim.driver:CAMERA_DRIVER",
+        "sim": "sim.driver:CAMERA",
     },
 }
 
