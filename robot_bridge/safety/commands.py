@@ -63,8 +63,9 @@ class CommandRules:
         rising = straight and wanted.z_m >= here.z_m
         if phase is Phase.RETRACT and not (rising and wanted.z_m - here.z_m <= self._rise_m + _EPSILON):
             return Verdict(Reaction.STOP, "retract", "only straight up is allowed after a contact or protective stop")
-        if phase is Phase.EPISODE and not rising:
-            point = limit_position(point, here, self._motion)
+        if phase is Phase.EPISODE:  # a lift may be long and high, but it stays over the bin
+            x_m, y_m, z_m = limit_position(point, here, self._motion)
+            point = (x_m, y_m, wanted.z_m if rising else z_m)
         inside = self.region.clamp(point)
         if math.dist(point, inside) > FAR_OUT_M:
             return Verdict(

@@ -87,6 +87,11 @@ class TestBox:
         bench.put(z_m=0.05)
         assert bench.send(command(z_m=0.24)).command.target.position_m == pytest.approx((0.57, 0.0, 0.24))
 
+    def test_a_lift_stays_over_the_bin(self, bench):
+        bench.put(x_m=0.699, z_m=0.2)
+        verdict = bench.send(command(x_m=0.7015, z_m=0.35))
+        assert verdict.command.target.position_m == pytest.approx((0.70, 0.0, 0.35))
+
     def test_beside_the_bin_only_high_above_the_rim(self):
         bench = Bench(phase=Phase.TRANSIT)
         bench.put(z_m=0.3)
