@@ -40,7 +40,7 @@ class Recorder:
             outcome=results[-1].outcome or Outcome.UNKNOWN,
             policy_version=policy_version,
             collector=collector,
-            metadata={**self.first.metadata, **facts, **self._facts_of_steps()},
+            metadata={**self.first.metadata, **results[-1].metadata, **facts, **self._facts_of_steps()},
             is_intervention=np.array([decision.is_intervention for decision, _ in self.steps], bool),
         )
 
