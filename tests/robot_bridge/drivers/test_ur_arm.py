@@ -97,7 +97,7 @@ class Controller:
     def __init__(self, host):
         self.host = host
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "sim.servers.ur", "--host", host], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "sim.servers.ur", "--host", host, "--with-parent"], stdout=subprocess.PIPE, text=True
         )
         ready = json.loads(self.process.stdout.readline())
         self._socket = socket.create_connection((host, ready["faults"]))
