@@ -81,6 +81,8 @@ class Plant:
             raise ConfigError(f"speedup is {speedup}, expected more than 0, at most 100")
         self._speedup = speedup
         self._lock = threading.RLock()
+        self._door = threading.RLock()
+        """Whoever waits for the lock stands here, and the thread, which would take it again at once, lets them in."""
         self._world = World()
         self._hand = Hand(self._world)
         self._camera = SimCamera(self._world, self._hand, config.camera)
@@ -114,7 +116,7 @@ class Plant:
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
-        with self._lock:
+        with self._door, self._lock:
             self._world.close()
 
     def state(self) -> PlantState:
@@ -130,7 +132,7 @@ class Plant:
             RobotError: the target is out of reach; nothing changes.
         """
         joint_angles(target)
-        with self._lock:
+        with self._door, self._lock:
             self._blocked = self._motors.braked = False
             self._path.go(target, speed_m_s, accel_m_s2, yaw_rate_rad_s)
             self._state = self._measure()
@@ -138,32 +140,32 @@ class Plant:
     def servo_to(self, target: ToolPose, speed_m_s: float, accel_m_s2: float, yaw_rate_rad_s: float = 0.8) -> None:
         """Follows a stream of targets: like ``move_to``, but a motion that was blocked stays so until ``stop``."""
         joint_angles(target)
-        with self._lock:
+        with self._door, self._lock:
             if not self._blocked:
                 self._motors.braked = False
                 self._path.go(target, speed_m_s, accel_m_s2, yaw_rate_rad_s)
 
     def stop(self, decel_m_s2: float) -> None:
         """Stands still as fast as ``decel_m_s2`` allows."""
-        with self._lock:
+        with self._door, self._lock:
             self._blocked = False
             self._path.brake(decel_m_s2)
 
     def grip(self, width_m: float, speed_m_s: float, force_n: float) -> None:
         """Moves the fingers to an opening [m] at an opening speed, pressing with ``force_n`` at most."""
-        with self._lock:
+        with self._door, self._lock:
             self._fingers.go(width_m, speed_m_s, force_n, self._ticks)
             self._state = self._measure()
 
     def image(self) -> UInt8Array:
         """Returns what the camera sees now: RGB, uint8 (H, W, 3)."""
-        with self._lock:
+        with self._door, self._lock:
             self._check_open()
             return self._camera.capture()
 
     def refill(self, seed: int | None) -> None:
         """Fills the bin anew; ``seed`` starts a new sequence of bins. Raises RobotError unless the hand is high up."""
-        with self._lock:
+        with self._door, self._lock:
             self._check_open()
             if self._state.moving or self._state.tool.z_m < REFILL_HEIGHT_M:
                 raise RobotError(
@@ -174,7 +176,7 @@ class Plant:
 
     def objects(self) -> tuple[tuple[int, tuple[float, float, float]], ...]:
         """Returns number and position [m] of every object, wherever it lies."""
-        with self._lock:
+        with self._door, self._lock:
             self._check_open()
             world = self._world
             return tuple((number, world.position(body)) for body, number in sorted(world.objects.items()))
@@ -199,6 +201,8 @@ class Plant:
         due = time.monotonic()
         try:
             while not self._closing.is_set():
+                with self._door:
+                    pass
                 with self._lock:
                     self._tick()
                 due += step_s

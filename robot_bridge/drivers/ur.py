@@ -49,7 +49,7 @@ class UrArm:
     def __init__(self, options: UrOptions) -> None:
         self._options = options
         self._reader = RtdeReader(options.host, FIELDS, options.frequency_hz)
-        self._dashboard = Dashboard(options.host)
+        self._dashboard = Dashboard(options.host, timeout_s=0.5)
         self._control: Any = None
         self._lock = threading.RLock()
         self._stops = 0

@@ -8,6 +8,7 @@ on standard output says so. The fault port takes what a test or ``faults`` wants
 import argparse
 import ipaddress
 import json
+import os
 import signal
 import sys
 import threading
@@ -137,7 +138,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--frequency", type=float, default=125.0, help="cycles in a second: 125 or 500")
     parser.add_argument("--fault-port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--speedup", type=float, default=1.0, help="simulated seconds in one")
+    parser.add_argument("--with-parent", action="store_true", help="end when the process that started this one has")
     options = parser.parse_args(arguments)
+    parent = os.getppid()
     sys.setswitchinterval(1e-3)  # the physics thread would keep the others waiting for five times as long
     done = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -147,7 +150,8 @@ def main(arguments: list[str] | None = None) -> None:
         ready = {"ready": True, "host": options.host, "rtde": PORT, "dashboard": DASHBOARD_PORT}
         sys.stdout.write(json.dumps({**ready, "faults": server.fault_port}) + "\n")
         sys.stdout.flush()
-        done.wait()
+        while not done.wait(1.0) and (os.getppid() == parent or not options.with_parent):
+            pass
         server.close()
 
 

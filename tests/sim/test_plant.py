@@ -66,7 +66,7 @@ def test_a_straight_motion_keeps_its_line_its_speed_and_its_end(high):
     points = np.array([state.tool.array()[:3] for state in states])
     along = (goal.array()[:3] - start) / np.linalg.norm(goal.array()[:3] - start)
     aside = (points - start) - np.outer((points - start) @ along, along)
-    assert len(states) > 20
+    assert len(states) > 8
     assert np.linalg.norm(aside, axis=1).max() < 1e-3
     assert max(np.linalg.norm(state.twist[:3]) for state in states) == pytest.approx(0.2, rel=0.03)
     assert max(abs(state.twist[5]) for state in states) < 0.8 * 1.03
@@ -77,12 +77,14 @@ def test_a_straight_motion_keeps_its_line_its_speed_and_its_end(high):
 def test_a_stop_takes_no_more_than_its_braking_distance(high, speed, decel):
     high.move_to(ToolPose(X, Y, 0.08, 0.0), speed, 4.0)
     wait(high, lambda state: state.twist[2] < -0.95 * speed)
-    before = high.state()
     high.stop(decel)
+    before = high.state()
     after = at_rest(high)
-    # Between the state and the stop the thread may have taken some steps.
-    slack_m = 2e-3 + speed * 4 * TIME_STEP_S
-    assert 0.5 * speed**2 / (2 * decel) < before.tool.z_m - after.tool.z_m < speed**2 / (2 * decel) + slack_m
+    # The state may be of the step before the stop.
+    most_m = speed**2 / (2 * decel) + 2e-3 + speed * TIME_STEP_S
+    assert before.tool.z_m - after.tool.z_m < most_m
+    fastest = abs(before.twist[2])
+    assert before.tool.z_m - after.tool.z_m > 0.8 * fastest**2 / (2 * decel)
 
 
 def test_a_new_target_replaces_the_old_one(high):

@@ -97,7 +97,7 @@ class Controller:
     def __init__(self, host):
         self.host = host
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "sim.servers.ur", "--host", host], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "sim.servers.ur", "--host", host, "--with-parent"], stdout=subprocess.PIPE, text=True
         )
         ready = json.loads(self.process.stdout.readline())
         self._socket = socket.create_connection((host, ready["faults"]))
@@ -126,8 +126,8 @@ def controller():
 
 
 @contextlib.contextmanager
-def child_of(host, watchdog_hz=2.0):
-    """A child process with a driver; 2 Hz instead of 10, as the machine that tests is busier than a robot's."""
+def child_of(host, watchdog_hz=1.0):
+    """A child process with a driver; 1 Hz instead of 10, as the machine that tests is busier than a robot's."""
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD, host, str(watchdog_hz)],
         stdin=subprocess.PIPE,
@@ -152,7 +152,7 @@ def arm(controller):
         controller(fault, on=False)
     controller("speed_slider", fraction=1.0)
     with child_of(controller.host) as (process, lines):
-        answer = lines("connect", 10.0)
+        answer = lines("connect", 30.0)
         assert "error" not in answer, answer
         lines.process = process
         assert lines("move", [0.6, 0.0, 0.25, 0.0], 0.5, 2.0, 10.0)["outcome"] == "reached"
@@ -254,7 +254,7 @@ def test_an_emergency_stop_is_named_and_nothing_connects_until_it_is_released(co
     assert (answer["outcome"], "emergency_stop" in answer["reason"]) == ("rejected", True)
     assert "pendant" in arm("recover")["error"]
     with child_of(controller.host) as (_, lines):
-        assert "emergency_stop" in lines("connect", 5.0)["error"]
+        assert "emergency_stop" in lines("connect", 30.0)["error"]
     controller("emergency_stop", on=False)
     with socket.create_connection((controller.host, 29999)) as pendant:
         pendant.sendall(b"power on\nbrake release\n")
@@ -316,7 +316,7 @@ def test_dropped_connections_end_the_driver_and_nobody_else(controller, arm):
     arm.process.kill()
     assert at_rest(controller)
     with child_of(controller.host) as (_, lines):
-        assert "error" not in lines("connect", 10.0)
+        assert "error" not in lines("connect", 30.0)
         assert lines("move", [0.6, 0.0, 0.2, 0.0], 0.2, 1.0, 10.0)["outcome"] == "reached"
         lines("close")
 
@@ -356,7 +356,7 @@ def test_the_slider_slows_the_arm_and_is_reported(controller, arm):
 def test_local_control_is_named(controller):
     controller("remote_control", on=False)
     with child_of(controller.host) as (_, lines):
-        answer = lines("connect", 5.0)
+        answer = lines("connect", 30.0)
     controller("remote_control")
     assert "switch it to remote control" in answer["error"]
 
@@ -364,7 +364,7 @@ def test_local_control_is_named(controller):
 def test_a_register_in_use_is_named(controller):
     controller("in_use", names=["input_int_register_0"])
     with child_of(controller.host) as (_, lines):
-        answer = lines("connect", 10.0)
+        answer = lines("connect", 30.0)
     controller("in_use", names=[])
     assert "could not take control" in answer["error"], answer
 
