@@ -1,8 +1,8 @@
 """Franka FR3 and Panda with franky: its real-time thread plans and follows, this driver commands and watches.
 
-A connection that failed is dead for good, and a second one waits for ever for the first to end: an arm lives in a process
-of its own that ends with it. libfranka stops the arm by itself after 20 missed packets (20 ms), so the death of the
-process is its stop.
+A connection that failed is dead for good, and a second one waits for ever for the first to end: an arm lives in a
+process of its own that ends with it. The controller stops the arm by itself after 20 missed packets (20 ms), so the
+death of the process is its stop.
 """
 
 import threading
@@ -36,6 +36,7 @@ from robot_bridge.drivers.no_stop import NoStopChannel
 SLICE_S: Final = 0.05
 POLL_S: Final = 0.005
 STAND_S: Final = 3.0
+STANDING_RAD_S: Final = 0.003
 REACHED_M: Final = 0.003
 REACHED_RAD: Final = 0.02
 
@@ -54,7 +55,7 @@ class FrankaArm:
         self._stopping = threading.Event()
         self._cartesian = True
         self._stream_until_s = 0.0
-        self._zero = (0.0,) * 6
+        self._zero: tuple[float, ...] = (0.0,) * 6
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -104,8 +105,8 @@ class FrankaArm:
         thread.join(deadline_s)
         if not made:
             raise RobotError(
-                f"the controller at {self.host} did not let us in within {deadline_s:g} s: does another client hold it, "
-                "is FCI activated in Desk, is the address right? End this process before trying again"
+                f"the controller at {self.host} did not let us in within {deadline_s:g} s: does another client hold "
+                "it, is FCI activated in Desk, is the address right? End this process before trying again"
             )
         if isinstance(made[0], Exception):
             raise RobotError(f"the controller at {self.host}: {made[0]}") from made[0]
@@ -251,10 +252,17 @@ class FrankaArm:
             if not timed_out and time.monotonic() > end_s:
                 timed_out = True
                 self.hold()
-        pose = self._report().pose
+        pose = self._standing_pose()
         if timed_out:
             return MotionResult(MotionOutcome.TIMEOUT, "the deadline passed", pose)
         return MotionResult(MotionOutcome.STOPPED if self._stopping.is_set() else MotionOutcome.REACHED, "", pose)
+
+    def _standing_pose(self) -> Pose:
+        """Waits until the joints stand: a motion ends for franky when its last goal was sent."""
+        end_s = time.monotonic() + STAND_S
+        while max(abs(float(speed)) for speed in self._robot.state.dq) > STANDING_RAD_S and time.monotonic() < end_s:
+            time.sleep(POLL_S)
+        return self._report().pose
 
     def _failed(self, error: Exception) -> MotionResult:
         """What an exception of franky means; the outcome of a motion is a value."""

@@ -1,4 +1,4 @@
-"""The Franka Hand: its own connection to the same address. ``grasp`` says True of nothing; the width decides with it."""
+"""The Franka Hand: its own connection to the same address. ``grasp`` says True of nothing; the width decides."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ class FrankaGripperOptions:
     """How the hand's reports are read.
 
     Attributes:
-        object_m: fingers that stand so far short of the width asked for hold something; nothing between them reads 1.6 mm.
+        object_m: fingers that stand so far short of the width asked for hold something; empty ones read 1.6 mm.
     """
 
     __pydantic_config__ = STRICT

@@ -219,8 +219,8 @@ class So101Arm:
 
 def _no_stop(options: So101Options) -> NoStopChannel:
     return NoStopChannel(
-        f"the servo bus on {options.port} has one master, the arm's own process, and the servos have no stop input. When "
-        "that process ends, they hold their last goal, which lies one tick ahead of the tool"
+        f"the servo bus on {options.port} has one master, the arm's own process, and the servos have no stop input. "
+        "When that process ends, they hold their last goal, which lies one tick ahead of the tool"
     )
 
 
