@@ -1,7 +1,7 @@
 """The Franka driver through franky against franky-sim, which speaks the arm's own protocol, in another process.
 
-franky-sim needs MuJoCo and Pinocchio and is no dependency. The tests run where ``FRANKY_SIM_PYTHON`` names an interpreter
-that has it, or where ``franky-sim`` is on the path.
+franky-sim needs MuJoCo and Pinocchio and is no dependency. The tests run where ``FRANKY_SIM_PYTHON`` names an
+interpreter that has it, or where ``franky-sim`` is on the path.
 """
 
 import json
@@ -29,7 +29,7 @@ PYTHON = os.environ.get("FRANKY_SIM_PYTHON") or (str(Path(PROGRAM).parent / "pyt
 
 needs_sim = pytest.mark.skipif(
     PYTHON is None,
-    reason="franky-sim is not installed: pip install franky-sim into an environment of its own and set FRANKY_SIM_PYTHON",
+    reason="franky-sim is not installed: pip install it into an environment of its own and set FRANKY_SIM_PYTHON",
 )
 
 
@@ -192,7 +192,7 @@ class TestArm:
         shared.ask(mode="kUserStopped")
         wait_for(lambda: arm.state().mode is ArmMode.SAFEGUARD_STOP)
         assert arm.move_to(arm.state().pose, 0.1, 0.5, 10.0).outcome is MotionOutcome.REJECTED
-        with pytest.raises(RobotError, match="user stop|did not recover"):
+        with pytest.raises(RobotError, match=r"user stop|did not recover"):
             arm.recover()
 
     def test_a_second_client_is_told_so(self, shared, arm):
@@ -213,7 +213,7 @@ class TestArm:
     def test_a_wrong_tool_length_is_refused(self, shared):
         pytest.importorskip("franky")
         arm = FrankaArm(FrankaOptions(shared.address, realtime=False, flange_to_tip_m=0.2))
-        with pytest.raises(RobotError, match="Desk has the end effector 0.1034 m"):
+        with pytest.raises(RobotError, match=r"Desk has the end effector 0\.1034 m"):
             arm.connect(20.0)
         arm.close()
 
