@@ -19,7 +19,8 @@ class MotionLimits:
         step_xy_m: largest displacement of one action along x and along y.
         step_z_m: largest displacement of one action along z.
         step_yaw_rad: largest change of azimuth of one action.
-        yaw_rad: the azimuth stays within plus and minus this; beyond it the hand turns back by half a turn.
+        yaw_rad: the azimuth stays within plus and minus this of home; beyond it the hand turns back by half a turn.
+        home_yaw_rad: azimuth of home.
     """
 
     __pydantic_config__ = STRICT
@@ -30,6 +31,7 @@ class MotionLimits:
     step_z_m: float = STEP_Z_M
     step_yaw_rad: float = STEP_YAW_RAD
     yaw_rad: float = float(np.radians(150.0))
+    home_yaw_rad: float = 0.0
 
     def __post_init__(self) -> None:
         if not all(low < high for low, high in zip(self.low_m, self.high_m, strict=True)):

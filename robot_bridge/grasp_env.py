@@ -10,7 +10,7 @@ import numpy as np
 
 from qtopt.errors import RobotError
 from qtopt.interfaces import ResetResult, StepResult
-from qtopt.specs import CLOSE, OPEN, TERMINATE
+from qtopt.specs import CLOSE, OPEN, TERMINATE, make_action
 from qtopt.types import FloatArray, JsonValue, Observation, Outcome
 from robot_bridge.config import CellConfig
 from robot_bridge.displacement import limit_action
@@ -46,6 +46,7 @@ class GraspEnv:
         self._running = False
         self._steps = 0
         self._held_once = False
+        self._last: tuple[Observation, FloatArray]
 
     def start_episode(self, seed: int | None = None) -> ResetResult:
         """Prepares the bin and goes to a random start pose over it, with open fingers."""
@@ -55,13 +56,18 @@ class GraspEnv:
         facts: dict[str, JsonValue] = {"seed": seed, **self._bin.prepare(seed)}
         reached = self._robot.home(self._draw_start())
         self._running, self._steps, self._held_once = True, 0, False
-        return ResetResult(self._observe(reached), reached.array(), facts)
+        self._last = self._observe(reached), reached.array()
+        return ResetResult(*self._last, facts)
 
     def act(self, action: FloatArray) -> StepResult:
         """Executes one action within the limits; raises RobotError when no episode is under way."""
         if not self._running:
             raise RobotError("act() was called after the end of an episode; call start_episode() first")
-        executed, target = limit_action(action, self._robot.state().tool, self.config.limits)
+        try:
+            tool = self._robot.state().tool
+        except RobotError as error:
+            return self._abort(make_action(), error)
+        executed, target = limit_action(action, tool, self.config.limits)
         try:
             return self._execute(executed, target)
         except RobotError as error:
@@ -112,7 +118,9 @@ class GraspEnv:
         outcome: Outcome | None = None,
     ) -> StepResult:
         tool = self._robot.state().tool
-        return StepResult(self._observe(tool), reward, terminated, truncated, executed, tool.array(), outcome)
+        self._last = self._observe(tool), tool.array()
+        observation, pose = self._last
+        return StepResult(observation, reward, terminated, truncated, executed, pose, outcome)
 
     def _fingers_full(self) -> bool:
         state = self._robot.state()
@@ -145,4 +153,10 @@ class GraspEnv:
         self._running = False
         self._robot.stop()
         self._bin.finish(Outcome.ABORTED)
-        return self._result(executed, 0.0, truncated=True, outcome=Outcome.ABORTED)
+        try:
+            return self._result(executed, 0.0, truncated=True, outcome=Outcome.ABORTED)
+        except RobotError as silent:
+            # What failed may be what would have to be asked; the episode has to end all the same.
+            _log.error("the end of the episode was not seen: %s", silent)
+            observation, pose = self._last
+            return StepResult(observation, 0.0, False, True, executed, pose, Outcome.ABORTED)

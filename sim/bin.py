@@ -37,22 +37,27 @@ class SimBin:
 
     def prepare(self, seed: int | None) -> Mapping[str, JsonValue]:
         """Refills where needed; returns the objects in the bin and what was drawn for it."""
-        if seed is not None:
-            self._rng = np.random.default_rng([seed, 1])
         self._clear_strays()
         if seed is not None or self._config.fresh_scene_every_episode or self._needs_refill():
-            self._refill()
+            self.refill(seed)
         return {**self._facts, "objects": [*sorted(self._world.objects.values())]}
 
-    def finish(self, outcome: Outcome) -> None:
-        """Takes a lifted object away and counts failures in a row."""
+    def refill(self, seed: int | None) -> None:
+        """Empties the world and fills the bin anew; ``seed`` starts a new, repeatable sequence of bins."""
+        if seed is not None:
+            self._rng = np.random.default_rng([seed, 1])
+        self._refill()
+
+    def finish(self, outcome: Outcome) -> Mapping[str, JsonValue]:
+        """Takes a lifted object away and counts failures in a row; there is nothing to prove."""
         if outcome is not Outcome.SUCCESS:
             self._failures += 1
-            return
+            return {}
         self._failures = 0
         held = self._hand.held()
         if held is not None:
             self._world.remove_object(held)
+        return {}
 
     def _clear_strays(self) -> None:
         for body in [body for body in self._world.objects if not self._within(body, BIN_HALF_M)]:

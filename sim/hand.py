@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from robot_bridge.robot import ToolPose
 from sim.bullet import bullet
-from sim.world import TIME_STEP_S, World
+from sim.world import GRAVITY, TIME_STEP_S, World
 
 MAX_WIDTH_M = 0.10
 """The opening between the fingers."""
@@ -20,6 +20,9 @@ FINGER_HALF_M = (0.005, 0.011, 0.0375)
 """Half the thickness (along the opening), width and length of a finger."""
 PALM_HALF_M = (0.065, 0.03, 0.02)
 GRIP_FORCE_N = 25.0
+MOVED_KG = (4.2, 3.2, 2.2)
+"""What the motors along x, y and z move."""
+LIFTED_KG = MOVED_KG[2]
 _ARM_FORCE_N = (60.0, 60.0, 40.0, 8.0)
 """Most force along x, y, z [N] and torque about z [N m]: what stands in the way stops the hand."""
 _SPEED = (0.4, 0.4, 0.4, 4.0)
@@ -176,6 +179,63 @@ class Hand:
             if abs(width - goal) < 1e-3 or abs(width - last) < 2e-4:
                 break
             last = width
+
+    def follow(self, rows: Samples, rates: Samples, forces: Samples) -> None:
+        """Sets all motors for the next time step: a driven motion, for who plans it step by step.
+
+        Args:
+            rows: where x, y, z [m], azimuth [rad] and each finger [m] should be now, (6,).
+            rates: how fast they should move [m/s, rad/s], (6,).
+            forces: most force or torque of each motor [N, N m], (6,).
+        """
+        bullet.setJointMotorControlArray(
+            self.body,
+            (*_ARM, _LEFT, _RIGHT),
+            bullet.POSITION_CONTROL,
+            targetPositions=rows.tolist(),
+            targetVelocities=rates.tolist(),
+            forces=forces.tolist(),
+            positionGains=(0.3,) * 6,
+            velocityGains=(1.0,) * 6,
+            physicsClientId=self._world.client,
+        )
+
+    def load(self, force_n: tuple[float, float, float]) -> None:
+        """Pushes the hand with ``force_n`` [N, base frame] during the next time step, and carries its weight."""
+        client = self._world.client
+        x, y, z = bullet.getLinkState(self.body, _PALM, physicsClientId=client)[0]
+        total = (force_n[0], force_n[1], force_n[2] + LIFTED_KG * GRAVITY)
+        bullet.applyExternalForce(self.body, _PALM, total, (x, y, z), bullet.WORLD_FRAME, physicsClientId=client)
+
+    def motion(self) -> tuple[Samples, Samples]:
+        """Returns where x, y, z, azimuth and both fingers are [m, rad], (6,), and how fast they move, (6,)."""
+        states = bullet.getJointStates(self.body, (*_ARM, _LEFT, _RIGHT), physicsClientId=self._world.client)
+        return np.array([state[0] for state in states]), np.array([state[1] for state in states])
+
+    def contact(self, tool: Samples) -> tuple[Samples, bool]:
+        """Returns what touches the hand in the last time step.
+
+        Args:
+            tool: the tool point [m], (3,), to which torques refer.
+
+        Returns:
+            Force [N] and torque [N m] on fingers and palm in the base frame, (6,), and whether both fingers touch one
+            object.
+        """
+        wrench = np.zeros(6)
+        touched: dict[int, set[int]] = {_LEFT: set(), _RIGHT: set()}
+        for point in bullet.getContactPoints(self.body, physicsClientId=self._world.client):
+            if point[1] == point[2]:
+                continue
+            ours_first = point[1] == self.body
+            other, link = (point[2], point[3]) if ours_first else (point[1], point[4])
+            force = point[9] * np.array(point[7]) + point[10] * np.array(point[11]) + point[12] * np.array(point[13])
+            force = force if ours_first else -force
+            wrench[:3] += force
+            wrench[3:] += np.cross(np.array(point[5] if ours_first else point[6]) - tool, force)
+            if link in touched and other in self._world.objects:
+                touched[link].add(other)
+        return wrench, bool(touched[_LEFT] & touched[_RIGHT])
 
     def _show(self, start: ToolPose, end: ToolPose, widths_m: tuple[float, float]) -> None:
         """Lets a watcher see a motion that costs no physics; nothing in the world is touched."""

@@ -143,6 +143,14 @@ class World:
                 self._sleep(body)
         self.refresh()
 
+    def doze(self) -> None:
+        """Lets what stands still sleep, without passing time; only while the hand touches nothing."""
+        resting = [body for body in sorted(self.awake) if not self._moves(body)]
+        for body in resting:
+            self._sleep(body)
+        if resting:
+            self.refresh()
+
     def wake_near(self, moving: Boxes, gap_m: float = _TOUCH_M) -> None:
         """Wakes every sleeping object with a part nearer than ``gap_m`` to a box, what touches those, and so on."""
         while self._asleep_owner.size:

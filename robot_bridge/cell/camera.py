@@ -1,0 +1,138 @@
+"""The collector's side of a camera: the newest frame of the camera's process, started again where it failed."""
+
+import logging
+import socket
+import subprocess
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from qtopt.errors import RobotError, StaleFrame
+from qtopt.types import JsonValue
+from robot_bridge.cell.channel import Channel, ChannelClosed, Message
+from robot_bridge.cell.launch import end, spawn
+from robot_bridge.cell.pictures import PictureRing
+from robot_bridge.cell_file import CellFile
+from robot_bridge.contracts import Capability, Frame
+
+_log = logging.getLogger(__name__)
+_START_S: Final = 25.0
+_END_S: Final = 3.0
+_POLL_S: Final = 0.002
+REOPENINGS_AN_HOUR: Final = 3
+
+
+class ChildCamera:
+    """Satisfies ``robot_bridge.contracts.Camera`` over a process of its own.
+
+    Args:
+        path: of the cell file.
+        cell: what it says.
+        name: of the camera there.
+    """
+
+    def __init__(self, path: Path, cell: CellFile, name: str) -> None:
+        self._path, self._cell, self._name = path, cell, name
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reopened: deque[float] = deque()
+        self._ready: Message = {}
+        self.process_id = 0
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """The flags that the camera has earned; known once it is started."""
+        return frozenset(Capability(each) for each in self._ready.get("capabilities", ()))
+
+    def start(self, deadline_s: float = _START_S) -> None:
+        """Starts the process and waits for its first frame; raises RobotError."""
+        self.stop()
+        self._channel, theirs = Channel.pair()
+        ours, handle = socket.socketpair()
+        fds = {"collector": theirs.fileno(), "handle": handle.fileno()}
+        settings = {"cell": str(self._path.resolve()), "hash": self._cell.config_hash, "camera": self._name, **fds}
+        self._process = spawn("robot_bridge.cell.camera_child", settings, tuple(fds.values()))
+        self.process_id = self._process.pid
+        theirs.close()
+        handle.close()
+        with ours:
+            try:
+                message = self._channel.receive(deadline_s)
+            except ChannelClosed:
+                message = {"failed": "its process ended"}
+            if message is None or "failed" in message:
+                self._end()
+                why = f"not ready within {deadline_s:.0f} s" if message is None else message["failed"]
+                raise RobotError(f"camera {self._name}: {why}")
+            fd = socket.recv_fds(ours, 1, 1)[1][0]
+        self._ready = message
+        self._ring = PictureRing(message["bytes"], fd)
+
+    def latest(self, max_age_s: float, not_before_ns: int = 0) -> Frame:
+        """Returns the newest frame, waiting for one captured at ``not_before_ns`` or later, at most ``max_age_s`` long.
+
+        A camera whose process has ended is opened again first, three times an hour at most.
+
+        Raises:
+            StaleFrame: none that is new enough came; its message says what the camera's process said last.
+        """
+        if self._process is None or self._process.poll() is not None:
+            self._reopen()
+        deadline = time.monotonic() + max_age_s
+        while True:
+            frame = self._ring.newest()
+            now_ns = time.monotonic_ns()
+            if frame is not None and frame.t_capture_ns >= not_before_ns and now_ns - frame.t_capture_ns <= max_age_s * 1e9:
+                return frame
+            if time.monotonic() >= deadline:
+                raise StaleFrame(f"camera {self._name}: no picture that is new enough came within {max_age_s:.2f} s"
+                                 f"{self._last_words()}")
+            time.sleep(_POLL_S)
+
+    def lock_settings(self) -> Mapping[str, JsonValue]:
+        """Returns the settings that were fixed at the start; raises RobotError where the camera would not keep them."""
+        settings = self._ready.get("settings")
+        if not isinstance(settings, dict):
+            raise RobotError(f"camera {self._name}: settings are not locked: {settings or 'it is not started'}")
+        return settings
+
+    def stop(self) -> None:
+        """Ends the process; a second call does nothing."""
+        if self._process is not None:
+            self._ring.close()
+            self._end()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        try:
+            self._channel.send({"do": "close"})
+        except ChannelClosed:
+            pass
+        self._channel.close()
+        if process is not None:
+            end(process, _END_S)
+
+    def _reopen(self) -> None:
+        words, now = self._last_words(), time.monotonic()
+        while self._reopened and now - self._reopened[0] > 3600.0:
+            self._reopened.popleft()
+        if len(self._reopened) >= REOPENINGS_AN_HOUR:
+            raise StaleFrame(
+                f"camera {self._name} failed{words}; it was opened again {REOPENINGS_AN_HOUR} times within an hour: look at it"
+            )
+        self._reopened.append(now)
+        _log.warning("camera %s failed%s; it is opened again", self._name, words)
+        try:
+            self.start()
+        except RobotError as error:
+            raise StaleFrame(str(error)) from error
+
+    def _last_words(self) -> str:
+        if self._process is None:
+            return ""
+        try:
+            message = self._channel.receive(0.0)
+        except ChannelClosed:
+            return ": its process ended"
+        return f": {message['failed']}" if message is not None and "failed" in message else ""

@@ -1,0 +1,37 @@
+"""Starting the processes of a cell. Children are new interpreters, never forks, and share nothing but what is passed."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def spawn(module: str, settings: dict[str, Any], fds: Sequence[int]) -> subprocess.Popen[bytes]:
+    """Starts ``python -m module SETTINGS`` with only ``fds`` passed on, apart from the terminal's Ctrl-C."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, json.dumps(settings)],
+        pass_fds=tuple(fds),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def prefer() -> None:
+    """Asks for more processor time than other programs get; goes on without where that is not allowed."""
+    for nice in (-15, -5, 0):
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
+        except OSError:
+            continue
+        return
+
+
+def end(process: subprocess.Popen[bytes], wait_s: float) -> int:
+    """Waits until a process has ended, kills it at the end of ``wait_s``; returns its exit code."""
+    try:
+        return process.wait(wait_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()

@@ -1,0 +1,126 @@
+"""Where a cell keeps what outlives its processes: the latch, who runs it, and the lock that lets only one do so."""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qtopt.errors import ConfigError, RobotError
+from robot_bridge.cell_file import CellFile
+from robot_bridge.contracts import Latch
+from robot_bridge.safety.latch_file import Commissioning, LatchFile
+
+_log = logging.getLogger(__name__)
+STATE_VARIABLE = "QTOPT_CELLS"
+"""Names the directory of all cells' states; by default ``~/.local/state/qtopt/cells``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The processes of a running cell, for ``status`` and ``estop``: process ids, and the board's descriptor."""
+
+    collector: int
+    arm: int
+    safety: int
+    board_fd: int
+
+
+class Places:
+    """The files of one cell's state.
+
+    Args:
+        cell: what the cell file says.
+    """
+
+    def __init__(self, cell: CellFile) -> None:
+        chosen = os.environ.get(STATE_VARIABLE)
+        self.root = Path(chosen) if chosen else Path.home() / ".local/state/qtopt/cells"
+        self.directory = self.root / cell.cell
+        self._arm_lock = self.root / f"{_arm_name(cell)}.lock"
+        try:
+            self.latch_file = LatchFile(self.directory)
+            self._commissioning = Commissioning(self.directory, cell.config_hash)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.directory}: cannot be used: {error}; set {STATE_VARIABLE} to a directory that can be written"
+            ) from error
+
+    def latched(self) -> Latch | None:
+        """Returns what locks motion, None where nothing does."""
+        return self.latch_file.read()
+
+    def latch(self, rule: str, reason: str) -> None:
+        """Locks motion until a person acknowledges; the first reason stays. A full disk is only logged."""
+        try:
+            self.latch_file.write(Latch(rule, reason, time.time()))
+        except RobotError as error:
+            _log.error("%s", error)
+
+    def episodes_done(self) -> int:
+        """Returns how many episodes ended well since the cell file last changed."""
+        return self._commissioning.episodes()
+
+    def finish_episode(self) -> None:
+        """Counts one more."""
+        self._commissioning.store(self.episodes_done() + 1)
+
+    @contextlib.contextmanager
+    def sole_client(self) -> Iterator[None]:
+        """Lets nobody else on this machine move the arm; raises ConfigError where somebody does."""
+        with self._arm_lock.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                raise ConfigError(
+                    f"the arm is in use by process {file.read().strip() or 'unknown'}; an arm has one client at a time: "
+                    "end that one first"
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def say_running(self, running: Running | None) -> None:
+        """Notes the processes of the running cell; None: it runs no longer."""
+        path = self.directory / "running.json"
+        if running is None:
+            path.unlink(missing_ok=True)
+            return
+        writing = path.with_suffix(".writing")
+        writing.write_text(
+            json.dumps(
+                {
+                    "collector": running.collector,
+                    "arm": running.arm,
+                    "safety": running.safety,
+                    "board_fd": running.board_fd,
+                }
+            )
+        )
+        writing.replace(path)
+
+    def running(self) -> Running | None:
+        """Returns the processes noted last, None where there are none or the note's collector is gone."""
+        try:
+            values: dict[str, Any] = json.loads((self.directory / "running.json").read_text())
+            running = Running(**values)
+            os.kill(running.collector, 0)
+        except (OSError, ValueError, TypeError):
+            return None
+        return running
+
+
+def _arm_name(cell: CellFile) -> str:
+    options = dict(cell.arm.options)
+    place = str(options.get("host") or options.get("device") or json.dumps(options, sort_keys=True, default=str))
+    readable = re.sub(r"[^a-zA-Z0-9.-]+", "-", place)[:40]
+    return f"{cell.arm.driver}-{readable}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"

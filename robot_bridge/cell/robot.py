@@ -1,0 +1,206 @@
+"""A physical cell's arm and gripper as the ``Robot`` that ``GraspEnv`` asks: verbs in, values or a reason out."""
+
+import math
+from typing import Any, Final
+
+from qtopt.errors import RobotError
+from robot_bridge.cell.processes import CellProcesses
+from robot_bridge.cell_file import CellFile
+from robot_bridge.contracts import ArmState, MotionOutcome, Pose
+from robot_bridge.displacement import tilt_rad, to_pose, to_tool, waypoints
+from robot_bridge.robot import RobotState, ToolPose
+from robot_bridge.safety.facts import Phase
+
+_EXTRA_S: Final = 4.0
+_ANSWER_S: Final = 2.0
+_TRAVEL_ABOVE_RIM_M: Final = 0.15
+_TURN_RAD: Final = math.radians(60.0)
+_UPRIGHT_RAD: Final = math.radians(10.0)
+_NEAR_M: Final = 0.02
+_TOUCHED: Final = "contact_descend"
+
+
+class CellRobot:
+    """Satisfies ``robot_bridge.robot.Robot`` over the processes of a cell.
+
+    Args:
+        cell: what the cell file says.
+        processes: running.
+    """
+
+    def __init__(self, cell: CellFile, processes: CellProcesses) -> None:
+        self._cell, self.processes = cell, processes
+        self._closed_fingers = False
+        self._prepared = False
+
+    def state(self) -> RobotState:
+        """Returns what the arm measures now; raises RobotError where its reports are old."""
+        arm = self._arm()
+        report = self.processes.report()
+        width_m = math.nan if report.gripper is None else report.gripper.width_m
+        return RobotState(self._tool(arm.pose), self._closed_fingers, width_m)
+
+    def move(self, target: ToolPose) -> ToolPose:
+        """Moves in a straight line; returns the pose reached: short of ``target`` where something was touched.
+
+        Raises:
+            RobotError: the motion was refused or ended otherwise; the message names the rule.
+        """
+        here = self._tool(self._arm().pose)
+        slow_z_m = self._cell.bin.floor_z_m + self._cell.limits.slow_height_m
+        reached = here
+        for leg in waypoints(here, target, slow_z_m, _TURN_RAD):
+            reached, touched = self._leg(reached, leg)
+            if touched:
+                break
+        return reached
+
+    def grip(self, *, close: bool) -> None:
+        """Closes the fingers with limited force, or opens them; raises RobotError on a fault."""
+        grasp = self._cell.grasp
+        low_m, high_m = self.processes.widths_m
+        width_m = low_m if close else min(high_m, grasp.open_width_m or high_m)
+        self._ask(
+            "grip",
+            grasp.timeout_s + _ANSWER_S,
+            width=width_m,
+            speed=grasp.speed_m_s,
+            force=grasp.close_force_n,
+            deadline_s=grasp.timeout_s,
+        )
+        self._closed_fingers = close
+
+    def home(self, start: ToolPose) -> ToolPose:
+        """Rises straight up, goes over ``start``, opens the fingers there and comes down; returns the pose reached.
+
+        Raises:
+            RobotError: the tool is not where a straight way up is known to be free; a person has to move it.
+        """
+        self._begin_transit()
+        over = ToolPose(start.x_m, start.y_m, self.travel_z_m, start.yaw_rad)
+        self._require_reached(over, self.move(over))
+        if self._closed_fingers or self.state().gripper_width_m < self._open_width_m() - 0.005:
+            self.grip(close=False)
+        self._ask("zero_wrench", _ANSWER_S)
+        reached = self.move(start)
+        self.enter(Phase.EPISODE)
+        return reached
+
+    def go_clear(self) -> ToolPose:
+        """Rises straight up and goes to the pose from which the camera sees the bin; the fingers stay as they are."""
+        self._begin_transit()
+        home = self._cell.home
+        x_m, y_m, z_m = home.clear_pose_m or (*self._middle_m(), self.travel_z_m)
+        target = ToolPose(x_m, y_m, z_m, home.yaw_rad)
+        reached = self.move(target)
+        self._require_reached(target, reached)
+        return reached
+
+    def stop(self) -> None:
+        """Stands still at once; the fingers keep what they hold."""
+        self.processes.tell("stop")
+
+    def close(self) -> None:
+        """Stops, and ends the processes; a second call does nothing."""
+        self.processes.close()
+
+    @property
+    def travel_z_m(self) -> float:
+        """Height at which the arm crosses the bin."""
+        top_m = self._cell.bin.floor_z_m + self._cell.episode.top_height_m
+        return min(top_m, self._cell.bin.rim_z_m + _TRAVEL_ABOVE_RIM_M)
+
+    def enter(self, phase: Phase) -> None:
+        """Tells the safety monitors what comes now; raises RobotError where one forbids it.
+
+        In an episode a target far from the tool is cut to the size of a step; what crosses the bin, as a drop test
+        does, has to be in transit.
+        """
+        self._ask("enter", _ANSWER_S, phase=phase.value)
+
+    def _begin_transit(self) -> None:
+        """Readies the gripper, once, and rises straight up from where that is known to be safe."""
+        self.enter(Phase.TRANSIT)
+        here = self._require_known(self._arm())
+        if not self._prepared:
+            # It may move the fingers: never before a person asked for motion.
+            self._ask("activate", 12.0, deadline_s=10.0)
+            self._prepared = True
+        if here.z_m < self.travel_z_m - 0.005:
+            up = ToolPose(here.x_m, here.y_m, self.travel_z_m, here.yaw_rad)
+            self._require_reached(up, self.move(up))
+
+    def _require_known(self, arm: ArmState) -> ToolPose:
+        """Returns the tool's pose; raises RobotError where rising straight up is not known to be safe."""
+        tool, geometry = self._tool(arm.pose), self._cell.bin
+        inside = all(
+            low - _NEAR_M <= value <= high + _NEAR_M
+            for value, low, high in zip((tool.x_m, tool.y_m), geometry.inner_min_m, geometry.inner_max_m, strict=True)
+        )
+        above = tool.z_m >= geometry.rim_z_m + self._cell.limits.rim_clear_m - _NEAR_M
+        upright = tilt_rad(arm.pose) <= _UPRIGHT_RAD
+        if upright and (inside or above):
+            return tool
+        found = f"x {tool.x_m:.3f}, y {tool.y_m:.3f}, z {tool.z_m:.3f} m, {math.degrees(tilt_rad(arm.pose)):.0f} degrees"
+        raise RobotError(
+            f"home: the tool is at {found} from straight down, expected within the bin or above its rim, pointing down. "
+            "Move it there by hand: on the pendant, in manual mode, straight up first, then over the bin; then try again"
+        )
+
+    def _leg(self, start: ToolPose, leg: ToolPose) -> tuple[ToolPose, bool]:
+        """Makes one straight motion; returns the pose reached and whether something was touched."""
+        pose, limits = to_pose(leg), self._cell.limits
+        path_m = math.dist((start.x_m, start.y_m, start.z_m), (leg.x_m, leg.y_m, leg.z_m))
+        turn_s = abs(leg.yaw_rad - start.yaw_rad) / limits.yaw_rate_rad_s
+        deadline_s = path_m / limits.slow_speed_m_s + 2 * turn_s + _EXTRA_S
+        answer = self._ask(
+            "move",
+            deadline_s + _ANSWER_S,
+            target=[*pose.position_m, *pose.quaternion_xyzw],
+            speed=limits.speed_m_s,
+            accel=limits.accel_m_s2,
+            yaw_rate=limits.yaw_rate_rad_s,
+            deadline_s=deadline_s,
+        )
+        numbers = answer.get("pose")
+        pose = self._arm().pose if numbers is None else Pose(tuple(numbers[:3]), tuple(numbers[3:]))
+        return self._tool(pose, leg.yaw_rad), _touched(answer)
+
+    def _ask(self, do: str, timeout_s: float, **what: Any) -> dict[str, Any]:
+        answer = self.processes.ask(do, timeout_s, **what)
+        outcome = answer.get("outcome")
+        if outcome in (None, MotionOutcome.REACHED) or _touched(answer):
+            return answer
+        rule = f" by the rule {answer['rule']}" if answer.get("rule") else ""
+        reason = answer.get("reason") or "the arm gave no reason"
+        raise RobotError(f"{do}: {str(outcome).replace('_', ' ')}{rule}: {reason}")
+
+    def _require_reached(self, target: ToolPose, reached: ToolPose) -> None:
+        gap_m = math.dist((target.x_m, target.y_m, target.z_m), (reached.x_m, reached.y_m, reached.z_m))
+        if gap_m > _NEAR_M:
+            raise RobotError(
+                f"home: the arm stands {1000 * gap_m:.0f} mm from where it should be: something is in the way; look, "
+                "free it, and try again"
+            )
+
+    def _arm(self) -> ArmState:
+        report = self.processes.report()
+        if report.arm is None:
+            raise RobotError("the arm has not reported yet")
+        return report.arm
+
+    def _tool(self, pose: Pose, near_yaw_rad: float | None = None) -> ToolPose:
+        return to_tool(pose, self._cell.home.yaw_rad if near_yaw_rad is None else near_yaw_rad)
+
+    def _open_width_m(self) -> float:
+        high_m = self.processes.widths_m[1]
+        return min(high_m, self._cell.grasp.open_width_m or high_m)
+
+    def _middle_m(self) -> tuple[float, float]:
+        (low_x, low_y), (high_x, high_y) = self._cell.bin.inner_min_m, self._cell.bin.inner_max_m
+        return (low_x + high_x) / 2, (low_y + high_y) / 2
+
+
+def _touched(answer: dict[str, Any]) -> bool:
+    """Returns whether a motion ended on something that a descent may end on: no fault, but how a bottom is found."""
+    return answer.get("outcome") == MotionOutcome.CONTACT or answer.get("rule") == _TOUCHED

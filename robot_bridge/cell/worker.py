@@ -1,0 +1,242 @@
+"""The thread of the arm's process that makes connections and motions, one after the other, each with a deadline.
+
+What ends a motion early is decided elsewhere, by the ticks of ``robot_bridge.cell.arm_child``; here it is only said.
+"""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from qtopt.errors import QtOptError, RobotError
+from robot_bridge.cell.channel import Message
+from robot_bridge.contracts import (
+    Arm,
+    Gripper,
+    GripperState,
+    MotionCommand,
+    MotionOutcome,
+    MotionResult,
+    Pose,
+    Reaction,
+    Verdict,
+)
+from robot_bridge.safety.facts import Phase, is_at_least
+from robot_bridge.safety.monitor import CellSafetyMonitor
+
+_log = logging.getLogger(__name__)
+_GRIPPER_EVERY_S: Final = 0.05
+_MOVES: Final = ("move", "move_joints", "grip", "activate")
+
+
+@dataclass
+class Ask:
+    """Something asked for that is under way, and the verdict that ended it early, if one did."""
+
+    message: Message
+    ended_by: Verdict | None = None
+
+
+class Worker:
+    """Carries out what is asked of arm and gripper.
+
+    Args:
+        arm: connected here, so that the thread that moves it is the one that made it.
+        gripper: the same; None for an arm without one.
+        monitor: judges every motion before it is sent.
+        judging: held while the monitor is asked.
+        barred: returns why nothing may move now; empty where it may.
+        reply: sends an answer.
+        entered: told of each phase that was entered.
+    """
+
+    def __init__(
+        self,
+        arm: Arm,
+        gripper: Gripper | None,
+        monitor: CellSafetyMonitor,
+        judging: threading.Lock,
+        barred: Callable[[], Verdict | None],
+        reply: Callable[[Message], None],
+        entered: Callable[[Phase], None],
+    ) -> None:
+        self._arm, self._gripper, self._monitor, self._judging = arm, gripper, monitor, judging
+        self._barred, self._reply, self._entered = barred, reply, entered
+        self._asks: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._using_gripper = threading.Lock()
+        self._ending = threading.Event()
+        self._threads = [threading.Thread(target=body, daemon=True) for body in (self._run, self._watch_gripper)]
+        self.current: Ask | None = None
+        self.connected = threading.Event()
+        self.failure = ""
+        self.gripper_state: GripperState | None = None
+        self.gripper_fault = ""
+
+    def start(self, deadline_s: float) -> None:
+        """Begins with connecting, without any motion; ``connected`` or ``failure`` is set when that has ended."""
+        self._deadline_s = deadline_s
+        self._threads[0].start()
+
+    def put(self, message: Message) -> None:
+        """Takes what is asked for; answered in turn."""
+        self._asks.put(message)
+
+    def end(self, wait_s: float) -> None:
+        """Ends the threads when what is under way has ended, and frees arm and gripper."""
+        self._ending.set()
+        self._asks.put(None)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(wait_s)
+        for part in (self._gripper, self._arm):
+            if part is not None:
+                try:
+                    part.close()
+                except RobotError as error:
+                    _log.warning("closing: %s", error)
+
+    def _run(self) -> None:
+        try:
+            self._arm.connect(self._deadline_s)
+            if self._gripper is not None:
+                self._gripper.connect(self._deadline_s)
+                self.gripper_state = self._gripper.state()
+        except Exception as error:  # a vendor's library may raise anything; the collector gets to know
+            self.failure = str(error) or type(error).__name__
+            return
+        self.connected.set()
+        if self._gripper is not None:
+            self._threads[1].start()
+        while (message := self._asks.get()) is not None:
+            self._reply({"id": message["id"], **self._answer(message)})
+
+    def _answer(self, message: Message) -> Message:
+        ask = Ask(message)
+        self.current = ask
+        try:
+            # Looked at after ``current`` was set: whoever bars motion from now on finds it and brakes.
+            barred = self._barred() if message["do"] in _MOVES else None
+            if barred is not None:
+                return _said(MotionResult(MotionOutcome.REJECTED, barred.reason), barred)
+            result = self._do(message)
+            if not isinstance(result, MotionResult):
+                return result
+            said = _said(result, ask.ended_by)
+            if ask.ended_by is not None and ask.ended_by.rule == "contact_retract":
+                self._retract(ask)
+            return said
+        except QtOptError as error:
+            return {"error": str(error)}
+        except Exception as error:
+            _log.exception("%s failed", message["do"])
+            return {"error": f"{message['do']} failed: {type(error).__name__}: {error}"}
+        finally:
+            self.current = None
+
+    def _do(self, message: Message) -> MotionResult | Message:
+        do = message["do"]
+        if do == "move":
+            return self._move(message)
+        if do == "move_joints":
+            return self._arm.move_joints(tuple(message["joints"]), message["speed"], message["deadline_s"])
+        if do == "enter":
+            return self._enter(Phase(message["phase"]))
+        if do == "auto_recover":
+            return self._recover()
+        if do in ("grip", "activate"):
+            return self._use_gripper(message)
+        if do == "zero_wrench":
+            self._arm.zero_wrench()
+        elif do == "set_payload":
+            self._arm.set_payload(message["mass_kg"], tuple(message["centre_m"]))
+        elif do == "recover":
+            self._arm.recover()
+        elif do != "nothing":
+            raise RobotError(f"found the request {do!r}, which this process does not know")
+        return {}
+
+    def _move(self, message: Message) -> MotionResult:
+        pose = message["target"]
+        command = MotionCommand(
+            Pose(tuple(pose[:3]), tuple(pose[3:])), message["speed"], message["accel"], message["yaw_rate"]
+        )
+        return self._send(command, message["deadline_s"])
+
+    def _send(self, command: MotionCommand, deadline_s: float) -> MotionResult:
+        with self._judging:
+            verdict = self._monitor.filter(command, self._arm.state(), time.monotonic_ns())
+        if is_at_least(verdict, Reaction.HOLD):
+            if self.current is not None:
+                self.current.ended_by = verdict
+            return MotionResult(MotionOutcome.REJECTED, verdict.reason)
+        command = verdict.command or command
+        return self._arm.move_to(command.target, command.speed_m_s, command.accel_m_s2, deadline_s)
+
+    def _enter(self, phase: Phase) -> Message:
+        with self._judging:
+            verdict = self._monitor.enter(phase, time.monotonic_ns())
+        if is_at_least(verdict, Reaction.HOLD):
+            return _said(MotionResult(MotionOutcome.REJECTED, verdict.reason), verdict)
+        self._entered(phase)
+        return {}
+
+    def _retract(self, ask: Ask) -> None:
+        """Leads the tool out of a contact: straight up, slowly, by the command that came with the verdict."""
+        rise = ask.ended_by.command if ask.ended_by is not None else None
+        if rise is None or self._enter(Phase.RETRACT):
+            return
+        ask.ended_by = None
+        result = self._send(rise, 10.0)
+        if result.outcome is not MotionOutcome.REACHED:
+            _log.warning("the tool was not led out of the contact: %s %s", result.outcome.value, result.reason)
+
+    def _recover(self) -> Message:
+        """Clears a protective stop without a person where the monitor allows that, and leads the tool up a little."""
+        with self._judging:
+            verdict = self._monitor.may_recover(self._arm.state(), time.monotonic_ns())
+        if verdict.reaction is not Reaction.ALLOW or verdict.command is None:
+            return _said(MotionResult(MotionOutcome.REJECTED, verdict.reason), verdict)
+        self._arm.recover()
+        refused = self._enter(Phase.RETRACT)
+        return refused or _said(self._send(verdict.command, 10.0), None)
+
+    def _use_gripper(self, message: Message) -> Message:
+        if self._gripper is None:
+            raise RobotError("this cell has no gripper")
+        with self._using_gripper:
+            if message["do"] == "activate":
+                self._gripper.activate(message["deadline_s"])
+                self.gripper_state = self._gripper.state()
+            else:
+                self.gripper_state = self._gripper.move(
+                    message["width"], message["speed"], message["force"], message["deadline_s"]
+                )
+        return {"width": self.gripper_state.width_m}
+
+    def _watch_gripper(self) -> None:
+        """Keeps the newest report; a moving gripper is left to the motion that moves it."""
+        while not self._ending.wait(_GRIPPER_EVERY_S):
+            if self._gripper is None or not self._using_gripper.acquire(timeout=0.01):
+                continue
+            try:
+                self.gripper_state, self.gripper_fault = self._gripper.state(), ""
+            except RobotError as error:
+                self.gripper_fault = str(error)
+            finally:
+                self._using_gripper.release()
+
+
+def _said(result: MotionResult, verdict: Verdict | None) -> Message:
+    message: dict[str, Any] = {"outcome": result.outcome.value, "reason": result.reason, "rule": ""}
+    if verdict is not None:
+        message |= {"rule": verdict.rule, "reason": verdict.reason, "reaction": verdict.reaction.value}
+    if result.pose is not None:
+        numbers = [*result.pose.position_m, *result.pose.quaternion_xyzw]
+        if bool(np.all(np.isfinite(numbers))):
+            message["pose"] = numbers
+    return message

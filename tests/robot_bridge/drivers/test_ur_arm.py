@@ -1,0 +1,378 @@
+"""UrArm through the real ``ur_rtde`` against a controller of another process, with physics behind it.
+
+The driver lives in a child process, as in a cell: ``ur_rtde`` may crash, and its constructor holds the interpreter's
+lock. The child takes lines of JSON and answers each; the controller's fault port tells what is true of the plant.
+"""
+
+import contextlib
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytest.importorskip("rtde_control", reason="needs ur_rtde: pip install qtopt[ur]")
+
+from qtopt.errors import RobotError
+from robot_bridge.contracts import ArmMode
+from robot_bridge.drivers.ur import DRIVER
+
+pytestmark = [pytest.mark.serial, pytest.mark.timeout(100)]
+
+CHILD = """
+import dataclasses, json, sys, threading, time
+from robot_bridge.contracts import Pose
+from robot_bridge.drivers.ur import DRIVER
+from robot_bridge.displacement import to_pose, to_tool
+from robot_bridge.robot import ToolPose
+arm = DRIVER.open(DRIVER.options(host=sys.argv[1], watchdog_hz=float(sys.argv[2])))
+out = threading.Lock()
+def say(tag, **values):
+    with out:
+        sys.__stdout__.write(json.dumps({"tag": tag, **values}) + "\\n")
+        sys.__stdout__.flush()
+def tool(pose):
+    t = to_tool(pose)
+    return [t.x_m, t.y_m, t.z_m, t.yaw_rad]
+def state():
+    s = arm.state()
+    return {"mode": s.mode, "tool": tool(s.pose), "joints": s.joints_rad, "program": s.program_running,
+            "scale": s.speed_scale, "wrench": s.wrench}
+def run(tag, name, args):
+    began = time.monotonic()
+    try:
+        if name == "move":
+            r = arm.move_to(to_pose(ToolPose(*args[0])), *args[1:])
+        elif name == "servo":
+            r = arm.servo(to_pose(ToolPose(*args[0])), args[1])
+        elif name == "joints":
+            r = arm.move_joints(tuple(args[0]), *args[1:])
+        elif name == "state":
+            return say(tag, **state())
+        else:
+            getattr(arm, name)(*args)
+            return say(tag, took_s=time.monotonic() - began)
+        say(tag, outcome=r.outcome, reason=r.reason, tool=r.pose and tool(r.pose), took_s=time.monotonic() - began)
+    except Exception as error:
+        say(tag, error=f"{type(error).__name__}: {error}")
+for line in sys.stdin:
+    tag, name, *args = json.loads(line)
+    threading.Thread(target=run, args=(tag, name, args)).start()
+"""
+
+
+class Lines:
+    """JSON lines there and back."""
+
+    def __init__(self, reader, writer):
+        self._reader, self._writer, self._kept, self._number = reader, writer, {}, 0
+
+    def begin(self, *request):
+        self._number += 1
+        self._writer.write(json.dumps([self._number, *request]) + "\n")
+        self._writer.flush()
+        return self._number
+
+    def end(self, number):
+        while number not in self._kept:
+            line = self._reader.readline()
+            assert line, "the child process ended"
+            if line.startswith("{"):
+                answer = json.loads(line)
+                self._kept[answer["tag"]] = answer
+        return self._kept.pop(number)
+
+    def __call__(self, *request):
+        return self.end(self.begin(*request))
+
+
+class Controller:
+    """The controller's process and its fault port."""
+
+    def __init__(self, host):
+        self.host = host
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "sim.servers.ur", "--host", host], stdout=subprocess.PIPE, text=True
+        )
+        ready = json.loads(self.process.stdout.readline())
+        self._socket = socket.create_connection((host, ready["faults"]))
+        self._port = self._socket.makefile("rw")
+
+    def __call__(self, fault, **how):
+        self._port.write(json.dumps({"fault": fault, **how}) + "\n")
+        self._port.flush()
+        answer = json.loads(self._port.readline())
+        assert answer.pop("ok"), answer
+        return answer
+
+    def close(self):
+        self._port.close()
+        self._socket.close()
+        self.process.terminate()
+        self.process.wait(10)
+        self.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def controller():
+    controller = Controller("127.0.5.20")
+    yield controller
+    controller.close()
+
+
+@contextlib.contextmanager
+def child_of(host, watchdog_hz=2.0):
+    """A child process with a driver; 2 Hz instead of 10, as the machine that tests is busier than a robot's."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD, host, str(watchdog_hz)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        yield process, Lines(process.stdout, process.stdin)
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+
+
+@pytest.fixture
+def arm(controller):
+    """A connected driver at the start pose, everything right with the controller."""
+    for fault in ("silent", "frozen_clock", "split_frames", "duplicate_frames", "emergency_stop", "safeguard", "nan"):
+        controller(fault, on=False)
+    controller("speed_slider", fraction=1.0)
+    with child_of(controller.host) as (process, lines):
+        answer = lines("connect", 10.0)
+        assert "error" not in answer, answer
+        lines.process = process
+        assert lines("move", [0.6, 0.0, 0.25, 0.0], 0.5, 2.0, 10.0)["outcome"] == "reached"
+        yield lines
+        with contextlib.suppress(AssertionError, OSError):
+            lines("close")
+
+
+@pytest.fixture
+def channel(controller):
+    channel = DRIVER.open_stop_channel(DRIVER.options(host=controller.host))
+    channel.connect(5.0)
+    yield channel
+    channel.close()
+
+
+def wait_for(condition, seconds=5.0):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come about"
+        time.sleep(0.01)
+
+
+def at_rest(controller):
+    return not controller("truth")["moving"]
+
+
+def distance(a, b):
+    return math.dist(a[:3], b[:3])
+
+
+def test_a_straight_motion_ends_where_it_should(controller, arm):
+    goal = [0.62, 0.05, 0.20, 0.6]
+    answer = arm("move", goal, 0.25, 0.8, 10.0)
+    assert answer["outcome"] == "reached", answer
+    truth = controller("truth")
+    assert distance(truth["tool"], goal) < 2e-3
+    assert truth["tool"][3] == pytest.approx(0.6, abs=0.01)
+    state = arm("state")
+    assert distance(state["tool"], truth["tool"]) < 1e-3
+    assert state["mode"] == "ready"
+    assert truth["payload_kg"] == pytest.approx(1.1)
+
+
+def test_a_stop_from_another_thread_ends_a_motion_within_its_distance(controller, arm):
+    number = arm.begin("move", [0.6, 0.0, 0.05, 0.0], 0.2, 1.0, 10.0)
+    wait_for(lambda: controller("truth")["twist"][2] < -0.18)
+    before = controller("truth")["tool"]
+    asked = time.monotonic()
+    arm("stop", 2.0)
+    wait_for(lambda: at_rest(controller))
+    took_s = time.monotonic() - asked
+    answer = arm.end(number)
+    assert answer["outcome"] == "stopped", answer
+    after = controller("truth")["tool"]
+    # 0.2^2 / (2 * 2) = 10 mm of braking; the rest is the way of the command: at most 0.3 s of a busy machine.
+    assert 0.0 < before[2] - after[2] < 0.010 + 0.002 + 0.2 * 0.3
+    assert took_s < 1.0
+    assert arm("move", [0.6, 0.0, 0.25, 0.0], 0.5, 2.0, 10.0)["outcome"] == "reached"
+
+
+def test_a_joint_motion_ends_at_its_angles(arm):
+    joints = arm("state")["joints"]
+    joints[0] += 0.15
+    answer = arm("joints", joints, 0.5, 10.0)
+    assert answer["outcome"] == "reached", answer
+    assert arm("state")["joints"] == pytest.approx(joints, abs=0.02)
+
+
+def test_servo_follows_and_holds_when_targets_run_dry(controller, arm):
+    for step in range(20):
+        assert arm("servo", [0.6, 0.003 * step, 0.25, 0.0], 0.3)["outcome"] == "reached"
+        time.sleep(0.05)
+    wait_for(lambda: at_rest(controller))
+    assert controller("truth")["tool"][1] == pytest.approx(0.057, abs=0.01)
+    assert arm("move", [0.6, 0.0, 0.25, 0.0], 0.5, 2.0, 10.0)["outcome"] == "reached"
+
+
+def test_a_protective_stop_ends_a_motion_and_is_not_unlocked_before_its_time(controller, arm):
+    number = arm.begin("move", [0.6, 0.0, 0.05, 0.0], 0.05, 1.0, 20.0)
+    wait_for(lambda: controller("truth")["twist"][2] < -0.03)
+    stopped = time.monotonic()
+    controller("protective_stop")
+    answer = arm.end(number)
+    assert (answer["outcome"], "protective" in answer["reason"]) == ("fault", True), answer
+    assert at_rest(controller)
+    assert arm("move", [0.6, 0.0, 0.25, 0.0], 0.2, 1.0, 5.0)["outcome"] == "rejected"
+    assert "until 5s" in arm("recover")["error"]
+    time.sleep(max(0.0, 5.1 - (time.monotonic() - stopped)))
+    assert "error" not in arm("recover")
+    assert at_rest(controller)
+    assert arm("move", [0.6, 0.0, 0.25, 0.0], 0.2, 1.0, 10.0)["outcome"] == "reached"
+
+
+def test_an_emergency_stop_is_named_and_nothing_connects_until_it_is_released(controller, arm):
+    controller("emergency_stop")
+    wait_for(lambda: arm("state")["mode"] == "emergency_stop")
+    answer = arm("move", [0.6, 0.0, 0.2, 0.0], 0.2, 1.0, 5.0)
+    assert (answer["outcome"], "emergency_stop" in answer["reason"]) == ("rejected", True)
+    assert "pendant" in arm("recover")["error"]
+    with child_of(controller.host) as (_, lines):
+        assert "emergency_stop" in lines("connect", 5.0)["error"]
+    controller("emergency_stop", on=False)
+    with socket.create_connection((controller.host, 29999)) as pendant:
+        pendant.sendall(b"power on\nbrake release\n")
+        time.sleep(0.2)
+
+
+def test_a_silent_stream_shows_in_the_age_and_the_controller_stops_by_itself(controller, arm, channel):
+    number = arm.begin("move", [0.6, 0.0, 0.05, 0.0], 0.05, 1.0, 20.0)
+    wait_for(lambda: controller("truth")["twist"][2] < -0.03)
+    wait_for(lambda: channel.state().mode is ArmMode.MOVING)
+    controller("silent")
+    time.sleep(0.4)
+    assert time.monotonic_ns() - channel.state().t_host_ns > 0.3e9
+    assert arm.end(number)["outcome"] == "link_lost"
+    wait_for(lambda: at_rest(controller))
+    assert "watchdog" in controller("truth")["log"][-1]
+    assert controller("truth")["tool"][2] > 0.1
+    controller("silent", on=False)
+
+
+def test_a_frozen_clock_shows_in_the_reports(controller, channel):
+    controller("frozen_clock")
+    time.sleep(0.1)
+    first = channel.state()
+    time.sleep(0.1)
+    second = channel.state()
+    controller("frozen_clock", on=False)
+    assert second.t_host_ns > first.t_host_ns
+    assert second.t_controller_s == first.t_controller_s
+
+
+def test_the_stop_channel_stops_a_motion_without_the_driver(controller, arm, channel):
+    number = arm.begin("move", [0.6, 0.0, 0.05, 0.0], 0.1, 1.0, 20.0)
+    wait_for(lambda: controller("truth")["twist"][2] < -0.08)
+    before = controller("truth")["tool"][2]
+    assert channel.stop()
+    wait_for(lambda: at_rest(controller))
+    assert before - controller("truth")["tool"][2] < 0.1 * 0.3
+    assert arm.end(number)["outcome"] == "fault"
+    assert not arm("state")["program"]
+
+
+def test_a_killed_driver_is_a_stopped_arm(controller, arm):
+    arm.begin("move", [0.6, 0.0, 0.05, 0.0], 0.05, 1.0, 20.0)
+    wait_for(lambda: controller("truth")["twist"][2] < -0.03)
+    os.kill(arm.process.pid, signal.SIGSTOP)
+    wait_for(lambda: at_rest(controller))
+    assert controller("truth")["tool"][2] > 0.1
+    assert "watchdog" in controller("truth")["log"][-1]
+    os.kill(arm.process.pid, signal.SIGKILL)
+
+
+def test_dropped_connections_end_the_driver_and_nobody_else(controller, arm):
+    controller("drop_connections")
+    # The library may crash now. What answers until then says that the link is lost.
+    with contextlib.suppress(AssertionError, OSError):
+        answer = arm("move", [0.6, 0.0, 0.2, 0.0], 0.2, 1.0, 5.0)
+        assert answer["outcome"] == "link_lost", answer
+    arm.process.kill()
+    assert at_rest(controller)
+    with child_of(controller.host) as (_, lines):
+        assert "error" not in lines("connect", 10.0)
+        assert lines("move", [0.6, 0.0, 0.2, 0.0], 0.2, 1.0, 10.0)["outcome"] == "reached"
+        lines("close")
+
+
+def test_split_and_doubled_frames_change_nothing(controller, arm):
+    controller("split_frames")
+    controller("duplicate_frames")
+    answer = arm("move", [0.6, 0.04, 0.2, 0.0], 0.25, 0.8, 20.0)
+    controller("split_frames", on=False)
+    controller("duplicate_frames", on=False)
+    assert answer["outcome"] == "reached", answer
+    assert distance(controller("truth")["tool"], [0.6, 0.04, 0.2]) < 2e-3
+
+
+def test_not_a_number_and_a_jump_reach_whoever_judges(controller, channel):
+    controller("nan")
+    wait_for(lambda: not channel.state().is_finite())
+    controller("nan", on=False)
+    wait_for(lambda: channel.state().is_finite())
+    before = channel.state().pose.position_m[2]
+    controller("pose_jump", by_m=[0.0, 0.0, 0.08])
+    wait_for(lambda: channel.state().pose.position_m[2] > before + 0.07)
+    controller("pose_jump", on=False)
+
+
+def test_the_slider_slows_the_arm_and_is_reported(controller, arm):
+    controller("speed_slider", fraction=0.5)
+    wait_for(lambda: arm("state")["scale"] == pytest.approx(0.5))
+    number = arm.begin("move", [0.6, 0.0, 0.15, 0.0], 0.2, 2.0, 20.0)
+    fastest = 0.0
+    while not at_rest(controller) or fastest < 0.05:
+        fastest = max(fastest, -controller("truth")["twist"][2])
+    assert arm.end(number)["outcome"] == "reached"
+    assert fastest == pytest.approx(0.1, abs=0.01)
+
+
+def test_local_control_is_named(controller):
+    controller("remote_control", on=False)
+    with child_of(controller.host) as (_, lines):
+        answer = lines("connect", 5.0)
+    controller("remote_control")
+    assert "switch it to remote control" in answer["error"]
+
+
+def test_a_register_in_use_is_named(controller):
+    controller("in_use", names=["input_int_register_0"])
+    with child_of(controller.host) as (_, lines):
+        answer = lines("connect", 10.0)
+    controller("in_use", names=[])
+    assert "could not take control" in answer["error"], answer
+
+
+def test_a_variable_that_is_not_found_is_named(controller, channel):
+    controller("not_found", names=["actual_TCP_force"])
+    other = DRIVER.open_stop_channel(DRIVER.options(host=controller.host))
+    with pytest.raises(RobotError, match="actual_TCP_force: NOT_FOUND"):
+        other.connect(5.0)
+    other.close()
+    controller("not_found", names=[])

@@ -1,0 +1,194 @@
+"""The plant lives by the clock on the wall, moves by force alone, and stops where it says."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from qtopt.errors import ConfigError, RobotError
+from robot_bridge import ToolPose
+from sim import SimConfig
+from sim.furniture import BIN_CENTRE_M
+from sim.plant import Plant
+from sim.world import TIME_STEP_S
+
+pytestmark = pytest.mark.serial
+X, Y = BIN_CENTRE_M
+HIGH = ToolPose(X, Y, 0.25, 0.0)
+
+
+@pytest.fixture(scope="module")
+def plant():
+    """Runs four times as fast as the clock; what is measured is simulated time."""
+    with Plant(SimConfig(object_count=(5, 5)), seed=0, speedup=4.0) as plant:
+        yield plant
+
+
+@pytest.fixture
+def high(plant):
+    """The plant with its hand open and high up."""
+    plant.push((0.0, 0.0, 0.0))
+    plant.grip(0.1, 0.3, 20.0)
+    plant.move_to(HIGH, 0.5, 2.0, 3.0)
+    at_rest(plant)
+    return plant
+
+
+def at_rest(plant, seconds=30.0):
+    return wait(plant, lambda state: not state.moving and not state.gripper_moving, seconds)
+
+
+def wait(plant, condition, seconds=30.0):
+    until = time.monotonic() + seconds
+    while not condition(state := plant.state()):
+        assert time.monotonic() < until, state
+        time.sleep(0.002)
+    return state
+
+
+def trace(plant, seconds=30.0):
+    """Returns every state until the plant stands still."""
+    states, until = [plant.state()], time.monotonic() + seconds
+    while states[-1].moving and time.monotonic() < until:
+        state = plant.state()
+        if state.time_s > states[-1].time_s:
+            states.append(state)
+        time.sleep(0.0005)
+    return states
+
+
+def test_a_straight_motion_keeps_its_line_its_speed_and_its_end(high):
+    goal = ToolPose(X + 0.08, Y - 0.06, 0.15, 0.9)
+    start = high.state().tool.array()[:3]
+    high.move_to(goal, 0.2, 0.8)
+    states = trace(high)
+    points = np.array([state.tool.array()[:3] for state in states])
+    along = (goal.array()[:3] - start) / np.linalg.norm(goal.array()[:3] - start)
+    aside = (points - start) - np.outer((points - start) @ along, along)
+    assert len(states) > 20
+    assert np.linalg.norm(aside, axis=1).max() < 1e-3
+    assert max(np.linalg.norm(state.twist[:3]) for state in states) == pytest.approx(0.2, rel=0.03)
+    assert max(abs(state.twist[5]) for state in states) < 0.8 * 1.03
+    np.testing.assert_allclose(states[-1].tool.array(), goal.array(), atol=1e-3)
+
+
+@pytest.mark.parametrize(("speed", "decel"), [(0.4, 2.0), (0.25, 0.8)])
+def test_a_stop_takes_no_more_than_its_braking_distance(high, speed, decel):
+    high.move_to(ToolPose(X, Y, 0.08, 0.0), speed, 4.0)
+    wait(high, lambda state: state.twist[2] < -0.95 * speed)
+    before = high.state()
+    high.stop(decel)
+    after = at_rest(high)
+    # Between the state and the stop the thread may have taken some steps.
+    slack_m = 2e-3 + speed * 4 * TIME_STEP_S
+    assert 0.5 * speed**2 / (2 * decel) < before.tool.z_m - after.tool.z_m < speed**2 / (2 * decel) + slack_m
+
+
+def test_a_new_target_replaces_the_old_one(high):
+    high.move_to(ToolPose(X + 0.1, Y, 0.25, 0.0), 0.3, 1.0)
+    wait(high, lambda state: state.twist[0] > 0.1)
+    high.move_to(ToolPose(X, Y + 0.1, 0.25, 0.0), 0.3, 1.0)
+    np.testing.assert_allclose(at_rest(high).tool.array(), (X, Y + 0.1, 0.25, 0.0), atol=1e-3)
+
+
+def test_a_stream_of_targets_is_followed(high):
+    for step in range(30):
+        high.servo_to(ToolPose(X, Y + 0.002 * step, 0.25, 0.0), 0.3, 2.0)
+        time.sleep(0.01)
+    assert at_rest(high).tool.y_m == pytest.approx(Y + 0.058, abs=1e-3)
+
+
+def test_a_push_is_measured_and_withstood_until_it_is_too_much(high):
+    for force_n in (5.0, 15.0, 40.0, 80.0):
+        high.push((0.0, 0.0, force_n))
+        wait(high, lambda state, n=force_n: state.wrench[2] == pytest.approx(n, abs=0.5))
+        time.sleep(0.1)
+        assert high.state().tool.z_m == pytest.approx(0.25, abs=8e-3)
+    high.push((0.0, 0.0, 0.0))
+    wait(high, lambda state: abs(state.wrench[2]) < 0.1)
+
+
+def test_what_stands_in_the_way_blocks_and_is_felt(high):
+    wall = ToolPose(X + 0.15 + 0.006, Y, 0.055, np.pi / 2)
+    high.move_to(ToolPose(wall.x_m, Y, 0.12, np.pi / 2), 0.4, 2.0, 3.0)
+    at_rest(high)
+    high.move_to(ToolPose(wall.x_m, Y, 0.01, np.pi / 2), 0.1, 1.0)
+    states = trace(high)
+    assert states[-1].blocked
+    assert states[-1].tool.z_m > 0.035
+    assert 30.0 < max(state.wrench[2] for state in states) < 250.0
+    high.move_to(HIGH, 0.4, 2.0, 3.0)
+    assert not at_rest(high).blocked
+
+
+def test_a_grasp_holds_by_friction_and_the_truth_says_so(high):
+    high.refill(3)
+    for _ in range(6):
+        number, (x, y, _) = min(high.objects(), key=lambda each: abs(each[1][0] - X) + abs(each[1][1] - Y))
+        assert number >= 0
+        high.move_to(ToolPose(x, y, 0.1, 0.0), 0.5, 2.0, 3.0)
+        at_rest(high)
+        high.move_to(ToolPose(x, y, 0.012, 0.0), 0.15, 1.0)
+        at_rest(high)
+        high.grip(0.0, 0.15, 25.0)
+        at_rest(high)
+        high.move_to(ToolPose(x, y, 0.2, 0.0), 0.25, 1.0)
+        state = at_rest(high)
+        if state.holding:
+            break
+        high.grip(0.1, 0.3, 20.0)
+        at_rest(high)
+    assert state.holding
+    assert state.width_m > 0.002
+    assert max(position[2] for _, position in high.objects()) > 0.12
+    assert state.wrench[2] < -0.3  # its weight hangs on the fingers
+    high.grip(0.1, 0.3, 20.0)
+    assert not at_rest(high).holding
+
+
+def test_the_camera_sees_what_moves_from_any_thread(high):
+    pictures = []
+    threads = [threading.Thread(target=lambda: pictures.append(high.image())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {picture.shape for picture in pictures} == {(72, 72, 3)}
+    high.move_to(ToolPose(X, Y, 0.1, 0.0), 0.5, 2.0)
+    at_rest(high)
+    assert np.abs(high.image().astype(int) - pictures[0].astype(int)).max() > 50
+
+
+def test_a_bin_is_filled_only_under_a_hand_that_is_out_of_the_way(high):
+    before = high.objects()
+    high.refill(7)
+    assert high.objects() != before
+    np.testing.assert_allclose(high.state().tool.array(), HIGH.array(), atol=1e-3)
+    high.move_to(ToolPose(X, Y, 0.1, 0.0), 0.5, 2.0)
+    at_rest(high)
+    with pytest.raises(RobotError, match="move it up"):
+        high.refill(8)
+
+
+def test_out_of_reach_is_an_error_and_nothing_moves(high):
+    with pytest.raises(RobotError, match="reach"):
+        high.move_to(ToolPose(1.5, 0.0, 0.1, 0.0), 0.2, 1.0)
+    assert not high.state().moving
+
+
+def test_time_passes_with_the_clock_also_among_objects():
+    """Half of real time is asked for, as other programs may be running; a free machine keeps up altogether."""
+    with Plant(SimConfig(object_count=(5, 5)), seed=1) as plant:
+        plant.move_to(ToolPose(X, Y, 0.02, 0.0), 0.2, 1.0)
+        began, from_s = time.monotonic(), plant.state().time_s
+        time.sleep(3.0)
+        passed = (plant.state().time_s - from_s) / (time.monotonic() - began)
+    assert 0.5 < passed < 1.05
+    with pytest.raises(RobotError, match="closed"):
+        plant.image()
+
+
+def test_a_speedup_that_cannot_be_is_refused():
+    with pytest.raises(ConfigError, match="speedup"):
+        Plant(SimConfig(), speedup=0.0)
