@@ -38,14 +38,17 @@ class PointArm:
         pass
 
     def _run(self):
+        last_s = time.monotonic()
         while not self._closed.wait(PERIOD_S):
             with self._lock:
-                self._clock += PERIOD_S
+                dt_s = time.monotonic() - last_s
+                last_s += dt_s
+                self._clock += dt_s
                 if time.monotonic() > self._until_s and self._speed:
                     self._end(MotionOutcome.STOPPED)
                 way = self._target - self._position
                 distance = float(np.linalg.norm(way))
-                step = self._speed * PERIOD_S
+                step = self._speed * dt_s
                 if self._speed and distance <= step:
                     self._position = self._target.copy()
                     self._end(MotionOutcome.REACHED)
