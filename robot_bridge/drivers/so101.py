@@ -19,7 +19,7 @@ from robot_bridge.contracts import (
     MotionResult,
     Pose,
 )
-from robot_bridge.drivers.feetech import Register, ServoBus
+from robot_bridge.drivers.no_stop import NoStopChannel
 from robot_bridge.drivers.so101_geometry import Joints, forward, inverse, tilt_rad, to_tool
 from robot_bridge.drivers.so101_gripper import So101Gripper, So101GripperOptions
 from robot_bridge.drivers.so101_loop import BusLoop, Reading
@@ -110,9 +110,11 @@ class So101Arm:
         pan, lift, elbow, flex, roll = target_rad
         if self._calibration.steps((pan, lift, elbow, flex, roll)) is None:
             return MotionResult(MotionOutcome.REJECTED, f"{target_rad} is beyond a joint's limits")
-        # The tool is at most some 0.4 m from any joint: the cap on its speed caps the joints.
-        speed = min(speed_rad_s, self._options.joint_speed_rad_s, SPEED_CAP_M_S / 0.2)
-        return self._go(JointMotion(self._loop.goal_joints(), (pan, lift, elbow, flex, roll), speed), deadline_s)
+        speed = min(speed_rad_s, self._options.joint_speed_rad_s)
+        motion = JointMotion(
+            self._options.geometry, self._loop.goal_joints(), (pan, lift, elbow, flex, roll), speed, SPEED_CAP_M_S
+        )
+        return self._go(motion, deadline_s)
 
     def servo(self, target: Pose, valid_for_s: float) -> MotionResult:
         """Follows a stream of targets at 0.10 m/s at most."""
@@ -215,37 +217,11 @@ class So101Arm:
         return x, y, z, 0.0, 0.0, speeds[0] + speeds[4]
 
 
-class So101StopChannel:
-    """No second channel exists: one master on a half-duplex bus, no stop input. What stops it is ending its process.
-
-    ``connect`` succeeds, so that a cell can be started; ``state`` and ``stop`` say what they cannot do. When the arm's
-    process ends, the servos hold their last goal, which lies one tick (10 ms, 1 mm) ahead of the tool.
-    """
-
-    def __init__(self, options: So101Options) -> None:
-        self._port = options.port
-
-    def connect(self, deadline_s: float) -> None:
-        """Does nothing."""
-
-    def state(self) -> ArmState:
-        """Raises RobotError: the bus has one reader."""
-        raise RobotError(
-            f"the servo bus on {self._port} has one reader, the arm's own process; there is no other report"
-        )
-
-    def stop(self) -> bool:
-        """Returns False: the arm's process is to be ended instead."""
-        return False
-
-    def close(self) -> None:
-        """Does nothing."""
-
-
-def torque_off(bus: ServoBus, servos: tuple[int, ...]) -> None:
-    """Makes servos limp, for calibration by hand: the arm falls unless it is held."""
-    for servo in servos:
-        bus.write(servo, Register.TORQUE_ENABLE, b"\0")
+def _no_stop(options: So101Options) -> NoStopChannel:
+    return NoStopChannel(
+        f"the servo bus on {options.port} has one master, the arm's own process, and the servos have no stop input. "
+        "When that process ends, they hold their last goal, which lies one tick ahead of the tool"
+    )
 
 
 def _open_gripper(options: So101GripperOptions, arm: Arm) -> So101Gripper:
@@ -254,5 +230,5 @@ def _open_gripper(options: So101GripperOptions, arm: Arm) -> So101Gripper:
     return So101Gripper(options, arm.loop, arm.calibration.gripper)
 
 
-DRIVER = ArmDriver(options=So101Options, open=So101Arm, open_stop_channel=So101StopChannel, extra="so101")
+DRIVER = ArmDriver(options=So101Options, open=So101Arm, open_stop_channel=_no_stop, extra="so101")
 GRIPPER_DRIVER = GripperDriver(options=So101GripperOptions, open=_open_gripper, extra="so101")

@@ -96,17 +96,18 @@ class So101Gripper:
 
     def _wait(self, goal: int, end_s: float) -> Reading:
         began_s = time.monotonic()
-        seen: deque[tuple[float, int]] = deque()
+        seen: deque[tuple[int, int]] = deque()
         while True:
             self.state()  # raises on a fault
             reading, now_s = self._reading(), time.monotonic()
             if abs(reading.steps[5] - goal) <= AT_GOAL_STEPS:
                 return reading
-            seen.append((now_s, reading.steps[5]))
-            while now_s - seen[0][0] > STILL_S:
+            if not seen or reading.t_host_ns > seen[-1][0]:
+                seen.append((reading.t_host_ns, reading.steps[5]))
+            while reading.t_host_ns - seen[0][0] > STILL_S * 1e9:
                 seen.popleft()
             steps = [at for _, at in seen]
-            if now_s - began_s > START_S and max(steps) - min(steps) <= 2 and len(steps) > 5:
+            if now_s - began_s > START_S and len(steps) > 5 and max(steps) - min(steps) <= 2:
                 return reading
             if now_s > end_s:
                 self._loop.set_gripper(reading.steps[5])

@@ -1,6 +1,6 @@
 """The one thread that talks on an SO-101's bus: reads all servos, moves the goals on, looks after the gripper.
 
-The servos get goals that lie one tick ahead, so an arm whose process dies stands within that tick: it holds the last goal.
+The servos get goals that lie one tick ahead, so an arm whose process dies holds the last goal and stands.
 """
 
 import queue
@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from qtopt.errors import RobotError
@@ -19,9 +20,12 @@ from robot_bridge.drivers.so101_options import STEPS_PER_RAD, Calibration, So101
 
 TICK_S: Final = 0.01
 MAX_STEP_S: Final = 0.03
+BUS_TIMEOUT_S: Final = 0.05
 LOST_AFTER_S: Final = 0.25
 SETTLE_S: Final = 0.6
 SETTLED_RAD: Final = 0.02
+STANDING_STEPS_S: Final = 20
+TRIES: Final = 3
 REPORT_BYTES: Final = 15
 OVERLOAD: Final = 0.8
 OVERLOAD_S: Final = 0.5
@@ -29,7 +33,7 @@ OVERLOAD_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What six servos said in one round: steps, steps a second, load as a part of full strength, hottest, fault bits."""
+    """What six servos said in one round: steps, steps a second, load (part of full strength), hottest, fault bits."""
 
     t_host_ns: int
     steps: tuple[int, ...]
@@ -65,16 +69,15 @@ class BusLoop:
 
     def start(self) -> None:
         """Finds the six servos and makes them hold where they are, without motion. Raises BusError."""
-        bus = self._bus = ServoBus(self._options.port, self._options.baud_hz)
+        bus = self._bus = ServoBus(self._options.port, self._options.baud_hz, BUS_TIMEOUT_S)
         missing = []
         for servo in self._calibration.servos:
             try:
-                bus.ping(servo)
+                _patiently(partial(bus.ping, servo))
             except BusError as error:
                 missing.append(str(error))
         if missing:
             raise BusError(f"on {self._options.port}: {'; '.join(missing)}")
-        self._read(bus)
         self._grip_tight(bus)
         self._thread = threading.Thread(target=self._run, args=(bus,), name="so101-bus", daemon=True)
         self._thread.start()
@@ -129,7 +132,7 @@ class BusLoop:
             self._goals = (*self._goals[:5], steps)
 
     def call(self, job: Callable[[ServoBus], None], timeout_s: float = 2.0) -> None:
-        """Runs ``job`` in the bus's thread between two rounds; raises RobotError from it, or where it does not come up."""
+        """Runs ``job`` in the bus's thread between two rounds; raises its RobotError, or one where it gets no turn."""
         answer: queue.Queue[RobotError | None] = queue.Queue()
         self._jobs.put((job, answer))
         try:
@@ -145,16 +148,18 @@ class BusLoop:
 
     def _grip_tight(self, bus: ServoBus) -> None:
         """Goal first, torque after: a servo that is switched on runs to whatever goal it still had."""
-        self._read(bus)
+        _patiently(lambda: self._read(bus))
         if self.reading is None:
             raise BusError("no report came")
         with self.news:
-            self._goals = self.reading.steps
+            # The fingers keep their goal if they have one: it holds what is between them.
+            self._goals = (*self.reading.steps[:5], *(self._goals[5:] or self.reading.steps[5:]))
         self._send(bus)
         for index, servo in enumerate(self._calibration.servos):
             part = self._options.torque_limit if index < 5 else self._options.gripper_torque_limit
-            bus.write(servo, Register.TORQUE_LIMIT, round(1000 * part).to_bytes(2, "little"))
-            bus.write(servo, Register.TORQUE_ENABLE, b"\x01")
+            limit = round(1000 * part).to_bytes(2, "little")
+            _patiently(partial(bus.write, servo, Register.TORQUE_LIMIT, limit))
+            _patiently(partial(bus.write, servo, Register.TORQUE_ENABLE, b"\x01"))
 
     def _run(self, bus: ServoBus) -> None:
         last_s = heard_s = time.monotonic()
@@ -229,7 +234,8 @@ class BusLoop:
         """The goals stand; waits until the arm does."""
         self._settle_s += dt_s
         behind = self._behind_rad(reading)
-        if behind <= SETTLED_RAD or self._settle_s > SETTLE_S:
+        slow = max(abs(speed) for speed in reading.speeds[:5]) <= STANDING_STEPS_S
+        if (slow and behind <= SETTLED_RAD) or self._settle_s > SETTLE_S:
             reached = MotionOutcome.STOPPED if self._braked else MotionOutcome.REACHED
             if behind > self._options.follow_error_rad / 2:
                 self._finish(MotionOutcome.CONTACT, f"stands {behind:.3f} rad short of its goal")
@@ -249,10 +255,11 @@ class BusLoop:
         return None
 
     def _spare_gripper(self, reading: Reading, dt_s: float) -> None:
-        """A motor that pushes in vain burns: after a while its goal becomes where it is."""
-        self._overload_s = self._overload_s + dt_s if abs(reading.loads[5]) > self._spare_load else 0.0
+        """A motor that pushes in vain burns: its goal comes nearer to where it is until the load is bearable."""
+        pushing = abs(reading.loads[5]) > self._spare_load and abs(reading.speeds[5]) <= STANDING_STEPS_S
+        self._overload_s = self._overload_s + dt_s if pushing else 0.0
         if self._overload_s > OVERLOAD_S:
-            self._goals = (*self._goals[:5], reading.steps[5])
+            self._goals = (*self._goals[:5], (reading.steps[5] + self._goals[5]) // 2)
             self._overload_s = 0.0
 
     @property
@@ -267,6 +274,19 @@ class BusLoop:
         with self.news:
             self.lost, self._motion = why, None
             self.news.notify_all()
+
+
+def _patiently(ask: Callable[[], object]) -> None:
+    """Asks again where the line was disturbed; only for what may be said twice."""
+    for left in reversed(range(TRIES)):
+        try:
+            ask()
+        except BusError:
+            if left == 0:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _reading(t_host_ns: int, replies: list[Reply]) -> Reading:

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Protocol
 
-from robot_bridge.drivers.so101_geometry import Geometry, Joints, Tool, inverse
+from robot_bridge.drivers.so101_geometry import Geometry, Joints, Tool, forward, inverse
 
 Reach = Callable[[Joints], bool]
 
@@ -96,12 +97,14 @@ class LineMotion:
 
 
 class JointMotion:
-    """All joints from where they are to a target, arriving together."""
+    """All joints from where they are to a target, arriving together; the tool stays below ``cap_m_s`` on the way."""
 
-    def __init__(self, start: Joints, end: Joints, speed_rad_s: float) -> None:
+    def __init__(self, geometry: Geometry, start: Joints, end: Joints, speed_rad_s: float, cap_m_s: float) -> None:
         self._start, self._end = start, end
         largest = max(abs(b - a) for a, b in zip(start, end, strict=True))
-        self._per_s = speed_rad_s / max(largest, 1e-3)
+        places = [forward(geometry, self._at(index / 50)).position_m for index in range(51)]
+        fastest_m = 50 * max(math.dist(a, b) for a, b in pairwise(places))
+        self._per_s = min(speed_rad_s / max(largest, 1e-3), cap_m_s / max(fastest_m, 1e-3))
         self._profile = Profile(self._per_s, 4.0 * self._per_s)
         self._ended = False
 
@@ -110,7 +113,9 @@ class JointMotion:
         if self._ended:
             return None
         self._ended = not self._profile.advance(dt_s)
-        part = self._profile.position
+        return self._at(self._profile.position)
+
+    def _at(self, part: float) -> Joints:
         a, b, c, d, e = (at + part * (to - at) for at, to in zip(self._start, self._end, strict=True))
         return a, b, c, d, e
 

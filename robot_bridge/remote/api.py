@@ -210,7 +210,7 @@ class ArmApi:
 
     def _grip(self, message: Json) -> Json:
         gripper, deadline = self._need_gripper(), number(message, "deadline_s", 0.0, MAX_DEADLINE_S)
-        width, speed = number(message, "width_m", 0.0, 1.0), number(message, "speed_m_s", 0.0, 10.0)
+        width, speed = number(message, "width_m", -1.0, 1.0), number(message, "speed_m_s", 0.0, 10.0)
         force = number(message, "force_n", 0.0, 1000.0)
 
         def job() -> MotionResult:

@@ -38,14 +38,17 @@ class PointArm:
         pass
 
     def _run(self):
+        last_s = time.monotonic()
         while not self._closed.wait(PERIOD_S):
             with self._lock:
-                self._clock += PERIOD_S
+                dt_s = time.monotonic() - last_s
+                last_s += dt_s
+                self._clock += dt_s
                 if time.monotonic() > self._until_s and self._speed:
                     self._end(MotionOutcome.STOPPED)
                 way = self._target - self._position
                 distance = float(np.linalg.norm(way))
-                step = self._speed * PERIOD_S
+                step = self._speed * dt_s
                 if self._speed and distance <= step:
                     self._position = self._target.copy()
                     self._end(MotionOutcome.REACHED)
@@ -72,6 +75,8 @@ class PointArm:
         with self._lock:
             if self._mode is ArmMode.FAULT:
                 return MotionResult(MotionOutcome.REJECTED, "the arm is at fault")
+            if target.position_m[0] > 5.2:
+                return MotionResult(MotionOutcome.REJECTED, "too far")
             self._begin(target, speed_m_s, time.monotonic() + 1e3)
             if not self._lock.wait_for(lambda: self._outcome is not None, deadline_s):
                 self._end(MotionOutcome.TIMEOUT)
@@ -109,14 +114,13 @@ class PointArm:
 
 
 class PointGripper:
-    """Fingers that stop on an object of ``OBJECT_M``."""
+    """Fingers that stop on an object of ``object_m``."""
 
-    OBJECT_M = 0.03
     capabilities = frozenset({Capability.GRIPPER_WIDTH, Capability.GRIPPER_OBJECT_FLAG})
     width_range_m = (0.0, 0.08)
 
-    def __init__(self):
-        self.width_m, self.sensed = 0.08, ObjectSensed.NO
+    def __init__(self, object_m):
+        self._object_m, self.width_m, self.sensed = object_m, 0.08, ObjectSensed.NO
 
     def connect(self, deadline_s):
         pass
@@ -131,8 +135,9 @@ class PointGripper:
         if force_n > 100:
             raise RobotError("the gripper is jammed")
         time.sleep(0.2)
-        held = width_m < self.OBJECT_M
-        self.width_m, self.sensed = max(width_m, self.OBJECT_M), ObjectSensed.YES if held else ObjectSensed.NO
+        held = width_m < self._object_m
+        self.width_m = min(max(width_m, self._object_m), 0.08)
+        self.sensed = ObjectSensed.YES if held else ObjectSensed.NO
         return self.state()
 
     def close(self):

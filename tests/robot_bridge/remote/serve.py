@@ -9,8 +9,9 @@ from robot_bridge.remote import ArmServer, ServerOptions
 from tests.robot_bridge.remote.point_arm import PointArm, PointGripper
 
 if __name__ == "__main__":
-    arm = PointArm()
-    with ArmServer(arm, PointGripper(), from_plain(ServerOptions, json.loads(Path(sys.argv[1]).read_text()))) as server:
+    settings = json.loads(Path(sys.argv[1]).read_text())
+    arm, gripper = PointArm(), PointGripper(0.0 if settings.pop("free_air", False) else 0.03)
+    with ArmServer(arm, gripper, from_plain(ServerOptions, settings)) as server:
         sys.stdout.write(f"{server.port}\n")
         sys.stdout.flush()
         server.run()

@@ -1,0 +1,314 @@
+"""Franka FR3 and Panda with franky: its real-time thread plans and follows, this driver commands and watches.
+
+A connection that failed is dead for good, and a second one waits for ever for the first to end: an arm lives in a
+process of its own that ends with it. The controller stops the arm by itself after 20 missed packets (20 ms), so the
+death of the process is its stop.
+"""
+
+import threading
+import time
+from typing import Any, Final
+
+from qtopt.errors import RobotError
+from robot_bridge.contracts import (
+    Arm,
+    ArmDriver,
+    ArmMode,
+    ArmState,
+    Capability,
+    GripperDriver,
+    MotionOutcome,
+    MotionResult,
+    Pose,
+)
+from robot_bridge.drivers.franka_frames import (
+    force_condition,
+    joint_motion,
+    line_motion,
+    report,
+    same_pose,
+    stop_motion,
+)
+from robot_bridge.drivers.franka_gripper import FrankaGripper, FrankaGripperOptions
+from robot_bridge.drivers.franka_options import FrankaOptions
+from robot_bridge.drivers.no_stop import NoStopChannel
+
+SLICE_S: Final = 0.05
+POLL_S: Final = 0.005
+STAND_S: Final = 3.0
+STANDING_RAD_S: Final = 0.003
+REACHED_M: Final = 0.003
+REACHED_RAD: Final = 0.02
+
+
+class FrankaArm:
+    """Satisfies ``robot_bridge.contracts.Arm``."""
+
+    def __init__(self, options: FrankaOptions) -> None:
+        import franky  # part of an extra
+
+        self._franky: Any = franky
+        self._options = options
+        self._robot: Any = None
+        self._state: ArmState | None = None
+        self._lost = ""
+        self._stopping = threading.Event()
+        self._cartesian = True
+        self._stream_until_s = 0.0
+        self._zero: tuple[float, ...] = (0.0,) * 6
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """No stop status and no second channel; the wrench is estimated from the joints' torques."""
+        return frozenset(
+            {
+                Capability.CARTESIAN_MOVE,
+                Capability.CARTESIAN_SERVO,
+                Capability.JOINT_MOVE,
+                Capability.WRENCH_ESTIMATED,
+                Capability.CONTACT_STOP,
+                Capability.CONTROLLER_WATCHDOG,
+            }
+        )
+
+    @property
+    def host(self) -> str:
+        """The controller's address, where the hand is found too."""
+        return self._options.host
+
+    def connect(self, deadline_s: float) -> None:
+        """Connects, and sets collision thresholds and limits. Raises RobotError; its process is then to be ended."""
+        self._robot = self._open(deadline_s)
+        try:
+            self._set_up()
+        except self._franky.Exception as error:
+            raise RobotError(f"the controller at {self.host} refused its settings: {error}") from error
+        self._thread = threading.Thread(target=self._poll, name="franka-state", daemon=True)
+        self._thread.start()
+
+    def _open(self, deadline_s: float) -> Any:
+        """Constructs in a thread, because the constructor waits for ever while another client holds the arm."""
+        made: list[Any] = []
+        realtime = self._franky.RealtimeConfig
+        config = realtime.Enforce if self._options.realtime else realtime.Ignore
+
+        def construct() -> None:
+            try:
+                made.append(self._franky.Robot(self.host, realtime_config=config))
+            except self._franky.Exception as error:
+                made.append(error)
+
+        thread = threading.Thread(target=construct, name="franka-connect", daemon=True)
+        thread.start()
+        thread.join(deadline_s)
+        if not made:
+            raise RobotError(
+                f"the controller at {self.host} did not let us in within {deadline_s:g} s: does another client hold "
+                "it, is FCI activated in Desk, is the address right? End this process before trying again"
+            )
+        if isinstance(made[0], Exception):
+            raise RobotError(f"the controller at {self.host}: {made[0]}") from made[0]
+        return made[0]
+
+    def _set_up(self) -> None:
+        options, robot = self._options, self._robot
+        robot.set_collision_behavior(options.collision_torque_nm, options.collision_force_n)
+        flange_z_m = float(robot.state.F_T_EE.translation[2])
+        if abs(flange_z_m - options.flange_to_tip_m) > 0.001:
+            raise RobotError(
+                f"Desk has the end effector {flange_z_m:.4f} m from the flange, expected flange_to_tip_m "
+                f"{options.flange_to_tip_m:.4f}; set the end effector in Desk, or the option"
+            )
+        self._state = self._report()
+
+    def state(self) -> ArmState:
+        """Returns the newest report; raises RobotError before ``connect``."""
+        if self._state is None:
+            raise RobotError("no report from the arm yet; call connect() first")
+        return self._state
+
+    def move_to(self, target: Pose, speed_m_s: float, accel_m_s2: float, deadline_s: float) -> MotionResult:
+        """Moves in a straight line; CONTACT where the estimated force on the tool passes ``contact_force_n``."""
+        if not (speed_m_s > 0 and accel_m_s2 > 0):
+            return MotionResult(MotionOutcome.REJECTED, "speed and acceleration must be more than 0")
+        motion = line_motion(self._franky, target)
+        motion.add_reaction(
+            self._franky.CartesianPoseReaction(
+                force_condition(self._franky, self._zero, self._options.contact_force_n), stop_motion(self._franky)
+            )
+        )
+        result = self._go(motion, speed_m_s, accel_m_s2, deadline_s, cartesian=True)
+        there = result.pose is not None and same_pose(result.pose, target, REACHED_M, REACHED_RAD)
+        if result.outcome is MotionOutcome.REACHED and not there:
+            return MotionResult(MotionOutcome.CONTACT, f"more than {self._options.contact_force_n:g} N", result.pose)
+        return result
+
+    def move_joints(self, target_rad: tuple[float, ...], speed_rad_s: float, deadline_s: float) -> MotionResult:
+        """Moves the seven joints."""
+        if len(target_rad) != 7 or not speed_rad_s > 0:
+            return MotionResult(
+                MotionOutcome.REJECTED, f"found {len(target_rad)} joints, expected 7, and a speed above 0"
+            )
+        slowest = float(min(self._robot.joint_velocity_limit.get()))
+        motion = joint_motion(self._franky, target_rad, min(1.0, speed_rad_s / slowest))
+        return self._go(motion, self._options.speed_limit_m_s, 1.0, deadline_s, cartesian=False)
+
+    def servo(self, target: Pose, valid_for_s: float) -> MotionResult:
+        """Takes a new target on the fly; the arm holds when none came for ``valid_for_s``."""
+        refusal = self._refusal()
+        if refusal or not valid_for_s > 0:
+            return MotionResult(MotionOutcome.REJECTED, refusal or "valid_for_s must be more than 0")
+        try:
+            if self._stream_until_s == 0.0:
+                self._limit(self._options.speed_limit_m_s, 1.0)
+            self._cartesian, self._stream_until_s = True, time.monotonic() + valid_for_s
+            self._robot.move(line_motion(self._franky, target), asynchronous=True)
+        except self._franky.Exception as error:
+            return self._failed(error)
+        return MotionResult(MotionOutcome.REACHED)
+
+    def hold(self) -> None:
+        """Slows down smoothly and stands."""
+        self._stopping.set()
+        self._stream_until_s = 0.0
+        try:
+            if self.state().mode is ArmMode.MOVING:
+                self._robot.move(stop_motion(self._franky, cartesian=self._cartesian), asynchronous=True)
+        except self._franky.Exception as error:
+            raise RobotError(f"hold failed: {error}") from error
+
+    def stop(self, decel_m_s2: float) -> None:
+        """Tells the controller to stop; it brakes as hard as it does, ``decel_m_s2`` is not heard."""
+        self._stopping.set()
+        self._stream_until_s = 0.0
+        try:
+            if self._robot is not None:
+                self._robot.stop()
+        except self._franky.Exception as error:
+            if isinstance(error, self._franky.NetworkException):
+                self._lost = self._lost or str(error)
+
+    def recover(self) -> None:
+        """Lets the controller leave a reflex; raises RobotError if it does not, as with the user stop pressed."""
+        try:
+            recovered = self._robot.recover_from_errors()
+        except self._franky.Exception as error:
+            raise RobotError(f"the controller did not recover: {error}") from error
+        mode = self._report().mode
+        if not recovered or not mode.can_move:
+            raise RobotError(f"the arm stays in mode {mode}; release the user stop and look at Desk")
+
+    def zero_wrench(self) -> None:
+        """Takes the present estimate as zero."""
+        self._zero = tuple(float(value) for value in self._robot.state.O_F_ext_hat_K)
+
+    def set_payload(self, mass_kg: float, centre_m: tuple[float, float, float]) -> None:
+        """Tells the controller what hangs at the flange beside the hand; raises RobotError while it moves."""
+        inertia = [1e-4 * max(mass_kg, 0.1) if index % 4 == 0 else 0.0 for index in range(9)]
+        try:
+            self._robot.set_load(mass_kg, list(centre_m), inertia)
+        except self._franky.Exception as error:
+            raise RobotError(f"the controller refused the payload: {error}") from error
+
+    def close(self) -> None:
+        """Stops; the connection itself ends with the process. A second call does nothing."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self.stop(1.0)
+        if self._thread is not None:
+            self._thread.join(2.0)
+        self._robot = None
+
+    def _limit(self, speed_m_s: float, accel_m_s2: float) -> None:
+        options, robot = self._options, self._robot
+        robot.translation_velocity_limit.set(min(speed_m_s, options.speed_limit_m_s))
+        robot.translation_acceleration_limit.set(min(accel_m_s2, robot.translation_acceleration_limit.max))
+        robot.rotation_velocity_limit.set(options.yaw_rate_rad_s)
+
+    def _go(self, motion: Any, speed: float, accel: float, deadline_s: float, *, cartesian: bool) -> MotionResult:
+        refusal = self._refusal()
+        if refusal:
+            return MotionResult(MotionOutcome.REJECTED, refusal)
+        self._stopping.clear()
+        end_s = time.monotonic() + deadline_s
+        try:
+            self._limit(speed, accel)
+            self._cartesian = cartesian
+            self._robot.move(motion, asynchronous=True)
+            return self._watch(end_s)
+        except self._franky.Exception as error:
+            return self._failed(error)
+
+    def _watch(self, end_s: float) -> MotionResult:
+        timed_out = False
+        while not self._robot.join_motion(SLICE_S):
+            if self._lost:
+                return MotionResult(MotionOutcome.LINK_LOST, self._lost)
+            if timed_out and time.monotonic() > end_s + STAND_S:
+                return MotionResult(MotionOutcome.LINK_LOST, "the arm did not end its motion when told to stop")
+            if not timed_out and time.monotonic() > end_s:
+                timed_out = True
+                self.hold()
+        pose = self._standing_pose()
+        if timed_out:
+            return MotionResult(MotionOutcome.TIMEOUT, "the deadline passed", pose)
+        return MotionResult(MotionOutcome.STOPPED if self._stopping.is_set() else MotionOutcome.REACHED, "", pose)
+
+    def _standing_pose(self) -> Pose:
+        """Waits until the joints stand: a motion ends for franky when its last goal was sent."""
+        end_s = time.monotonic() + STAND_S
+        while max(abs(float(speed)) for speed in self._robot.state.dq) > STANDING_RAD_S and time.monotonic() < end_s:
+            time.sleep(POLL_S)
+        return self._report().pose
+
+    def _failed(self, error: Exception) -> MotionResult:
+        """What an exception of franky means; the outcome of a motion is a value."""
+        if isinstance(error, self._franky.NetworkException):
+            self._lost = self._lost or str(error)
+            return MotionResult(MotionOutcome.LINK_LOST, self._lost)
+        pose = self._state.pose if self._state is not None else None
+        if self._stopping.is_set() and isinstance(error, self._franky.ControlException):
+            return MotionResult(MotionOutcome.STOPPED, "", pose)
+        if isinstance(error, self._franky.ControlException):
+            return MotionResult(MotionOutcome.FAULT, str(error), pose)
+        return MotionResult(MotionOutcome.REJECTED, str(error), pose)
+
+    def _refusal(self) -> str:
+        if self._lost:
+            return f"the connection is lost: {self._lost}. Start a new process and connect"
+        mode = self.state().mode
+        return "" if mode.can_move else f"the arm is in mode {mode}; recover() once a person has looked at it"
+
+    def _report(self) -> ArmState:
+        return report(self._robot, self._franky, self._zero)
+
+    def _poll(self) -> None:
+        while not self._closing.wait(POLL_S) and not self._lost:
+            try:
+                self._state = self._report()
+                if 0.0 < self._stream_until_s < time.monotonic():
+                    self.hold()
+            except (self._franky.NetworkException, RobotError) as error:
+                self._lost = self._lost or str(error)
+            except self._franky.Exception:  # a motion's own end, which its caller sees
+                continue
+
+
+def _open_gripper(options: FrankaGripperOptions, arm: Arm) -> FrankaGripper:
+    if not isinstance(arm, FrankaArm):
+        raise RobotError(f"the Franka Hand is found through a Franka arm, but the arm is {type(arm).__name__}")
+    return FrankaGripper(options, arm.host)
+
+
+def _no_stop(options: FrankaOptions) -> NoStopChannel:
+    return NoStopChannel(
+        f"{options.host} accepts one FCI connection, the arm's own. When its process ends, the controller misses its "
+        "packets and stops the arm after 20 ms"
+    )
+
+
+DRIVER = ArmDriver(options=FrankaOptions, open=FrankaArm, open_stop_channel=_no_stop, extra="franka")
+GRIPPER_DRIVER = GripperDriver(options=FrankaGripperOptions, open=_open_gripper, extra="franka")

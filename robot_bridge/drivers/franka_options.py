@@ -1,0 +1,49 @@
+"""Settings of a Franka arm."""
+
+from dataclasses import dataclass
+
+from qtopt.config import STRICT
+from qtopt.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class FrankaOptions:
+    """A Franka arm with its FCI activated.
+
+    Attributes:
+        host: address of the control cabinet.
+        realtime: demand a real-time kernel; without it hardware stops at the first late packets.
+        flange_to_tip_m: flange to the point between the finger tips, as set in Desk; 0.1034 for the Franka Hand.
+        collision_force_n: the controller's reflex, per axis of the tool.
+        collision_torque_nm: the controller's reflex, per joint.
+        contact_force_n: estimated force along an axis of the base at which a straight motion ends.
+        speed_limit_m_s: no motion is faster.
+        yaw_rate_rad_s: the tool turns no faster.
+    """
+
+    __pydantic_config__ = STRICT
+
+    host: str
+    realtime: bool = True
+    flange_to_tip_m: float = 0.1034
+    collision_force_n: float = 30.0
+    collision_torque_nm: float = 30.0
+    contact_force_n: float = 15.0
+    speed_limit_m_s: float = 0.25
+    yaw_rate_rad_s: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not self.host:
+            raise ConfigError("host is empty, expected the address of the control cabinet")
+        for name in ("collision_force_n", "collision_torque_nm"):
+            if not 5.0 <= getattr(self, name) <= 40.0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 5 to 40")
+        if not 2.0 <= self.contact_force_n < self.collision_force_n:
+            raise ConfigError(
+                f"contact_force_n is {self.contact_force_n}, expected from 2 to below collision_force_n "
+                f"{self.collision_force_n}: the soft stop must come before the reflex"
+            )
+        if not 0.0 < self.speed_limit_m_s <= 0.5:
+            raise ConfigError(f"speed_limit_m_s is {self.speed_limit_m_s}, expected more than 0, at most 0.5")
+        if not 0.0 < self.yaw_rate_rad_s <= 2.0:
+            raise ConfigError(f"yaw_rate_rad_s is {self.yaw_rate_rad_s}, expected more than 0, at most 2")

@@ -1,0 +1,43 @@
+"""What every arm and gripper does, asked of the HTTP driver and its server."""
+
+import pytest
+
+from robot_bridge.drivers.http_arm import GRIPPER_DRIVER, HttpArm
+from robot_bridge.drivers.http_gripper import HttpGripperOptions
+from robot_bridge.drivers.http_stop import HttpStopChannel
+from robot_bridge.robot import ToolPose
+from tests.contracts.arm import ArmContract
+from tests.contracts.gripper import GripperContract
+from tests.robot_bridge.remote.conftest import connect, serve, token_file  # noqa: F401
+
+pytestmark = pytest.mark.serial
+
+
+@pytest.fixture
+def served(serve):  # noqa: F811
+    """One server with free air between its fingers."""
+    return serve(free_air=True)
+
+
+class TestHttpArm(ArmContract):
+    START = ToolPose(0.5, 0.0, 0.3, 0.0)
+
+    @pytest.fixture
+    def open_arm(self, served):
+        return lambda: HttpArm(served.options())
+
+    @pytest.fixture
+    def stop_channel(self, served):
+        return HttpStopChannel(served.options())
+
+    def test_it_turns(self):
+        pytest.skip("the arm behind the server is a point; it has no azimuth")
+
+
+class TestHttpGripper(GripperContract):
+    @pytest.fixture
+    def gripper(self, served, connect):  # noqa: F811
+        gripper = GRIPPER_DRIVER.open(HttpGripperOptions(), connect(served))
+        gripper.connect(5.0)
+        gripper.activate(5.0)
+        return gripper

@@ -1,0 +1,40 @@
+"""What every arm and gripper does, asked of the SO-101 on its simulated bus."""
+
+import pytest
+
+from robot_bridge.drivers.so101 import GRIPPER_DRIVER, So101Arm
+from robot_bridge.drivers.so101_gripper import So101GripperOptions
+from robot_bridge.robot import ToolPose
+from tests.contracts.arm import ArmContract
+from tests.contracts.gripper import GripperContract
+from tests.robot_bridge.drivers.so101_cell import make_cell
+
+pytestmark = pytest.mark.serial
+
+
+@pytest.fixture
+def options(tmp_path):
+    """Servos on a bus."""
+    servos, options = make_cell(tmp_path)
+    yield options
+    servos.close()
+
+
+class TestSo101Arm(ArmContract):
+    START = ToolPose(0.19, 0.0, 0.06, 0.0)
+    STRAIGHT_M = 0.005  # a step of a servo is 1.5 mrad
+
+    @pytest.fixture
+    def open_arm(self, options):
+        return lambda: So101Arm(options)
+
+
+class TestSo101Gripper(GripperContract):
+    @pytest.fixture
+    def gripper(self, options):
+        arm = So101Arm(options)
+        arm.connect(5.0)
+        gripper = GRIPPER_DRIVER.open(So101GripperOptions(), arm)
+        gripper.connect(5.0)
+        yield gripper
+        arm.close()
