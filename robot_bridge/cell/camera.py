@@ -38,6 +38,7 @@ class ChildCamera:
         self._process: subprocess.Popen[bytes] | None = None
         self._reopened: deque[float] = deque()
         self._ready: Message = {}
+        self._ring: PictureRing | None = None
         self.process_id = 0
 
     @property
@@ -63,8 +64,10 @@ class ChildCamera:
                 message = {"failed": "its process ended"}
             if message is None or "failed" in message:
                 self._end()
-                why = f"not ready within {deadline_s:.0f} s" if message is None else message["failed"]
-                raise RobotError(f"camera {self._name}: {why}")
+                raise RobotError(
+                    f"camera {self._name}: "
+                    + (f"not ready within {deadline_s:.0f} s" if message is None else str(message["failed"]))
+                )
             fd = socket.recv_fds(ours, 1, 1)[1][0]
         self._ready = message
         self._ring = PictureRing(message["bytes"], fd)
@@ -81,7 +84,7 @@ class ChildCamera:
             self._reopen()
         deadline = time.monotonic() + max_age_s
         while True:
-            frame = self._ring.newest()
+            frame = None if self._ring is None else self._ring.newest()
             now_ns = time.monotonic_ns()
             if frame is not None and frame.t_capture_ns >= not_before_ns and now_ns - frame.t_capture_ns <= max_age_s * 1e9:
                 return frame
@@ -89,6 +92,11 @@ class ChildCamera:
                 raise StaleFrame(f"camera {self._name}: no picture that is new enough came within {max_age_s:.2f} s"
                                  f"{self._last_words()}")
             time.sleep(_POLL_S)
+
+    def age_s(self) -> float | None:
+        """Returns how long ago the newest frame was captured [s]; None before the first."""
+        frame = None if self._ring is None else self._ring.newest()
+        return None if frame is None else (time.monotonic_ns() - frame.t_capture_ns) / 1e9
 
     def lock_settings(self) -> Mapping[str, JsonValue]:
         """Returns the settings that were fixed at the start; raises RobotError where the camera would not keep them."""
@@ -99,8 +107,10 @@ class ChildCamera:
 
     def stop(self) -> None:
         """Ends the process; a second call does nothing."""
+        ring, self._ring = self._ring, None
+        if ring is not None:
+            ring.close()
         if self._process is not None:
-            self._ring.close()
             self._end()
 
     def _end(self) -> None:

@@ -1,6 +1,7 @@
 """A physical cell's arm and gripper as the ``Robot`` that ``GraspEnv`` asks: verbs in, values or a reason out."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Final
 
 from qtopt.errors import RobotError
@@ -26,12 +27,17 @@ class CellRobot:
     Args:
         cell: what the cell file says.
         processes: running.
+
+    Attributes:
+        processes: those in use.
+        closing: called when the robot is closed, to free what else was opened with it.
     """
 
     def __init__(self, cell: CellFile, processes: CellProcesses) -> None:
         self._cell, self.processes = cell, processes
         self._closed_fingers = False
         self._prepared = False
+        self.closing: Callable[[], None] | None = None
 
     def state(self) -> RobotState:
         """Returns what the arm measures now; raises RobotError where its reports are old."""
@@ -103,6 +109,12 @@ class CellRobot:
     def close(self) -> None:
         """Stops, and ends the processes; a second call does nothing."""
         self.processes.close()
+        if self.closing is not None:
+            self.closing()
+
+    def renew(self, processes: CellProcesses) -> None:
+        """Goes on with processes that were started anew; the fingers are taken to be what they were last told."""
+        self.processes, self._prepared = processes, False
 
     @property
     def travel_z_m(self) -> float:
