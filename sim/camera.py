@@ -108,11 +108,11 @@ class SimCamera:
         for number, body in zip(_SEEN_LINKS, self._links, strict=True):
             pose = poses[number]
             bullet.resetBasePositionAndOrientation(
-                body, pose[:3, 3].tolist(), _quaternion(pose), physicsClientId=self._world.client
+                body, pose[:3, 3].tolist(), quaternion(pose), physicsClientId=self._world.client
             )
 
 
-def _quaternion(pose: npt.NDArray[np.float64]) -> tuple[float, ...]:
+def quaternion(pose: npt.NDArray[np.float64]) -> tuple[float, float, float, float]:
     """Returns the quaternion (x, y, z, w) of a pose (4, 4); of the four formulae the one with the largest divisor."""
     m = pose
     terms = np.array(
@@ -131,4 +131,5 @@ def _quaternion(pose: npt.NDArray[np.float64]) -> tuple[float, ...]:
     )
     largest = int(np.argmax(terms))
     scale = 2.0 * float(np.sqrt(terms[largest]))
-    return tuple(float(value) / scale for value in rows[largest])
+    x, y, z, w = (float(value) / scale for value in rows[largest])
+    return x, y, z, w

@@ -3,6 +3,7 @@
 import numpy as np
 
 from robot_bridge.robot import ToolPose
+from robot_bridge.tracking import slower, towards
 from sim.hand import MAX_WIDTH_M, MOVED_KG, Samples
 from sim.world import TIME_STEP_S
 
@@ -59,12 +60,12 @@ class Path:
     def advance(self, dt_s: float) -> None:
         """Moves the set point through a time step."""
         if self._goal is None:
-            self.velocity[:3] = _slower(self.velocity[:3], self.accel_m_s2 * dt_s)
-            self.velocity[3:] = _slower(self.velocity[3:], YAW_ACCEL_RAD_S2 * dt_s)
+            self.velocity[:3] = slower(self.velocity[:3], self.accel_m_s2 * dt_s)
+            self.velocity[3:] = slower(self.velocity[3:], YAW_ACCEL_RAD_S2 * dt_s)
         else:
             gap = self._goal - self._here
-            self.velocity[:3] = _towards(gap[:3], self.velocity[:3], self._speed_m_s, self.accel_m_s2, dt_s)
-            self.velocity[3:] = _towards(gap[3:], self.velocity[3:], self._yaw_rate_rad_s, YAW_ACCEL_RAD_S2, dt_s)
+            self.velocity[:3] = towards(gap[:3], self.velocity[:3], self._speed_m_s, self.accel_m_s2, dt_s)
+            self.velocity[3:] = towards(gap[3:], self.velocity[3:], self._yaw_rate_rad_s, YAW_ACCEL_RAD_S2, dt_s)
         self._here = self._here + self.velocity * dt_s
         if self._goal is not None and np.abs(self._goal - self._here).max() < 1e-6:
             self.settle(self._goal)
@@ -139,20 +140,3 @@ class Motors:
 
 def _row(pose: ToolPose) -> Samples:
     return np.array([pose.x_m, pose.y_m, pose.z_m, pose.yaw_rad])
-
-
-def _towards(gap: Samples, velocity: Samples, speed: float, accel: float, dt_s: float) -> Samples:
-    """Returns the next velocity: towards the gap's end, as fast as the speed and the way left to brake allow."""
-    distance = float(np.linalg.norm(gap))
-    half = accel * dt_s / 2
-    fastest = min(speed, float(np.sqrt(half * half + 2 * accel * distance)) - half, distance / dt_s)
-    wanted = gap * (fastest / distance) if distance > 0 else np.zeros_like(gap)
-    change = wanted - velocity
-    size = float(np.linalg.norm(change))
-    most = accel * dt_s
-    return wanted if size <= most * 1.001 else velocity + change * (most / size)
-
-
-def _slower(velocity: Samples, most: float) -> Samples:
-    size = float(np.linalg.norm(velocity))
-    return velocity * ((size - most) / size) if size > most else np.zeros_like(velocity)

@@ -1,0 +1,154 @@
+"""A Universal Robots controller of its own process, with a simulated bin and arm behind it.
+
+``python -m sim.servers.ur --host 127.0.3.1`` listens where a real one does (dashboard 29999, programs 30001 to 30003,
+RTDE 30004), so several run side by side on addresses of their own. When everything listens, one line of JSON
+on standard output says so. The fault port takes what a test or ``faults`` wants to go wrong.
+"""
+
+import argparse
+import ipaddress
+import json
+import signal
+import sys
+import threading
+from typing import Any
+
+from qtopt.errors import ConfigError
+from sim.config import SimConfig
+from sim.plant import Plant
+from sim.servers.ur_controller import Controller
+from sim.servers.ur_lines import DASHBOARD_PORT, SCRIPT_PORTS, TextServer, dashboard, faults, scripts
+from sim.servers.ur_rtde import PORT, RtdeServer
+
+FREQUENCIES_HZ = (125.0, 500.0)
+
+
+class UrServer:
+    """All ports of a simulated controller.
+
+    Args:
+        host: a loopback address.
+        plant: the arm, running; closed by who made it.
+        frequency_hz: of the controller's cycle: 500 of an e-Series, 125 of a CB3 or of a small computer.
+        fault_port: of the fault port; 0 takes a free one.
+    """
+
+    def __init__(self, host: str, plant: Plant, frequency_hz: float = 125.0, fault_port: int = 0) -> None:
+        if not ipaddress.ip_address(host).is_loopback:
+            raise ConfigError(f"host is {host}, expected a loopback address such as 127.0.3.1: nothing is secured here")
+        if frequency_hz not in FREQUENCIES_HZ:
+            raise ConfigError(f"frequency is {frequency_hz} Hz, expected 125 or 500")
+        self._plant = plant
+        self._controller = Controller(plant)
+        self._rtde = RtdeServer(self._controller, host, frequency_hz)
+        self._texts = [TextServer((host, DASHBOARD_PORT), dashboard(self._controller))]
+        self._texts += [TextServer((host, port), scripts(self._controller)) for port in SCRIPT_PORTS]
+        self._faults = TextServer((host, fault_port), faults(self.inject))
+        self.fault_port: int = self._faults.server_address[1]
+
+    def inject(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Makes something go wrong, or right again, and tells the truth about the plant; see docs/drivers-ur.md.
+
+        Args:
+            request: ``fault`` names it; ``on`` (default true) and other keys say how.
+
+        Returns:
+            What there is to tell.
+
+        Raises:
+            ConfigError: there is no such fault.
+        """
+        fault, switch = str(request.get("fault")), bool(request.get("on", True))
+        streams = {"silent": "silent", "split_frames": "split", "duplicate_frames": "duplicate"}
+        if fault in streams:
+            setattr(self._rtde.faults, streams[fault], switch)
+            return {}
+        actions = {
+            "truth": self._truth,
+            "frozen_clock": lambda: self._freeze(on=switch),
+            "protective_stop": lambda: self._controller.protective_stop("asked for by a test"),
+            "emergency_stop": lambda: self._controller.emergency_stop(pressed=switch),
+            "safeguard": lambda: self._controller.safeguard(opened=switch),
+            "remote_control": lambda: setattr(self._controller, "remote_control", switch),
+            "pose_jump": lambda: self._jump(request.get("by_m", [0.0, 0.0, 0.08]) if switch else [0.0] * 3),
+            "nan": lambda: setattr(self._controller, "not_a_number", switch),
+            "program_stop": lambda: self._controller.end_program("stopped from the pendant"),
+            "speed_slider": lambda: self._controller.set_slider(float(request["fraction"])),
+            "drop_connections": self._drop,
+            "not_found": lambda: self._deny("unknown_fields", request),
+            "in_use": lambda: self._deny("owned_fields", request),
+            "push": lambda: self._push(request["force_n"]),
+            "refill": lambda: self._plant.refill(request.get("seed")),
+        }
+        if fault not in actions:
+            raise ConfigError(f"fault is {fault!r}, expected one of {', '.join(sorted([*actions, *streams]))}")
+        return actions[fault]() or {}
+
+    def close(self) -> None:
+        """Ends all connections and stops the arm."""
+        for server in (*self._texts, self._faults):
+            server.drop_connections()
+            server.shutdown()
+            server.server_close()
+        self._rtde.close()
+        self._plant.stop(4.0)
+
+    def _truth(self) -> dict[str, Any]:
+        state = self._plant.state()
+        return {
+            "time_s": state.time_s,
+            "tool": [state.tool.x_m, state.tool.y_m, state.tool.z_m, state.tool.yaw_rad],
+            "twist": list(state.twist),
+            "wrench": list(state.wrench),
+            "moving": state.moving,
+            "holding": state.holding,
+            "width_m": state.width_m,
+            "program_running": self._controller.program_running,
+            "payload_kg": self._controller.payload[0],
+            "log": self._controller.log[-20:],
+        }
+
+    def _freeze(self, *, on: bool) -> None:
+        now = self._controller.outputs()["timestamp"]
+        self._controller.frozen_time_s = float(now) if on else None  # type: ignore[arg-type]
+
+    def _jump(self, by_m: list[float]) -> None:
+        x, y, z = by_m
+        self._controller.pose_jump_m = (float(x), float(y), float(z))
+
+    def _push(self, force_n: list[float]) -> None:
+        x, y, z = force_n
+        self._plant.push((float(x), float(y), float(z)))
+
+    def _deny(self, which: str, request: dict[str, Any]) -> None:
+        setattr(self._rtde.faults, which, frozenset(request.get("names", [])))
+
+    def _drop(self) -> dict[str, Any]:
+        return {"dropped": self._rtde.drop_connections() + sum(each.drop_connections() for each in self._texts)}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a simulated controller until SIGTERM or SIGINT comes."""
+    parser = argparse.ArgumentParser(prog="python -m sim.servers.ur", description=__doc__)
+    parser.add_argument("--host", default="127.0.3.1", help="a loopback address")
+    parser.add_argument("--seed", type=int, default=0, help="of the sequence of bins")
+    parser.add_argument("--objects", type=int, default=5, help="in the bin when it is filled")
+    parser.add_argument("--frequency", type=float, default=125.0, help="cycles in a second: 125 or 500")
+    parser.add_argument("--fault-port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--speedup", type=float, default=1.0, help="simulated seconds in one")
+    options = parser.parse_args(arguments)
+    sys.setswitchinterval(1e-3)  # the physics thread would keep the others waiting for five times as long
+    done = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: done.set())
+    with Plant(SimConfig(object_count=(options.objects, options.objects)), options.seed, options.speedup) as plant:
+        server = UrServer(options.host, plant, options.frequency, options.fault_port)
+        ready = {"ready": True, "host": options.host, "rtde": PORT, "dashboard": DASHBOARD_PORT}
+        sys.stdout.write(json.dumps({**ready, "faults": server.fault_port}) + "\n")
+        sys.stdout.flush()
+        done.wait()
+        server.close()
+
+
+if __name__ == "__main__":
+    main()
