@@ -1,7 +1,7 @@
 """What the parts ask of each other: Protocols of one to three methods. A remote part *is* the local interface."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +32,7 @@ class StepResult:
         executed: float32 (8,), the action as executed after every limit.
         tool_pose: float32 (4,), x, y, z [m], azimuth [rad] in the base frame, at ``observation``.
         outcome: set when the episode ended.
+        metadata: facts to store with the episode, known at its end: the evidence behind the outcome.
     """
 
     observation: Observation
@@ -41,6 +42,7 @@ class StepResult:
     executed: FloatArray
     tool_pose: FloatArray
     outcome: Outcome | None = None
+    metadata: Mapping[str, JsonValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,10 @@ class SuccessDetector(Protocol):
         """Returns at once whether an object seems to be held up; used to tell a dropped object from a missed one."""
         ...
 
+    def doubts(self) -> bool:
+        """Returns whether closed fingers that seem empty are worth judging all the same; asked once per episode."""
+        ...
+
     def judge(self) -> bool | None:
         """Waits, at the clear height, and returns whether an object is still held; None if undecided."""
         ...
@@ -97,6 +101,9 @@ class BinKeeper(Protocol):
         """
         ...
 
-    def finish(self, outcome: Outcome) -> None:
-        """Takes note of how the episode came out and takes an object that was lifted out of the fingers."""
+    def finish(self, outcome: Outcome) -> Mapping[str, JsonValue]:
+        """Takes note of how the episode came out and takes an object that was lifted out of the fingers.
+
+        Returns facts to store with the episode: the evidence behind the outcome.
+        """
         ...

@@ -48,15 +48,16 @@ class SimBin:
             self._rng = np.random.default_rng([seed, 1])
         self._refill()
 
-    def finish(self, outcome: Outcome) -> None:
-        """Takes a lifted object away and counts failures in a row."""
+    def finish(self, outcome: Outcome) -> Mapping[str, JsonValue]:
+        """Takes a lifted object away and counts failures in a row; there is nothing to prove."""
         if outcome is not Outcome.SUCCESS:
             self._failures += 1
-            return
+            return {}
         self._failures = 0
         held = self._hand.held()
         if held is not None:
             self._world.remove_object(held)
+        return {}
 
     def _clear_strays(self) -> None:
         for body in [body for body in self._world.objects if not self._within(body, BIN_HALF_M)]:

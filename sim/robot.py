@@ -105,6 +105,10 @@ class SimDetector:
         """Returns whether both fingers touch an object."""
         return self._hand.held() is not None
 
+    def doubts(self) -> bool:
+        """Returns False: the simulated width does not err."""
+        return False
+
     def judge(self) -> bool | None:
         """Lets time pass and returns whether an object is still held up."""
         self._world.step(round(_DWELL_S / TIME_STEP_S))

@@ -40,7 +40,7 @@ class Recorder:
             outcome=results[-1].outcome or Outcome.UNKNOWN,
             policy_version=policy_version,
             collector=collector,
-            metadata={**self.first.metadata, **facts},
+            metadata={**self.first.metadata, **results[-1].metadata, **facts},
         )
 
 

@@ -185,9 +185,7 @@ class ThreadedCamera:
         # The reader makes the call: it owns the source.
         run.lock_asked.set()
         if not run.lock_done.wait(_JOIN_S):
-            raise RobotError(
-                f"{self._name}: not locked within {_JOIN_S:.0f} s; {run.error or 'it hangs'}"
-            )
+            raise RobotError(f"{self._name}: not locked within {_JOIN_S:.0f} s; {run.error or 'it hangs'}")
         run.lock_done.clear()
         if isinstance(run.locked, RobotError):
             raise run.locked

@@ -16,7 +16,7 @@ class FakeCell:
     def __init__(self, seed=0):
         self.tool = ToolPose(0.6, 0.0, 0.3, 0.0)
         self.closed, self.width_m = False, 0.1
-        self.grip_finds, self.verdict, self.is_lifted = 0.0, False, False
+        self.grip_finds, self.verdict, self.is_lifted, self.is_doubtful = 0.0, False, False, False
         self.blocked_z_m, self.fault = -1.0, ""
         self.rng = np.random.default_rng(seed)
         self.log, self.outcomes, self.closings = [], [], 0
@@ -52,6 +52,10 @@ class FakeCell:
     def lifted(self):
         return self.is_lifted
 
+    def doubts(self):
+        self.log.append("doubts")
+        return self.is_doubtful
+
     def judge(self):
         self.log.append("judge")
         return self.verdict
@@ -63,6 +67,7 @@ class FakeCell:
 
     def finish(self, outcome):
         self.outcomes.append(outcome)
+        return {"outcomes": len(self.outcomes)}
 
     def environment(self, config=None, seed=0):
         return GraspEnv(self, self, self, self, config or CellConfig(), seed)
