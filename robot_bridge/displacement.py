@@ -53,13 +53,12 @@ def limit_position(
 
     An arm pushed out of the workspace comes back in steps of the allowed size, too.
     """
-    steps = (limits.step_xy_m, limits.step_xy_m, limits.step_z_m)
-    here = (tool.x_m, tool.y_m, tool.z_m)
-    x_m, y_m, z_m = (
-        _clip(_clip(_clip(value, start - step, start + step), low, high), start - step, start + step)
-        for value, start, step, low, high in zip(wanted_m, here, steps, limits.low_m, limits.high_m, strict=True)
+    (low_x, low_y, low_z), (high_x, high_y, high_z) = limits.low_m, limits.high_m
+    return (
+        _limit(wanted_m[0], tool.x_m, limits.step_xy_m, low_x, high_x),
+        _limit(wanted_m[1], tool.y_m, limits.step_xy_m, low_y, high_y),
+        _limit(wanted_m[2], tool.z_m, limits.step_z_m, low_z, high_z),
     )
-    return x_m, y_m, z_m
 
 
 def fold_yaw(yaw_rad: float, limit_rad: float) -> float:
@@ -111,6 +110,11 @@ def waypoints(start: ToolPose, target: ToolPose, slow_z_m: float, turn_rad: floa
             start.z_m + share * (target.z_m - start.z_m),
             start.yaw_rad + share * (target.yaw_rad - start.yaw_rad),
         )
+
+
+def _limit(value: float, start: float, step: float, low: float, high: float) -> float:
+    least, most = start - step, start + step
+    return min(max(min(max(min(max(value, least), most), low), high), least), most)
 
 
 def _clip(value: float, low: float, high: float) -> float:

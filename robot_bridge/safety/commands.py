@@ -1,6 +1,5 @@
 """The rules about one command: where it leads, by which way, how fast. Pure, like everything around it."""
 
-import dataclasses
 import math
 
 from robot_bridge.cell_file import CellFile, cell_config
@@ -98,10 +97,10 @@ class CommandRules:
         return Verdict(Reaction.CLAMP, clamped[0], f"kept within its limits: {', '.join(clamped)}", allowed)
 
 
-def straight_up(state: ArmState, rise_m: float, speed_m_s: float, region: Region) -> MotionCommand:
-    """Returns the motion that leads straight up from where the tool is, as far as the region goes."""
+def straight_up(state: ArmState, rise_m: float, speed_m_s: float) -> MotionCommand:
+    """Returns the motion that leads straight up from where the tool is; it has yet to be filtered."""
     x_m, y_m, z_m = state.pose.position_m
-    target = dataclasses.replace(state.pose, position_m=region.clamp((x_m, y_m, z_m + rise_m)))
+    target = to_pose(ToolPose(x_m, y_m, z_m + rise_m, to_tool(state.pose).yaw_rad))
     return MotionCommand(target, speed_m_s, 0.5, 0.1)
 
 

@@ -43,11 +43,16 @@ class CellFacts:
     disk_free: float = 1.0
 
 
-def worst(first: Verdict, second: Verdict) -> Verdict:
-    """Returns the severer of two verdicts, the first of two alike; a warning outweighs a plain ALLOW."""
-    if _SEVERITY[second.reaction] > _SEVERITY[first.reaction] or (not first.rule and second.rule):
-        return second if _SEVERITY[second.reaction] >= _SEVERITY[first.reaction] else first
-    return first
+def worst(*verdicts: Verdict) -> Verdict:
+    """Returns the severest verdict, the first of several alike; a warning outweighs a plain ALLOW."""
+    found = ALLOWED
+    for verdict in verdicts:
+        if verdict is ALLOWED:
+            continue
+        gained = _SEVERITY[verdict.reaction] - _SEVERITY[found.reaction]
+        if gained > 0 or (gained == 0 and verdict.rule and not found.rule):
+            found = verdict
+    return found
 
 
 def is_at_least(verdict: Verdict, reaction: Reaction) -> bool:

@@ -19,6 +19,7 @@ from robot_bridge.safety.recovery import Recovery
 
 _DESCENT_M = 0.001
 """A command that leads down by more than this is a descent."""
+_NO_REPORT = Verdict(Reaction.HOLD, "state_age", "no report from the arm yet")
 
 
 class CellSafetyMonitor:
@@ -82,10 +83,12 @@ class CellSafetyMonitor:
         Returns what still forbids it, in which case nothing changes, or ALLOW.
         """
         if self._latch is not None:
-            return self._locked()
+            return _locked(self._latch)
         if phase in (Phase.EPISODE, Phase.TRANSIT):
-            if self._fresh is None or is_at_least(self._fresh, Reaction.STOP):
-                return self._fresh or Verdict(Reaction.HOLD, "state_age", "no report from the arm yet")
+            if self._fresh is None or self._report is None:
+                return _NO_REPORT
+            if is_at_least(self._fresh, Reaction.STOP):
+                return self._fresh
             self._stopped = None
         if phase is Phase.EPISODE:
             if self._facts.disk_free < self._cell.spool.min_free:
@@ -116,7 +119,7 @@ class CellSafetyMonitor:
         descending = not command.target.position_m[2] >= state.pose.position_m[2] - _DESCENT_M
         found = self._take(self._judge(state, now_ns, descending=descending))
         if self._latch is not None:
-            return self._locked()
+            return _locked(self._latch)
         if self._stopped is not None and self._phase is not Phase.RETRACT:
             return self._stopped
         if is_at_least(found, Reaction.HOLD):
@@ -129,7 +132,7 @@ class CellSafetyMonitor:
     def observe(self, state: ArmState | None, now_ns: int) -> Verdict:
         """Judges the newest report; see ``SafetyMonitor.observe``."""
         found = self._take(self._judge(state, now_ns, descending=self._descending))
-        return self._locked() if self._latch is not None else found
+        return _locked(self._latch) if self._latch is not None else found
 
     def may_recover(self, state: ArmState, now_ns: int) -> Verdict:
         """Returns ALLOW, with the first motion afterwards, where a protective stop may be cleared without a person.
@@ -137,14 +140,14 @@ class CellSafetyMonitor:
         The owner then calls ``Arm.recover``, enters ``Phase.RETRACT``, sends the motion, and begins anew.
         """
         if self._latch is not None:
-            return self._locked()
+            return _locked(self._latch)
         if state.mode not in rules.RECOVERABLE_MODES or self._stop_reason != "":
             return Verdict(Reaction.HOLD, "recovery", "there is no protective stop to recover from")
         obstacle = self._recovery.obstacle(state, now_ns)
         if obstacle:
             return Verdict(Reaction.HOLD, "recovery", obstacle)
         recovery = self._cell.recovery
-        rise = straight_up(state, recovery.rise_m, recovery.rise_speed_m_s, self.commands.region)
+        rise = straight_up(state, recovery.rise_m, recovery.rise_speed_m_s)
         return Verdict(Reaction.ALLOW, "recovery", "cleared without a person", rise)
 
     def acknowledge(self, operator: str, reason: str) -> None:
@@ -172,17 +175,13 @@ class CellSafetyMonitor:
             self._stopped = verdict
         return verdict
 
-    def _locked(self) -> Verdict:
-        assert self._latch is not None
-        return Verdict(Reaction.LATCH, self._latch.rule, self._latch.reason)
-
     def _judge(self, state: ArmState | None, now_ns: int, *, descending: bool) -> Verdict:
         if state is None:
-            verdict = Verdict(Reaction.HOLD, "state_age", "no report from the arm yet")
+            verdict = _NO_REPORT
         else:
             verdict = self._judge_report(state, now_ns, descending=descending)
-            verdict = worst(verdict, rules.heartbeats(self._beats, self._phase, self._cell.watchdog, now_ns))
-            verdict = worst(verdict, rules.devices(self._facts, self._phase, self._cell.watchdog))
+            others = rules.heartbeats(self._beats, self._phase, self._cell.watchdog, now_ns)
+            verdict = worst(verdict, others, rules.devices(self._facts, self._phase, self._cell.watchdog))
         self._fresh = verdict
         return verdict
 
@@ -190,12 +189,14 @@ class CellSafetyMonitor:
         fault = rules.bad_report(state) or self._advance(state, now_ns)
         if fault:
             return Verdict(Reaction.LATCH, "bad_state", fault)
-        verdict = rules.age((now_ns - self._advanced_ns) * 1e-9, self._cell.watchdog)
-        verdict = worst(verdict, self._mode(state, now_ns))
-        verdict = worst(verdict, self._place(state))
-        verdict = worst(verdict, self._contact(state, descending=descending))
-        verdict = worst(verdict, self._speed(state, now_ns))
-        return worst(verdict, rules.pause(state, self._cell.limits))
+        return worst(
+            rules.age((now_ns - self._advanced_ns) * 1e-9, self._cell.watchdog),
+            self._mode(state, now_ns),
+            self._place(state),
+            self._contact(state, descending=descending),
+            self._speed(state, now_ns),
+            rules.pause(state, self._cell.limits),
+        )
 
     def _advance(self, state: ArmState, now_ns: int) -> str:
         before = self._report
@@ -242,7 +243,7 @@ class CellSafetyMonitor:
             return Verdict(Reaction.LATCH, "contact_latch", reason)
         if force_n >= contact.retract_n and self._phase is not Phase.RETRACT:
             slow_m_s = self._cell.limits.slow_speed_m_s
-            rise = straight_up(state, contact.retract_m, slow_m_s, self.commands.region)
+            rise = straight_up(state, contact.retract_m, slow_m_s)
             return Verdict(Reaction.STOP, "contact_retract", reason, rise)
         if force_n >= contact.descend_n and descending:
             return Verdict(Reaction.HOLD, "contact_descend", reason)
@@ -260,3 +261,7 @@ class CellSafetyMonitor:
             return ALLOWED
         reason = f"the tool moves at {speed:.3f} m/s and {turn:.2f} rad/s; {limit:g} m/s is allowed here"
         return Verdict(Reaction.STOP, "tcp_speed", reason)
+
+
+def _locked(latch: Latch) -> Verdict:
+    return Verdict(Reaction.LATCH, latch.rule, latch.reason)

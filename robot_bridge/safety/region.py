@@ -34,11 +34,18 @@ class Region:
 
     def clamp(self, point_m: Point) -> Point:
         """Returns the nearest point of the soft region."""
-        in_well, in_slab = _nearest(point_m, self._well), _nearest(point_m, self._slab)
+        in_well = _nearest(point_m, self._well)
+        if in_well == point_m:
+            return in_well
+        in_slab = _nearest(point_m, self._slab)
         return in_well if _square(point_m, in_well) <= _square(point_m, in_slab) else in_slab
 
     def outside_m(self, point_m: Point) -> float:
         """Returns the distance [m] to the hard region; 0 inside."""
+        (a, b, c), (d, e, f) = self._hard_well
+        x, y, z = point_m
+        if a <= x <= d and b <= y <= e and c <= z <= f:  # nearly always, and asked at every report
+            return 0.0
         nearest = (_nearest(point_m, box) for box in (self._hard_well, self._slab))
         return float(min(_square(point_m, each) for each in nearest) ** 0.5)
 

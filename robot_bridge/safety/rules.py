@@ -19,11 +19,14 @@ RECOVERABLE_MODES = (ArmMode.PROTECTIVE_STOP, ArmMode.REFLEX)
 
 def bad_report(state: ArmState) -> str:
     """Returns what makes a report unusable; empty for nothing."""
-    if not (state.is_finite() and math.isfinite(state.t_controller_s)):
+    position, quaternion = state.pose.position_m, state.pose.quaternion_xyzw
+    # A sum is finite only where each of its parts is; asked at every report.
+    total = sum(position) + sum(quaternion) + sum(state.twist) + sum(state.wrench or ()) + state.t_controller_s
+    if not math.isfinite(total):
         return f"the arm reports what is not a number: pose {state.pose}, twist {state.twist}, wrench {state.wrench}"
-    if max(map(abs, state.pose.position_m)) > FAR_M:
-        return f"the arm reports its tool at {state.pose.position_m}, beyond {FAR_M} m: millimetres for metres?"
-    length = math.hypot(*state.pose.quaternion_xyzw)
+    if max(position) > FAR_M or min(position) < -FAR_M:
+        return f"the arm reports its tool at {position}, beyond {FAR_M} m: millimetres for metres?"
+    length = math.hypot(*quaternion)
     if abs(length - 1.0) > 0.02:
         return f"the arm reports an orientation of length {length:.3f}, expected 1"
     return ""
@@ -84,7 +87,7 @@ def heartbeats(beats: Mapping[Heartbeat, int | None], phase: Phase, limits: Watc
             found = Verdict(Reaction.HOLD, f"{source.value}_heartbeat", f"no word from the {source.value} yet")
         else:
             found = _silence(source, (now_ns - beat_ns) * 1e-9, limits)
-        verdict = worst(verdict, found)
+        verdict = found if verdict is ALLOWED else worst(verdict, found)
     return verdict
 
 

@@ -1,0 +1,1 @@
+"""Example cell files, to be copied and filled in: ``robot_bridge/cells/*.toml``."""

@@ -1,0 +1,86 @@
+"""The ``[arm]`` and ``[gripper]`` tables of a cell with a UFACTORY xArm."""
+
+import math
+from dataclasses import dataclass
+
+from qtopt.config import STRICT
+from qtopt.errors import ConfigError
+from robot_bridge.drivers.xarm_wire import CONTROL_PORT
+
+Vector = tuple[float, float, float]
+TOP_SPEED_M_S = 0.5
+FENCE_MARGIN_M = 0.01
+
+
+@dataclass(frozen=True)
+class XArmOptions:
+    """A UFACTORY arm.
+
+    Attributes:
+        host: the controller's IPv4 address, in numbers.
+        box_low_m: smallest x, y, z of the tool point, base frame. A target outside is refused; the controller's own
+            fence stands one centimetre further out.
+        box_high_m: largest x, y, z.
+        speed_limit_m_s: of the tool, set in the controller's reduced mode; a faster motion is refused.
+        joint_speed_limit_rad_s: the same for joints.
+        collision_sensitivity: 1 (dull) to 5 (jumpy), as in UFACTORY Studio.
+        tcp_offset_m: from the flange to the tool point, as it must stand in the controller.
+        control_port: where the controller takes commands; another than 502 only for a simulated one.
+    """
+
+    __pydantic_config__ = STRICT
+
+    host: str
+    box_low_m: Vector
+    box_high_m: Vector
+    speed_limit_m_s: float = 0.25
+    joint_speed_limit_rad_s: float = 0.8
+    collision_sensitivity: int = 3
+    tcp_offset_m: Vector = (0.0, 0.0, 0.172)
+    control_port: int = CONTROL_PORT
+
+    def __post_init__(self) -> None:
+        parts = self.host.split(".")
+        if len(parts) != 4 or not all(part.isdigit() and int(part) < 256 for part in parts):
+            raise ConfigError(f"arm host is {self.host!r}, expected an IPv4 address such as 192.168.1.203")
+        if not all(low < high for low, high in zip(self.box_low_m, self.box_high_m, strict=True)):
+            raise ConfigError(f"arm box_low_m {self.box_low_m} must lie below box_high_m {self.box_high_m} everywhere")
+        if max(map(abs, (*self.box_low_m, *self.box_high_m, *self.tcp_offset_m))) > 2.0:
+            raise ConfigError("arm box or tcp_offset_m reaches beyond 2 m: these are metres, not millimetres")
+        if not 0.0 < self.speed_limit_m_s <= TOP_SPEED_M_S:
+            raise ConfigError(
+                f"arm speed_limit_m_s is {self.speed_limit_m_s}, expected more than 0, {TOP_SPEED_M_S} at most"
+            )
+        if not 0.0 < self.joint_speed_limit_rad_s <= math.pi:
+            raise ConfigError(
+                f"arm joint_speed_limit_rad_s is {self.joint_speed_limit_rad_s}, expected 0 to {math.pi:.2f}"
+            )
+        if self.collision_sensitivity not in range(1, 6):
+            raise ConfigError(f"arm collision_sensitivity is {self.collision_sensitivity}, expected 1 to 5; 0 is off")
+
+    def fence_mm(self) -> tuple[int, ...]:
+        """Returns the controller's fence: x high, x low, y high, y low, z high, z low, whole millimetres."""
+        fence: list[int] = []
+        for low, high in zip(self.box_low_m, self.box_high_m, strict=True):
+            fence += [
+                math.ceil((high + FENCE_MARGIN_M) * 1000 - 1e-6),
+                math.floor((low - FENCE_MARGIN_M) * 1000 + 1e-6),
+            ]
+        return tuple(fence)
+
+
+@dataclass(frozen=True)
+class XArmGripperOptions:
+    """The xArm gripper (first generation, serial bus of the tool).
+
+    Attributes:
+        full_width_m: the opening at 850 pulses; at 0 it is closed.
+    """
+
+    __pydantic_config__ = STRICT
+
+    full_width_m: float = 0.085
+
+    def __post_init__(self) -> None:
+        if not 0.02 <= self.full_width_m <= 0.2:
+            raise ConfigError(f"gripper full_width_m is {self.full_width_m}, expected 0.02 to 0.2 metres")

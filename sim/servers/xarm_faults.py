@@ -1,0 +1,96 @@
+"""What can be made to go wrong with a simulated xArm controller, asked for in lines of JSON on a port of its own.
+
+A line is ``{"fault": NAME, "value": VALUE}``; the answer is ``{"ok": true}`` or ``{"error": WHY}``. ``{"truth": true}``
+asks for what is really so in the simulator.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from sim.plant import Plant
+from sim.servers.xarm_controller import COLLISION, Controller
+from sim.servers.xarm_functions import Functions
+from sim.servers.xarm_gripper import GripperBus
+
+
+@dataclass
+class LinkFaults:
+    """What is wrong with the lines."""
+
+    silent_reports: bool = False
+    frozen_reports: bool = False
+    split_frames: bool = False
+    duplicate_frames: bool = False
+    mute_control: bool = False
+    nan: bool = False
+    pose_jump_mm: float = 0.0
+
+    def tampered(self, pose: tuple[float, ...]) -> tuple[float, ...]:
+        """Returns x, y, z [mm], roll, pitch, yaw [rad] as the reports are to tell it."""
+        if self.nan:
+            return (math.nan,) * 6
+        return (pose[0] + self.pose_jump_mm, *pose[1:])
+
+
+class Faults:
+    """The fault port's other side."""
+
+    def __init__(
+        self, controller: Controller, functions: Functions, bus: GripperBus, plant: Plant, drop: Callable[[], None]
+    ) -> None:
+        self.link = LinkFaults()
+        self._controller, self._functions, self._bus, self._plant = controller, functions, bus, plant
+        self._actions: dict[str, Callable[[Any], None]] = {
+            "drop_connections": lambda value: drop(),
+            "collision": lambda value: controller.fault(COLLISION),
+            "error": lambda value: controller.fault(int(value)),
+            "emergency_stop": lambda value: controller.press_e_stop(pressed=bool(value)),
+            "push": lambda value: plant.push((float(value[0]), float(value[1]), float(value[2]))),
+            "gripper_silent": lambda value: setattr(functions, "gripper_silent", bool(value)),
+            "gripper_jammed": lambda value: setattr(bus, "jammed", bool(value)),
+            "gripper_error": lambda value: setattr(bus, "error", int(value)),
+            "refill": lambda value: plant.refill(None if value is None else int(value)),
+        }
+
+    def answer(self, line: bytes) -> bytes:
+        """Carries out a line and returns the line to answer."""
+        try:
+            request = json.loads(line)
+            result = (
+                self._truth() if request.get("truth") else self._inject(request["fault"], request.get("value", True))
+            )
+        except Exception as error:  # whatever is wrong with the request, its sender is told
+            result = {"error": f"{type(error).__name__}: {error}"}
+        return json.dumps(result).encode() + b"\n"
+
+    def _inject(self, name: str, value: Any) -> dict[str, Any]:
+        if name in self._actions:
+            self._actions[name](value)
+        elif name in LinkFaults.__dataclass_fields__:
+            setattr(self.link, name, type(getattr(self.link, name))(value))
+        else:
+            names = sorted([*self._actions, *LinkFaults.__dataclass_fields__])
+            return {"error": f"no fault {name!r}; there are {', '.join(names)}"}
+        return {"ok": True}
+
+    def _truth(self) -> dict[str, Any]:
+        now, controller = self._plant.state(), self._controller
+        return {
+            "time_s": now.time_s,
+            "tool": [now.tool.x_m, now.tool.y_m, now.tool.z_m, now.tool.yaw_rad],
+            "twist": [*now.twist],
+            "moving": now.moving,
+            "width_m": now.width_m,
+            "holding": now.holding,
+            "state": controller.state,
+            "mode": controller.mode,
+            "error": controller.error,
+            "fence": controller.fence,
+            "boundary_mm": controller.boundary_mm,
+            "sensitivity": controller.sensitivity,
+            "load": controller.load,
+            "objects": [[*position] for _, position in self._plant.objects()],
+        }

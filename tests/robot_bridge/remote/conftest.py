@@ -1,0 +1,74 @@
+"""Server processes with a token, and clients that are closed again."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from robot_bridge.drivers.http_arm import HttpArm
+from robot_bridge.remote import LinkOptions
+
+TOKEN = "0123456789abcdef0123456789abcdef"
+
+
+@dataclass
+class Served:
+    """A running server."""
+
+    process: subprocess.Popen
+    port: int
+    token_file: Path
+    scheme: str = "http"
+    ca_file: Path | None = None
+
+    def options(self, **changes):
+        values = {"url": f"{self.scheme}://127.0.0.1:{self.port}", "token_file": self.token_file, "link_timeout_s": 2.0}
+        return LinkOptions(**{**values, "ca_file": self.ca_file, **changes})
+
+
+@pytest.fixture
+def token_file(tmp_path):
+    path = tmp_path / "token"
+    path.write_text(TOKEN + "\n")
+    return path
+
+
+@pytest.fixture
+def serve(tmp_path, token_file):
+    """Starts servers; kills them all at the end."""
+    started = []
+
+    def start(**options):
+        settings = {"port": 0, "token_file": str(token_file), "watchdog_s": 1.0, **options}
+        path = tmp_path / f"server{len(started)}.json"
+        path.write_text(json.dumps(settings))
+        command = [sys.executable, "-m", "tests.robot_bridge.remote.serve", str(path)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        scheme = "https" if "cert_file" in options else "http"
+        return Served(process, int(process.stdout.readline()), token_file, scheme)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture
+def connect():
+    """Connects arms; closes them all at the end."""
+    arms = []
+
+    def make(served, **changes):
+        arm = HttpArm(served.options(**changes))
+        arms.append(arm)
+        arm.connect(10.0)
+        return arm
+
+    yield make
+    for arm in arms:
+        arm.close()

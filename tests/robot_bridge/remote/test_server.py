@@ -1,0 +1,112 @@
+"""The server refuses who has no token, what was sent before, and where it would be overheard."""
+
+import http.client
+import json
+import signal
+import socket
+
+import pytest
+
+from qtopt.errors import ConfigError, RobotError
+from robot_bridge.drivers.http_arm import HttpArm
+from robot_bridge.remote import LinkOptions, ServerOptions
+from robot_bridge.remote.messages import write_pose
+from tests.robot_bridge.remote.conftest import TOKEN
+from tests.robot_bridge.remote.point_arm import START
+from tests.rpc.test_security import make_authority, make_certificate
+
+pytestmark = pytest.mark.serial
+
+
+def ask(served, method, path, message=None, token=TOKEN):
+    """Returns status and answer of a bare request, independent of our client."""
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
+    body = message if isinstance(message, bytes) else json.dumps(message or {})
+    connection.request(method, path, body, {"Authorization": f"Bearer {token}"} if token else {})
+    response = connection.getresponse()
+    answer = json.loads(response.read())
+    connection.close()
+    return response.status, answer
+
+
+def test_what_is_refused(serve, token_file):
+    served = serve(watchdog_s=5.0)
+    for token in (None, "", TOKEN[:-1], TOKEN + "0", "é" * 32):
+        assert ask(served, "GET", "/v1/state", token=token)[0] == 401
+        assert ask(served, "POST", "/v1/stop", token=token)[0] == 401
+    assert ask(served, "GET", "/v1/state")[0] == 200
+    assert ask(served, "GET", "/v1/nothing")[0] == 404
+    assert ask(served, "POST", "/v1/state")[0] == 404
+    assert ask(served, "POST", "/v1/stop", b"x" * 20_000)[0] == 400
+    assert ask(served, "POST", "/v1/stop", b'{"number": NaN}')[0] == 400
+
+    session = ask(served, "POST", "/v1/session")[1]["session"]
+    assert ask(served, "POST", "/v1/session")[0] == 409
+    move = {"pose": write_pose(START), "speed_m_s": 0.1, "accel_m_s2": 0.5, "deadline_s": 5.0, "session": session}
+    assert ask(served, "POST", "/v1/move", {**move, "number": 3})[0] == 200
+    for number in (3, 2, 1):
+        status, answer = ask(served, "POST", "/v1/move", {**move, "number": number})
+        assert status == 409
+        assert "replayed or out of order" in answer["error"]
+    for bad in ({"number": -1}, {"number": 4.0}, {"number": 9, "speed_m_s": 0.51}, {"number": 9, "session": 1}):
+        assert ask(served, "POST", "/v1/move", {**move, **bad})[0] == 400
+    assert ask(served, "POST", "/v1/move", {**move, "number": 9, "session": "0" * 32})[0] == 409
+
+    with pytest.raises(RobotError, match="another client holds the arm"):
+        HttpArm(served.options()).connect(5.0)
+    other = token_file.with_name("other")
+    other.write_text("f" * 32)
+    with pytest.raises(RobotError, match="401"):
+        HttpArm(served.options(token_file=other)).connect(5.0)
+
+
+def test_garbage_and_idle_connections_block_nobody(serve):
+    served = serve()
+    idle = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(8)]
+    idle[0].sendall(b"\x00\xff\x16\x03" * 100 + b"\r\n\r\n")
+    idle[1].sendall(b"POST /v1/stop HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n")
+    assert ask(served, "GET", "/v1/state")[0] == 200
+    for connection in idle:
+        connection.close()
+
+
+def test_sigterm_stops_the_arm_and_ends_the_server(serve, connect):
+    served = serve()
+    connect(served)
+    served.process.send_signal(signal.SIGTERM)
+    assert json.loads(served.process.stdout.readline())["mode"] == "ready"
+    assert served.process.wait(10) == 0
+
+
+def test_tls(serve, connect, tmp_path):
+    make_authority(tmp_path, "ca")
+    make_certificate(tmp_path, "server", "ca")
+    served = serve(cert_file=str(tmp_path / "server.pem"), key_file=str(tmp_path / "server.key"))
+    with pytest.raises(RobotError, match="SSLCertVerificationError"):
+        HttpArm(served.options()).connect(5.0)
+    served.ca_file = tmp_path / "ca.pem"
+    arm = connect(served)
+    assert arm.state().pose.position_m == START.position_m
+
+
+def test_no_token_leaves_in_the_clear(token_file):
+    with pytest.raises(ConfigError, match="without TLS"):
+        ServerOptions(host="0.0.0.0", token_file=token_file)
+    with pytest.raises(ConfigError, match="without TLS"):
+        LinkOptions("http://192.168.1.7:8470")
+    with pytest.raises(ConfigError, match="expected https"):
+        LinkOptions("192.168.1.7:8470")
+    with pytest.raises(ConfigError, match="token belongs into"):
+        LinkOptions("https://me:secret@192.168.1.7:8470")
+
+
+def test_a_token_is_needed(tmp_path, monkeypatch):
+    monkeypatch.delenv("ROBOT_ARM_TOKEN", raising=False)
+    with pytest.raises(ConfigError, match="ROBOT_ARM_TOKEN holds 0 characters"):
+        HttpArm(LinkOptions("http://127.0.0.1:1"))
+    (tmp_path / "short").write_text("abc")
+    with pytest.raises(ConfigError, match="expected one line of at least 24"):
+        HttpArm(LinkOptions("http://127.0.0.1:1", tmp_path / "short"))
+    monkeypatch.setenv("ROBOT_ARM_TOKEN", TOKEN)
+    with pytest.raises(RobotError, match="is it running"):
+        HttpArm(LinkOptions("http://127.0.0.1:1")).connect(1.0)

@@ -1,0 +1,112 @@
+"""Locks that outlive their process, whatever ends it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qtopt.errors import RobotError
+from robot_bridge.contracts import Latch
+from robot_bridge.safety.latch_file import COMMISSIONING, LATCH, LOG, Commissioning, LatchFile
+
+REASON = Latch("box", "the tool is outside", 12.5)
+
+
+@pytest.fixture
+def latch_file(tmp_path):
+    return LatchFile(tmp_path / "state")
+
+
+def test_it_is_read_back_by_another(latch_file, tmp_path):
+    assert latch_file.read() is None
+    latch_file.write(REASON)
+    assert LatchFile(tmp_path / "state").read() == REASON
+
+
+def test_the_first_reason_stays(latch_file):
+    latch_file.write(REASON)
+    latch_file.write(Latch("tcp_speed", "later", 13.0))
+    assert latch_file.read() == REASON
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"rule": "box"}', "\xff"])
+def test_a_damaged_latch_is_a_latch(latch_file, tmp_path, content):
+    (tmp_path / "state" / LATCH).write_text(content, encoding="latin-1")
+    assert latch_file.read().rule == "latch_file"
+    latch_file.acknowledge("ann", "looked")
+    assert latch_file.read() is None
+
+
+def test_acknowledging_is_written_down_and_never_forgotten(latch_file, tmp_path):
+    for number in range(2):
+        latch_file.write(REASON)
+        latch_file.acknowledge(f"ann {number}", "the bin had slipped")
+    latch_file.acknowledge("bob", "nothing to acknowledge")
+    entries = [json.loads(line) for line in (tmp_path / "state" / LOG).read_text().splitlines()]
+    assert [entry["operator"] for entry in entries] == ["ann 0", "ann 1"]
+    assert entries[0]["reason"] == "the bin had slipped"
+    assert entries[0]["latch"] == {"rule": "box", "reason": "the tool is outside", "time_s": 12.5}
+
+
+def test_a_name_and_a_reason_are_needed(latch_file):
+    latch_file.write(REASON)
+    with pytest.raises(RobotError, match="name and a reason"):
+        latch_file.acknowledge(" ", "looked")
+    assert latch_file.read() == REASON
+
+
+def test_a_log_that_cannot_be_written_keeps_it_locked(latch_file, tmp_path):
+    latch_file.write(REASON)
+    (tmp_path / "state" / LOG).mkdir()
+    with pytest.raises(RobotError, match="stays locked"):
+        latch_file.acknowledge("ann", "looked")
+    assert latch_file.read() == REASON
+
+
+def test_where_the_reason_cannot_be_stored_motion_is_locked_all_the_same(latch_file, tmp_path):
+    (tmp_path / "state" / (LATCH + ".writing")).mkdir()
+    with pytest.raises(RobotError, match="could not be stored"):
+        latch_file.write(REASON)
+    assert latch_file.read() is not None
+
+
+@pytest.mark.serial
+def test_a_process_killed_right_after_write_leaves_it_locked(tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path; from robot_bridge.contracts import Latch\n"
+        "from robot_bridge.safety.latch_file import LatchFile\n"
+        "LatchFile(Path(sys.argv[1])).write(Latch('box', 'outside', 1.0))\n"
+        "print('written', flush=True); time.sleep(60)"
+    )
+    root = Path(__file__).resolve().parents[3]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    with process:
+        assert process.stdout.readline() == b"written\n"
+        process.send_signal(signal.SIGKILL)
+    assert LatchFile(tmp_path).read() == Latch("box", "outside", 1.0)
+
+
+def test_commissioning_starts_anew_with_another_configuration(tmp_path):
+    first = Commissioning(tmp_path, "aaa")
+    assert first.episodes() == 0
+    first.store(7)
+    assert Commissioning(tmp_path, "aaa").episodes() == 7
+    other = Commissioning(tmp_path, "bbb")
+    assert other.episodes() == 0
+    other.store(1)
+    assert first.episodes() == 0
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"config_hash": "aaa", "episodes": "many"}'])
+def test_a_damaged_counter_means_a_new_cell(tmp_path, content):
+    (tmp_path / COMMISSIONING).write_text(content)
+    assert Commissioning(tmp_path, "aaa").episodes() == 0
