@@ -1,0 +1,132 @@
+"""Locks and counters that outlive the process: a file each, written so that no moment of death leaves motion free.
+
+A latch that cannot be read is a latch. Acknowledging writes who, why and when to a log first and unlocks afterwards.
+"""
+
+import contextlib
+import json
+import os
+import time
+from pathlib import Path
+
+from qtopt.errors import RobotError
+from robot_bridge.contracts import Latch
+
+LATCH = "latch.json"
+LOG = "acknowledgements.jsonl"
+COMMISSIONING = "commissioning.json"
+
+
+class LatchFile:
+    """The latch of a cell on disk.
+
+    Args:
+        directory: of the cell's state; made where it is missing.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory, self._path = directory, directory / LATCH
+
+    def read(self) -> Latch | None:
+        """Returns what locks motion; a damaged file does, too."""
+        try:
+            values = json.loads(self._path.read_text())
+            return Latch(str(values["rule"]), str(values["reason"]), float(values["time_s"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return Latch("latch_file", f"{self._path} is there, but does not say why: {error!r}", time.time())
+
+    def write(self, latch: Latch) -> None:
+        """Locks motion for this and every later process; an older reason stays.
+
+        Raises:
+            RobotError: the reason could not be stored; motion is locked where the disk let a file be made at all.
+        """
+        try:
+            # An empty file locks as well and fits onto a full disk.
+            with contextlib.suppress(FileExistsError):
+                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+                _sync(self._directory)
+            if self._path.stat().st_size == 0:
+                write_durably(
+                    self._path,
+                    json.dumps({"rule": latch.rule, "reason": latch.reason, "time_s": latch.time_s}),
+                )
+        except OSError as error:
+            raise RobotError(f"the latch ({latch.rule}: {latch.reason}) could not be stored: {error}") from error
+
+    def acknowledge(self, operator: str, reason: str) -> None:
+        """Unlocks motion in a person's name and writes that down; the living monitor must have agreed before.
+
+        Raises:
+            RobotError: nobody's name or no reason is given, or the disk refused; motion then stays locked.
+        """
+        if not operator.strip() or not reason.strip():
+            raise RobotError("an acknowledgement needs the operator's name and a reason")
+        latch = self.read()
+        if latch is None:
+            return
+        entry = {
+            "operator": operator,
+            "reason": reason,
+            "time_s": time.time(),
+            "latch": {"rule": latch.rule, "reason": latch.reason, "time_s": latch.time_s},
+        }
+        try:
+            with (self._directory / LOG).open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self._path.unlink()
+            _sync(self._directory)
+        except OSError as error:
+            raise RobotError(f"the acknowledgement could not be stored, motion stays locked: {error}") from error
+
+
+class Commissioning:
+    """How many episodes a cell has finished since its configuration last changed.
+
+    Args:
+        directory: of the cell's state; made where it is missing.
+        config_hash: of the present configuration.
+    """
+
+    def __init__(self, directory: Path, config_hash: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._path, self._hash = directory / COMMISSIONING, config_hash
+
+    def episodes(self) -> int:
+        """Returns the number; 0 under another configuration and where the file is missing or damaged."""
+        try:
+            values = json.loads(self._path.read_text())
+            return max(0, int(values["episodes"])) if values["config_hash"] == self._hash else 0
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+
+    def store(self, episodes: int) -> None:
+        """Stores the number; raises RobotError where the disk refuses."""
+        try:
+            write_durably(self._path, json.dumps({"config_hash": self._hash, "episodes": episodes}))
+        except OSError as error:
+            raise RobotError(f"{self._path} cannot be written: {error}") from error
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Puts ``text`` into a file such that after any crash it holds either the old text or the new."""
+    writing = path.with_name(path.name + ".writing")
+    with writing.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    writing.replace(path)
+    _sync(path.parent)
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
