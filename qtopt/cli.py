@@ -33,6 +33,7 @@ COMMANDS = {
     "data": "look into a store: info, verify, show; copy out of it",
     "figures": "draw: curve, calibration, film, cem, or all of a run",
     "bench": "measure: sim, cem, peak, sample, ingest, train, scale, or all",
+    "robot": "a physical cell: check, home, calibrate, collect, status, estop, ack; serve-sim without one",
     "doctor": "what is installed, and what is missing for which role",
 }
 """The subcommands and what each does, in one line."""

@@ -15,10 +15,11 @@ from robot_bridge.cell.camera import ChildCamera
 from robot_bridge.cell.places import Places
 from robot_bridge.cell.processes import CellProcesses
 from robot_bridge.cell.robot import CellRobot
-from robot_bridge.cell.simple import DropBack, WidthJudge
 from robot_bridge.cell_file import CellFile, cell_config, load_cell_file
 from robot_bridge.grasp_env import GraspEnv
-from robot_bridge.safety.facts import CellFacts
+from robot_bridge.robot import ToolPose
+from robot_bridge.safety.facts import CellFacts, Phase
+from robot_bridge.success import DropTestDetector, PhysicalBin, SuccessConfig
 from robot_bridge.view import CellCamera
 
 _log = logging.getLogger(__name__)
@@ -53,18 +54,12 @@ class PhysicalCell:
             parts.callback(self.camera.stop)
             self.camera.start()
             self.robot = CellRobot(self.cell, self._start())
-            parts.callback(self.robot.close)
+            parts.callback(lambda: self.robot.processes.close())
             self._parts = parts.pop_all()
+        detector = make_detector(self.cell, self.robot, self.camera, seed)
         picture = CellCamera(self.camera, size_px, max_age_s=self.cell.watchdog.camera_stop_s)
-        config = cell_config(self.cell)
-        self.environment = GraspEnv(
-            self.robot,
-            picture,
-            WidthJudge(self.robot, self.cell),
-            DropBack(self.robot, self.cell, seed),
-            config,
-            seed,
-        )
+        keeper = PhysicalBin(detector)
+        self.environment = GraspEnv(self.robot, picture, detector, keeper, cell_config(self.cell), seed)
 
     def start_episode(self, seed: int | None = None) -> ResetResult:
         """Waits until motion is allowed, goes to a start pose, and begins an episode.
@@ -122,6 +117,24 @@ class PhysicalCell:
             time.sleep(_LOOK_S)
         self.robot.processes.close()
         self.robot.renew(self._start())
+
+
+def make_detector(cell: CellFile, robot: CellRobot, camera: ChildCamera, seed: int = 0) -> DropTestDetector:
+    """Returns the judge of a cell's grasps, with what its calibration found."""
+    known = cell.success
+    config = SuccessConfig(
+        empty_width_m=max(0.0, cell.grasp.closed_empty_width_m),
+        width_margin_m=known.width_margin_m,
+        drop_test=known.drop_test,
+        diff_area_px=round(known.diff_area_px),
+        diff_t=known.diff_t,
+        drop_height_m=known.drop_height_m,
+    )
+    whole = CellCamera(camera, max_age_s=cell.watchdog.camera_stop_s)
+    clear = ToolPose(*robot.clear_m, cell.home.yaw_rad)
+    return DropTestDetector(
+        robot, whole, config, cell_config(cell), clear, seed, leave_bin=lambda: robot.enter(Phase.TRANSIT)
+    )
 
 
 def open_cell(path: Path, size_px: int, seed: int = 0) -> GraspEnv:

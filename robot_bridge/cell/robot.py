@@ -95,9 +95,7 @@ class CellRobot:
     def go_clear(self) -> ToolPose:
         """Rises straight up and goes to the pose from which the camera sees the bin; the fingers stay as they are."""
         self._begin_transit()
-        home = self._cell.home
-        x_m, y_m, z_m = home.clear_pose_m or (*self._middle_m(), self.travel_z_m)
-        target = ToolPose(x_m, y_m, z_m, home.yaw_rad)
+        target = ToolPose(*self.clear_m, self._cell.home.yaw_rad)
         reached = self.move(target)
         self._require_reached(target, reached)
         return reached
@@ -121,6 +119,13 @@ class CellRobot:
         """Height at which the arm crosses the bin."""
         top_m = self._cell.bin.floor_z_m + self._cell.episode.top_height_m
         return min(top_m, self._cell.bin.rim_z_m + _TRAVEL_ABOVE_RIM_M)
+
+    @property
+    def clear_m(self) -> tuple[float, float, float]:
+        """Place of the tool [m] from where the camera sees the bin."""
+        geometry = self._cell.bin
+        x_m, y_m = ((a + b) / 2 for a, b in zip(geometry.inner_min_m, geometry.inner_max_m, strict=True))
+        return self._cell.home.clear_pose_m or (x_m, y_m, self.travel_z_m)
 
     def enter(self, phase: Phase) -> None:
         """Tells the safety monitors what comes now; raises RobotError where one forbids it.
@@ -208,9 +213,6 @@ class CellRobot:
         high_m = self.processes.widths_m[1]
         return min(high_m, self._cell.grasp.open_width_m or high_m)
 
-    def _middle_m(self) -> tuple[float, float]:
-        (low_x, low_y), (high_x, high_y) = self._cell.bin.inner_min_m, self._cell.bin.inner_max_m
-        return (low_x + high_x) / 2, (low_y + high_y) / 2
 
 
 def _touched(answer: dict[str, Any]) -> bool:
