@@ -86,11 +86,17 @@ class ChildCamera:
         while True:
             frame = None if self._ring is None else self._ring.newest()
             now_ns = time.monotonic_ns()
-            if frame is not None and frame.t_capture_ns >= not_before_ns and now_ns - frame.t_capture_ns <= max_age_s * 1e9:
+            if (
+                frame is not None
+                and frame.t_capture_ns >= not_before_ns
+                and now_ns - frame.t_capture_ns <= max_age_s * 1e9
+            ):
                 return frame
             if time.monotonic() >= deadline:
-                raise StaleFrame(f"camera {self._name}: no picture that is new enough came within {max_age_s:.2f} s"
-                                 f"{self._last_words()}")
+                raise StaleFrame(
+                    f"camera {self._name}: no picture that is new enough came within {max_age_s:.2f} s"
+                    f"{self._last_words()}"
+                )
             time.sleep(_POLL_S)
 
     def age_s(self) -> float | None:

@@ -158,7 +158,9 @@ class CellRobot:
         upright = tilt_rad(arm.pose) <= _UPRIGHT_RAD
         if upright and (inside or above):
             return tool
-        found = f"x {tool.x_m:.3f}, y {tool.y_m:.3f}, z {tool.z_m:.3f} m, {math.degrees(tilt_rad(arm.pose)):.0f} degrees"
+        found = (
+            f"x {tool.x_m:.3f}, y {tool.y_m:.3f}, z {tool.z_m:.3f} m, {math.degrees(tilt_rad(arm.pose)):.0f} degrees"
+        )
         raise RobotError(
             f"home: the tool is at {found} from straight down, expected within the bin or above its rim, pointing down. "
             "Move it there by hand: on the pendant, in manual mode, straight up first, then over the bin; then try again"
@@ -212,7 +214,6 @@ class CellRobot:
     def _open_width_m(self) -> float:
         high_m = self.processes.widths_m[1]
         return min(high_m, self._cell.grasp.open_width_m or high_m)
-
 
 
 def _touched(answer: dict[str, Any]) -> bool:

@@ -63,7 +63,7 @@ def main(config: Check) -> int:
     return code
 
 
-class _Over(Exception):  # noqa: N818 - not an error: nothing more can be looked at
+class _Over(Exception):
     """What was just found makes the rest pointless."""
 
 

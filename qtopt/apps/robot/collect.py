@@ -5,7 +5,7 @@ import contextlib
 import numpy as np
 
 from qtopt.agent.exploration import ScriptedPolicy
-from qtopt.apps.collect import Figures
+from qtopt.apps.collected import Figures
 from qtopt.apps.process import begin, logger
 from qtopt.apps.reporting import Reporting
 from qtopt.apps.robot import Collect

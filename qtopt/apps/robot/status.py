@@ -1,8 +1,6 @@
 """What a cell does now, read from the memory that its processes share; nothing is connected."""
 
 import os
-import time
-from pathlib import Path
 
 from qtopt.apps.process import StopSignal, say
 from qtopt.apps.robot import Status
@@ -68,5 +66,3 @@ def _living(running: Running) -> list[str]:
 
 def _age(silence_s: float | None) -> str:
     return "never" if silence_s is None else f"{silence_s:.2f} s ago"
-
-
