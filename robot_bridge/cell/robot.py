@@ -1,19 +1,21 @@
 """A physical cell's arm and gripper as the ``Robot`` that ``GraspEnv`` asks: verbs in, values or a reason out."""
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from qtopt.errors import RobotError
 from robot_bridge.cell.processes import CellProcesses
 from robot_bridge.cell_file import CellFile
-from robot_bridge.contracts import ArmState, MotionOutcome, Pose
+from robot_bridge.contracts import ArmState, MotionOutcome, Pose, Reaction
 from robot_bridge.displacement import tilt_rad, to_pose, to_tool, waypoints
 from robot_bridge.robot import RobotState, ToolPose
 from robot_bridge.safety.facts import Phase
 
 _EXTRA_S: Final = 4.0
 _ANSWER_S: Final = 2.0
+_HOLD_S: Final = 0.1
 _TRAVEL_ABOVE_RIM_M: Final = 0.15
 _TURN_RAD: Final = math.radians(60.0)
 _UPRIGHT_RAD: Final = math.radians(10.0)
@@ -186,7 +188,14 @@ class CellRobot:
         return self._tool(pose, leg.yaw_rad), _touched(answer)
 
     def _ask(self, do: str, timeout_s: float, **what: Any) -> dict[str, Any]:
-        answer = self.processes.ask(do, timeout_s, **what)
+        deadline = time.monotonic() + self._cell.watchdog.camera_stop_s
+        while True:
+            answer = self.processes.ask(do, timeout_s, **what)
+            # A hold may end by itself, and a command that is sent anew is judged anew; it is not waited for long.
+            passing = answer.get("reaction") == Reaction.HOLD and not _touched(answer)
+            if not passing or time.monotonic() > deadline:
+                break
+            time.sleep(_HOLD_S)
         outcome = answer.get("outcome")
         if outcome in (None, MotionOutcome.REACHED) or _touched(answer):
             return answer

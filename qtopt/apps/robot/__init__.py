@@ -60,7 +60,7 @@ class Calibrate:
 
     cell: CellPath
     what: Annotated[Literal["box", "gripper", "success", "latency"], tyro.conf.Positional]
-    repeats: int = 20
+    repeats: int = 50
 
     def __post_init__(self) -> None:
         if not 3 <= self.repeats <= 500:

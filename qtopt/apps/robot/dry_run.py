@@ -1,4 +1,4 @@
-"""A cell's limits tried on paper: scripted episodes through the displacement layer and the monitor; nothing is opened."""
+"""A cell's limits tried on paper: scripted episodes through displacement layer and monitor; nothing is opened."""
 
 from collections import Counter
 from typing import Final

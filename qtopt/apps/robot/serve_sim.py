@@ -1,14 +1,18 @@
-"""A simulated cell behind a vendor's protocol: one plant, the arm's controller, the gripper's socket, a camera's stream."""
+"""A simulated cell behind a vendor's protocol: one plant, an arm's controller, a gripper's socket, a camera's stream."""
 
 import asyncio
 import contextlib
 import sys
+from typing import TYPE_CHECKING
 
 from qtopt.apps.process import StopSignal, say
 from qtopt.apps.robot import ServeSim
 from qtopt.config import CameraConfig
 from qtopt.errors import ConfigError
 from robot_bridge.cell.launch import prefer
+
+if TYPE_CHECKING:
+    from sim.plant import Plant
 
 _XARM_CONTROL_PORT = 15020
 _ARMS = {
@@ -67,6 +71,8 @@ hold_s = 0.4
 stop_s = 0.8
 latch_s = 2.0
 arm_latch_s = 0.3
+camera_hold_s = 2.0
+camera_stop_s = 6.0
 
 [home]
 clear_pose_m = [0.60, 0.0, 0.30]
@@ -103,7 +109,7 @@ def main(config: ServeSim) -> int:
     return 0
 
 
-def _serve_ur(plant, config, url, servers, stop) -> None:  # type: ignore[no-untyped-def]
+def _serve_ur(plant: "Plant", config: ServeSim, url: str, servers: contextlib.ExitStack, stop: StopSignal) -> None:
     from sim.servers.robotiq import RobotiqSocketServer
     from sim.servers.robotiq_model import RobotiqModel
     from sim.servers.ur import UrServer
@@ -116,7 +122,7 @@ def _serve_ur(plant, config, url, servers, stop) -> None:  # type: ignore[no-unt
         continue
 
 
-async def _serve_xarm(plant, config, url, stop) -> None:  # type: ignore[no-untyped-def]
+async def _serve_xarm(plant: "Plant", config: ServeSim, url: str, stop: StopSignal) -> None:
     from sim.servers.xarm import XArmServer
 
     server = XArmServer(plant, config.host, config.seed)
