@@ -1,5 +1,6 @@
 """The collector's side of a camera: the newest frame of the camera's process, started again where it failed."""
 
+import contextlib
 import logging
 import socket
 import subprocess
@@ -121,10 +122,8 @@ class ChildCamera:
 
     def _end(self) -> None:
         process, self._process = self._process, None
-        try:
+        with contextlib.suppress(ChannelClosed):
             self._channel.send({"do": "close"})
-        except ChannelClosed:
-            pass
         self._channel.close()
         if process is not None:
             end(process, _END_S)
@@ -135,7 +134,7 @@ class ChildCamera:
             self._reopened.popleft()
         if len(self._reopened) >= REOPENINGS_AN_HOUR:
             raise StaleFrame(
-                f"camera {self._name} failed{words}; it was opened again {REOPENINGS_AN_HOUR} times within an hour: look at it"
+                f"camera {self._name} failed{words}; it was opened again {REOPENINGS_AN_HOUR} times in an hour: look at it"
             )
         self._reopened.append(now)
         _log.warning("camera %s failed%s; it is opened again", self._name, words)

@@ -88,7 +88,7 @@ class PhysicalCell:
         return result
 
     def close(self) -> None:
-        """Leaves the arm standing, the fingers as they are, and ends the cell's processes; a second call does nothing."""
+        """Leaves the arm standing and the fingers as they are, and ends the processes; a second call does nothing."""
         self._parts.close()
 
     def _start(self) -> CellProcesses:

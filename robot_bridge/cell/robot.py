@@ -164,8 +164,8 @@ class CellRobot:
             f"x {tool.x_m:.3f}, y {tool.y_m:.3f}, z {tool.z_m:.3f} m, {math.degrees(tilt_rad(arm.pose)):.0f} degrees"
         )
         raise RobotError(
-            f"home: the tool is at {found} from straight down, expected within the bin or above its rim, pointing down. "
-            "Move it there by hand: on the pendant, in manual mode, straight up first, then over the bin; then try again"
+            f"home: the tool is at {found} from straight down, expected in the bin or above its rim, pointing down. "
+            "Move it there by hand: on the pendant, manually, straight up first, then over the bin; try again then"
         )
 
     def _leg(self, start: ToolPose, leg: ToolPose) -> tuple[ToolPose, bool]:

@@ -134,7 +134,7 @@ class SafetyChild:
             self._second(verdict)
 
     def _second(self, verdict: Verdict) -> None:
-        """Stops an arm that its own process should have stopped by now; the way it does so needs a person afterwards."""
+        """Stops an arm that its own process should have stopped by now; after that a person has to look."""
         now = time.monotonic()
         if self._stands():
             self._unstopped_since = None

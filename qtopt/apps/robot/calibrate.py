@@ -26,9 +26,7 @@ def main(config: Calibrate) -> int:
     if config.what == "box":
         return _box(cell)
     if config.what == "latency":
-        raise ConfigError(
-            "calibrate latency is not there yet; set latency_s from the camera's data sheet, 0.13 s for UVC"
-        )
+        raise ConfigError("calibrate latency is not there yet; set latency_s by hand: 0.13 s is usual for a UVC camera")
     begin("calibrate")
     with _standing_clear(config) as physical:
         return _gripper(physical, config.repeats) if config.what == "gripper" else _success(physical, config.repeats)

@@ -1,4 +1,4 @@
-"""A simulated cell behind a vendor's protocol: one plant, an arm's controller, a gripper's socket, a camera's stream."""
+"""A simulated cell behind a vendor's protocol: one plant, arm's controller, gripper's socket, camera's stream."""
 
 import asyncio
 import contextlib
