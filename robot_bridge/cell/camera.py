@@ -134,7 +134,7 @@ class ChildCamera:
             self._reopened.popleft()
         if len(self._reopened) >= REOPENINGS_AN_HOUR:
             raise StaleFrame(
-                f"camera {self._name} failed{words}; it was opened again {REOPENINGS_AN_HOUR} times in an hour: look at it"
+                f"camera {self._name} failed{words}; opened again {REOPENINGS_AN_HOUR} times an hour: look at it"
             )
         self._reopened.append(now)
         _log.warning("camera %s failed%s; it is opened again", self._name, words)
