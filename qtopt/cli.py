@@ -34,6 +34,7 @@ COMMANDS = {
     "export": "the policy of a checkpoint as ONNX graphs, for a robot without torch",
     "figures": "draw: curve, calibration, film, cem, or all of a run",
     "bench": "measure: sim, cem, onnx, peak, sample, ingest, train, scale, or all",
+    "robot": "a physical cell: check, home, calibrate, collect, status, estop, ack; serve-sim without one",
     "doctor": "what is installed, and what is missing for which role",
 }
 """The subcommands and what each does, in one line."""

@@ -4,6 +4,7 @@ An action is carried out in order: displacement, then gripper. An episode ends w
 limit. Then, unless the fingers are empty, the arm lifts and the detector judges; a held object is worth 1.
 """
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -105,8 +106,7 @@ class GraspEnv:
         result = self._result(
             executed, float(outcome is Outcome.SUCCESS), terminated=terminated, truncated=truncated, outcome=outcome
         )
-        self._bin.finish(outcome)
-        return result
+        return dataclasses.replace(result, metadata=self._bin.finish(outcome))
 
     def _result(
         self,
@@ -123,19 +123,18 @@ class GraspEnv:
         return StepResult(observation, reward, terminated, truncated, executed, pose, outcome)
 
     def _fingers_full(self) -> bool:
-        state = self._robot.state()
-        return state.gripper_closed and state.gripper_width_m >= self.config.empty_width_m
+        return self._robot.state().gripper_width_m >= self.config.empty_width_m
 
-    def _full_and_high(self) -> bool:
-        height_m = self._robot.state().tool.z_m - self.config.floor_z_m
-        return height_m >= self.config.lifted_height_m and self._fingers_full()
+    def _closed_and_high(self) -> bool:
+        state = self._robot.state()
+        return state.gripper_closed and state.tool.z_m - self.config.floor_z_m >= self.config.lifted_height_m
 
     def _holds_up(self) -> bool:
-        return self._full_and_high() and self._detector.lifted()
+        return self._closed_and_high() and self._fingers_full() and self._detector.lifted()
 
     def _judge(self, *, truncated: bool) -> Outcome:
         held: bool | None = False
-        if self._full_and_high():
+        if self._closed_and_high() and (self._fingers_full() or self._detector.doubts()):
             tool = self._robot.state().tool
             clear_z_m = max(tool.z_m, self.config.floor_z_m + self.config.clear_height_m)
             self._robot.move(ToolPose(tool.x_m, tool.y_m, clear_z_m, tool.yaw_rad))
@@ -152,11 +151,20 @@ class GraspEnv:
         _log.error("episode aborted after %d steps: %s", self._steps, error)
         self._running = False
         self._robot.stop()
-        self._bin.finish(Outcome.ABORTED)
+        facts: dict[str, JsonValue] = {**self._bin.finish(Outcome.ABORTED), "abort": str(error)}
         try:
-            return self._result(executed, 0.0, truncated=True, outcome=Outcome.ABORTED)
+            result = self._result(executed, 0.0, truncated=True, outcome=Outcome.ABORTED)
         except RobotError as silent:
             # What failed may be what would have to be asked; the episode has to end all the same.
             _log.error("the end of the episode was not seen: %s", silent)
             observation, pose = self._last
-            return StepResult(observation, 0.0, False, True, executed, pose, Outcome.ABORTED)
+            result = StepResult(
+                observation,
+                0.0,
+                terminated=False,
+                truncated=True,
+                executed=executed,
+                tool_pose=pose,
+                outcome=Outcome.ABORTED,
+            )
+        return dataclasses.replace(result, metadata=facts)

@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -14,17 +13,17 @@ from qtopt.agent.cem import CemConfig
 from qtopt.agent.exploration import ExplorationConfig, ExploringPolicy, ScriptedPolicy
 from qtopt.agent.policy import CemPolicy
 from qtopt.agent.snapshot import load_policy_network
+from qtopt.apps.collected import Figures
 from qtopt.apps.process import begin, limit_threads, logger
 from qtopt.apps.reporting import Reporting
 from qtopt.config import STRICT
 from qtopt.interfaces import Policy
 from qtopt.loops.checkpoints import POLICY_FILE, find_checkpoint
-from qtopt.loops.collect import Collected, CollectLoopConfig, Follower, collect
-from qtopt.loops.metrics import Rate, Recent
+from qtopt.loops.collect import CollectLoopConfig, Follower, collect
 from qtopt.loops.outbox import Outbox
 from qtopt.rpc.connection import connect
 from qtopt.rpc.settings import ClientConfig
-from qtopt.types import Behaviour, ModelSnapshot
+from qtopt.types import ModelSnapshot
 from robot_bridge.spool import Spool
 from sim.config import SimConfig
 
@@ -118,48 +117,3 @@ def main(config: Config) -> int:
             environment.close()
     logger().info("collector ended", episodes=int(figures.figures()["episodes"]), waiting=outbox.waiting)
     return 0
-
-
-class Figures:
-    """Sums up the episodes collected."""
-
-    def __init__(self) -> None:
-        self._episodes, self._recent = Rate(60.0), Recent(200)
-        self._by = {Behaviour.SCRIPTED: Recent(200), Behaviour.GREEDY: Recent(200), Behaviour.NOISE: Recent(200)}
-        self._environment, self._policy, self._other = Rate(60.0), Rate(60.0), Rate(60.0)
-        self._last: Collected | None = None
-        self._steps = Recent(200)
-
-    def add(self, turn: Collected) -> None:
-        """Takes an episode."""
-        self._last = turn
-        self._episodes.add()
-        success = float(turn.episode.success)
-        self._recent.add(success)
-        self._steps.add(len(turn.episode))
-        kinds = set(turn.episode.behaviour.tolist())
-        for kind, recent in self._by.items():
-            if kind in kinds:
-                recent.add(success)
-        self._environment.add(turn.environment_s)
-        self._policy.add(turn.policy_s)
-        self._other.add(turn.other_s)
-
-    def figures(self) -> dict[str, float]:
-        """Returns the newest figures; shares are of the whole time, over the last minute."""
-        parts = [self._environment.per_s(), self._policy.per_s(), self._other.per_s()]
-        whole = max(1e-9, sum(parts))
-        values = {
-            "episodes": self._episodes.total,
-            "episodes_per_s": self._episodes.per_s(),
-            "success_recent": self._recent.mean(),
-            "steps_per_grasp": self._steps.mean(),
-            **{f"success_{kind.name.lower()}": recent.mean() for kind, recent in self._by.items()},
-            "share_environment": parts[0] / whole,
-            "share_policy": parts[1] / whole,
-            "share_other": parts[2] / whole,
-            "share_outside": (parts[1] + parts[2]) / whole,
-        }
-        if self._last is not None:
-            values |= {"policy_version": float(self._last.policy_version), "spooled": float(self._last.waiting)}
-        return {name: value for name, value in values.items() if not math.isnan(value)}

@@ -1,5 +1,6 @@
 """The collector's side of a camera: the newest frame of the camera's process, started again where it failed."""
 
+import contextlib
 import logging
 import socket
 import subprocess
@@ -38,6 +39,7 @@ class ChildCamera:
         self._process: subprocess.Popen[bytes] | None = None
         self._reopened: deque[float] = deque()
         self._ready: Message = {}
+        self._ring: PictureRing | None = None
         self.process_id = 0
 
     @property
@@ -63,8 +65,10 @@ class ChildCamera:
                 message = {"failed": "its process ended"}
             if message is None or "failed" in message:
                 self._end()
-                why = f"not ready within {deadline_s:.0f} s" if message is None else message["failed"]
-                raise RobotError(f"camera {self._name}: {why}")
+                raise RobotError(
+                    f"camera {self._name}: "
+                    + (f"not ready within {deadline_s:.0f} s" if message is None else str(message["failed"]))
+                )
             fd = socket.recv_fds(ours, 1, 1)[1][0]
         self._ready = message
         self._ring = PictureRing(message["bytes"], fd)
@@ -81,14 +85,25 @@ class ChildCamera:
             self._reopen()
         deadline = time.monotonic() + max_age_s
         while True:
-            frame = self._ring.newest()
+            frame = None if self._ring is None else self._ring.newest()
             now_ns = time.monotonic_ns()
-            if frame is not None and frame.t_capture_ns >= not_before_ns and now_ns - frame.t_capture_ns <= max_age_s * 1e9:
+            if (
+                frame is not None
+                and frame.t_capture_ns >= not_before_ns
+                and now_ns - frame.t_capture_ns <= max_age_s * 1e9
+            ):
                 return frame
             if time.monotonic() >= deadline:
-                raise StaleFrame(f"camera {self._name}: no picture that is new enough came within {max_age_s:.2f} s"
-                                 f"{self._last_words()}")
+                raise StaleFrame(
+                    f"camera {self._name}: no picture that is new enough came within {max_age_s:.2f} s"
+                    f"{self._last_words()}"
+                )
             time.sleep(_POLL_S)
+
+    def age_s(self) -> float | None:
+        """Returns how long ago the newest frame was captured [s]; None before the first."""
+        frame = None if self._ring is None else self._ring.newest()
+        return None if frame is None else (time.monotonic_ns() - frame.t_capture_ns) / 1e9
 
     def lock_settings(self) -> Mapping[str, JsonValue]:
         """Returns the settings that were fixed at the start; raises RobotError where the camera would not keep them."""
@@ -99,16 +114,16 @@ class ChildCamera:
 
     def stop(self) -> None:
         """Ends the process; a second call does nothing."""
+        ring, self._ring = self._ring, None
+        if ring is not None:
+            ring.close()
         if self._process is not None:
-            self._ring.close()
             self._end()
 
     def _end(self) -> None:
         process, self._process = self._process, None
-        try:
+        with contextlib.suppress(ChannelClosed):
             self._channel.send({"do": "close"})
-        except ChannelClosed:
-            pass
         self._channel.close()
         if process is not None:
             end(process, _END_S)
@@ -119,7 +134,7 @@ class ChildCamera:
             self._reopened.popleft()
         if len(self._reopened) >= REOPENINGS_AN_HOUR:
             raise StaleFrame(
-                f"camera {self._name} failed{words}; it was opened again {REOPENINGS_AN_HOUR} times within an hour: look at it"
+                f"camera {self._name} failed{words}; opened again {REOPENINGS_AN_HOUR} times an hour: look at it"
             )
         self._reopened.append(now)
         _log.warning("camera %s failed%s; it is opened again", self._name, words)

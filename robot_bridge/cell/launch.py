@@ -1,4 +1,4 @@
-"""Starting the processes of a cell. Children are new interpreters, never forks, and share nothing but what is passed."""
+"""Starting the processes of a cell. Children are new interpreters, never forks, and share only what is passed."""
 
 import json
 import os

@@ -81,7 +81,7 @@ class Places:
             except OSError as error:
                 file.seek(0)
                 raise ConfigError(
-                    f"the arm is in use by process {file.read().strip() or 'unknown'}; an arm has one client at a time: "
+                    f"the arm is in use by process {file.read().strip() or 'unknown'}; an arm has one client: "
                     "end that one first"
                 ) from error
             file.truncate(0)

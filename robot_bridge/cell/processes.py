@@ -7,6 +7,8 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,10 +20,12 @@ from robot_bridge.cell.records import Report, unpack_report
 from robot_bridge.cell.shared import Board, Member
 from robot_bridge.cell_file import CellFile
 from robot_bridge.contracts import Capability
+from robot_bridge.safety.facts import CellFacts
 
 _log = logging.getLogger(__name__)
 _START_S: Final = 40.0
 _BEAT_S: Final = 0.1
+_FACTS_EVERY: Final = 3
 _END_S: Final = 8.0
 
 
@@ -32,6 +36,7 @@ class CellProcesses:
         path: of the cell file.
         cell: what it says.
         places: where the cell keeps its state.
+        facts: gives the newest word on camera and disk.
 
     Attributes:
         capabilities: of arm and gripper.
@@ -43,13 +48,15 @@ class CellProcesses:
         RobotError: a process could not connect, or did not come up in time; none is left behind.
     """
 
-    def __init__(self, path: Path, cell: CellFile, places: Places) -> None:
-        self._places = places
+    def __init__(
+        self, path: Path, cell: CellFile, places: Places, facts: Callable[[], CellFacts] | None = None
+    ) -> None:
+        self._places, self._facts = places, facts
         self._board = Board()
         self._numbers = itertools.count(1)
         self._asking = threading.Lock()
         self._sending = threading.Lock()
-        self._closed = threading.Event()
+        self._closed, self._ready = threading.Event(), threading.Event()
         self.capabilities: frozenset[Capability] = frozenset()
         self.widths_m = (0.0, 0.0)
         self._board.beat(Member.COLLECTOR)
@@ -58,6 +65,7 @@ class CellProcesses:
         self._start(path, cell)
         try:
             self._await_ready()
+            self._ready.set()
         except BaseException:
             self.close()
             raise
@@ -80,12 +88,12 @@ class CellProcesses:
         self.tell("stop")
         raise RobotError(f"the arm's process did not answer {do!r} within {timeout_s:.1f} s; it was told to stop")
 
-    def tell(self, do: str) -> None:
+    def tell(self, do: str, **what: Any) -> None:
         """Sends what needs no answer: ``stop``, ``hold``; goes on where nobody takes it."""
         try:
-            self._send(do, {})
+            self._send(do, what)
         except RobotError as error:
-            _log.warning("%s was not taken: %s", do, error)
+            _log.debug("%s was not taken: %s", do, error)
 
     def report(self) -> Report:
         """Returns the newest report of the arm's process; raises RobotError where that process is gone or silent."""
@@ -107,6 +115,11 @@ class CellProcesses:
         """Returns the newest report of the safety process; None before its first."""
         record = self._board.safety.newest()
         return None if record is None else unpack_report(record)
+
+    @property
+    def latched(self) -> bool:
+        """Whether a process has locked motion, acknowledged since or not; a locked one has to be started anew."""
+        return any(report is not None and report.latch for report in (self.safety_report(), self.last_report()))
 
     @property
     def alive(self) -> bool:
@@ -185,8 +198,12 @@ class CellProcesses:
         return ""
 
     def _beat(self) -> None:
-        while not self._closed.wait(_BEAT_S):
+        for number in itertools.count():
             self._board.beat(Member.COLLECTOR)
+            if self._facts is not None and self._ready.is_set() and number % _FACTS_EVERY == 0:
+                self.tell("facts", facts=asdict(self._facts()))
+            if self._closed.wait(_BEAT_S):
+                return
 
 
 def _start(

@@ -1,18 +1,21 @@
 """A physical cell's arm and gripper as the ``Robot`` that ``GraspEnv`` asks: verbs in, values or a reason out."""
 
 import math
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from qtopt.errors import RobotError
 from robot_bridge.cell.processes import CellProcesses
 from robot_bridge.cell_file import CellFile
-from robot_bridge.contracts import ArmState, MotionOutcome, Pose
+from robot_bridge.contracts import ArmState, MotionOutcome, Pose, Reaction
 from robot_bridge.displacement import tilt_rad, to_pose, to_tool, waypoints
 from robot_bridge.robot import RobotState, ToolPose
 from robot_bridge.safety.facts import Phase
 
 _EXTRA_S: Final = 4.0
 _ANSWER_S: Final = 2.0
+_HOLD_S: Final = 0.1
 _TRAVEL_ABOVE_RIM_M: Final = 0.15
 _TURN_RAD: Final = math.radians(60.0)
 _UPRIGHT_RAD: Final = math.radians(10.0)
@@ -26,12 +29,17 @@ class CellRobot:
     Args:
         cell: what the cell file says.
         processes: running.
+
+    Attributes:
+        processes: those in use.
+        closing: called when the robot is closed, to free what else was opened with it.
     """
 
     def __init__(self, cell: CellFile, processes: CellProcesses) -> None:
         self._cell, self.processes = cell, processes
         self._closed_fingers = False
         self._prepared = False
+        self.closing: Callable[[], None] | None = None
 
     def state(self) -> RobotState:
         """Returns what the arm measures now; raises RobotError where its reports are old."""
@@ -89,9 +97,7 @@ class CellRobot:
     def go_clear(self) -> ToolPose:
         """Rises straight up and goes to the pose from which the camera sees the bin; the fingers stay as they are."""
         self._begin_transit()
-        home = self._cell.home
-        x_m, y_m, z_m = home.clear_pose_m or (*self._middle_m(), self.travel_z_m)
-        target = ToolPose(x_m, y_m, z_m, home.yaw_rad)
+        target = ToolPose(*self.clear_m, self._cell.home.yaw_rad)
         reached = self.move(target)
         self._require_reached(target, reached)
         return reached
@@ -103,12 +109,25 @@ class CellRobot:
     def close(self) -> None:
         """Stops, and ends the processes; a second call does nothing."""
         self.processes.close()
+        if self.closing is not None:
+            self.closing()
+
+    def renew(self, processes: CellProcesses) -> None:
+        """Goes on with processes that were started anew; the fingers are taken to be what they were last told."""
+        self.processes, self._prepared = processes, False
 
     @property
     def travel_z_m(self) -> float:
         """Height at which the arm crosses the bin."""
         top_m = self._cell.bin.floor_z_m + self._cell.episode.top_height_m
         return min(top_m, self._cell.bin.rim_z_m + _TRAVEL_ABOVE_RIM_M)
+
+    @property
+    def clear_m(self) -> tuple[float, float, float]:
+        """Place of the tool [m] from where the camera sees the bin."""
+        geometry = self._cell.bin
+        x_m, y_m = ((a + b) / 2 for a, b in zip(geometry.inner_min_m, geometry.inner_max_m, strict=True))
+        return self._cell.home.clear_pose_m or (x_m, y_m, self.travel_z_m)
 
     def enter(self, phase: Phase) -> None:
         """Tells the safety monitors what comes now; raises RobotError where one forbids it.
@@ -141,10 +160,12 @@ class CellRobot:
         upright = tilt_rad(arm.pose) <= _UPRIGHT_RAD
         if upright and (inside or above):
             return tool
-        found = f"x {tool.x_m:.3f}, y {tool.y_m:.3f}, z {tool.z_m:.3f} m, {math.degrees(tilt_rad(arm.pose)):.0f} degrees"
+        found = (
+            f"x {tool.x_m:.3f}, y {tool.y_m:.3f}, z {tool.z_m:.3f} m, {math.degrees(tilt_rad(arm.pose)):.0f} degrees"
+        )
         raise RobotError(
-            f"home: the tool is at {found} from straight down, expected within the bin or above its rim, pointing down. "
-            "Move it there by hand: on the pendant, in manual mode, straight up first, then over the bin; then try again"
+            f"home: the tool is at {found} from straight down, expected in the bin or above its rim, pointing down. "
+            "Move it there by hand: on the pendant, manually, straight up first, then over the bin; try again then"
         )
 
     def _leg(self, start: ToolPose, leg: ToolPose) -> tuple[ToolPose, bool]:
@@ -167,7 +188,14 @@ class CellRobot:
         return self._tool(pose, leg.yaw_rad), _touched(answer)
 
     def _ask(self, do: str, timeout_s: float, **what: Any) -> dict[str, Any]:
-        answer = self.processes.ask(do, timeout_s, **what)
+        deadline = time.monotonic() + self._cell.watchdog.camera_stop_s
+        while True:
+            answer = self.processes.ask(do, timeout_s, **what)
+            # A hold may end by itself, and a command that is sent anew is judged anew; it is not waited for long.
+            passing = answer.get("reaction") == Reaction.HOLD and not _touched(answer)
+            if not passing or time.monotonic() > deadline:
+                break
+            time.sleep(_HOLD_S)
         outcome = answer.get("outcome")
         if outcome in (None, MotionOutcome.REACHED) or _touched(answer):
             return answer
@@ -195,10 +223,6 @@ class CellRobot:
     def _open_width_m(self) -> float:
         high_m = self.processes.widths_m[1]
         return min(high_m, self._cell.grasp.open_width_m or high_m)
-
-    def _middle_m(self) -> tuple[float, float]:
-        (low_x, low_y), (high_x, high_y) = self._cell.bin.inner_min_m, self._cell.bin.inner_max_m
-        return (low_x + high_x) / 2, (low_y + high_y) / 2
 
 
 def _touched(answer: dict[str, Any]) -> bool:

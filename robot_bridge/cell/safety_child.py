@@ -33,7 +33,8 @@ _TICK_S: Final = 0.01
 _AGAIN_S: Final = 0.1
 _STOP_FOR_S: Final = 3.0
 _ORPHAN_S: Final = 10.0
-_GRACE_S: Final = 0.25
+_GRACE_S: Final = 0.5
+_RETREAT: Final = "contact_retract"
 _STILL_M_S: Final = 0.002
 _CONNECT_S: Final = 10.0
 
@@ -128,11 +129,12 @@ class SafetyChild:
             self._stop_now()
             self._places.latch(verdict.rule, verdict.reason)
             _tell(self._arm, {"latch": [verdict.rule, verdict.reason]})
-        elif verdict.reaction is Reaction.STOP and not self._latch:
+        elif verdict.reaction is Reaction.STOP and not self._latch and verdict.rule != _RETREAT:
+            # Out of a contact the arm's own process leads; from 60 N on this one stops the arm all the same.
             self._second(verdict)
 
     def _second(self, verdict: Verdict) -> None:
-        """Stops an arm that its own process should have stopped by now; the way it does so needs a person afterwards."""
+        """Stops an arm that its own process should have stopped by now; after that a person has to look."""
         now = time.monotonic()
         if self._stands():
             self._unstopped_since = None
@@ -153,7 +155,8 @@ class SafetyChild:
         if self._stopping_since is None:
             return
         now = time.monotonic()
-        if self._stands() and now - self._stopping_since > 2 * _AGAIN_S or now - self._stopping_since > _STOP_FOR_S:
+        for_s = now - self._stopping_since
+        if (self._stands() and for_s > 2 * _AGAIN_S) or for_s > _STOP_FOR_S:
             self._stopping_since = None
         elif now - self._stopped_at >= _AGAIN_S:
             self._stop_now()
@@ -210,7 +213,7 @@ class SafetyChild:
                 signal.pidfd_send_signal(self._arm_process, signal.SIGKILL)
 
     def _finished(self) -> bool:
-        """Returns whether nobody is left to watch and the arm stands, or ten seconds have passed without seeing that."""
+        """Returns whether nobody is left to watch and the arm stands, or that was not seen for ten seconds."""
         frozen_s = 2 * self._cell.watchdog.collector_stop_s
         silence_s = self._board.silence_s(Member.COLLECTOR)
         dismissed = self._collector_gone or self._ending or (silence_s is not None and silence_s > frozen_s)

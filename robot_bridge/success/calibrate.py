@@ -39,7 +39,7 @@ class Latency:
 
 
 def empty_width(widths_m: Sequence[float]) -> EmptyWidth:
-    """Learns the empty width from at least twenty closes on nothing [m]. Raises RobotError for too few, too different."""
+    """Learns the empty width from at least twenty closes on nothing [m]; RobotError if they are fewer or too unlike."""
     widths = np.array(widths_m, np.float64)
     if len(widths) < CLOSES:
         raise RobotError(f"found {len(widths)} closes, expected at least {CLOSES}")
@@ -92,7 +92,9 @@ def signal_latency(
     end = min(times_s[-1], reference_times_s[-1])
     grid = np.arange(start, end, _GRID_S)
     if len(grid) * _GRID_S < 2 * longest_s:
-        raise RobotError(f"pictures and motion overlap for {end - start:.1f} s, expected more than {2 * longest_s:.1f} s")
+        raise RobotError(
+            f"pictures and motion overlap for {end - start:.1f} s, expected more than {2 * longest_s:.1f} s"
+        )
     seen = _normal(np.interp(grid, times_s, values))
     lags = np.arange(0.0, longest_s + _GRID_S, _GRID_S)
     agreement = np.array(
@@ -101,8 +103,8 @@ def signal_latency(
     best = int(agreement.argmax())
     if agreement[best] < _LEAST_CORRELATION:
         raise RobotError(
-            f"picture and arm agree to {agreement[best]:.2f} at best, expected {_LEAST_CORRELATION}; is the arm in view "
-            "and nothing else moving?"
+            f"picture and arm agree to {agreement[best]:.2f} at best, expected {_LEAST_CORRELATION}; is the arm in "
+            "view and nothing else moving?"
         )
     return Latency(float(lags[best]), float(agreement[best]))
 
@@ -112,4 +114,4 @@ def _normal(signal: Signal) -> Signal:
     spread = float(signal.std())
     if spread < 1e-12:
         raise RobotError("found a signal that does not move; is the arm in view, and does it swing?")
-    return (signal - signal.mean()) / spread
+    return np.asarray((signal - signal.mean()) / spread)

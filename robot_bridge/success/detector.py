@@ -29,6 +29,7 @@ class DropTestDetector:
         clear_pose: where the arm is out of the camera's view, at least at the cell's clear height.
         seed: of the points over which objects are let go, and of nothing else.
         sleep: waits [s].
+        leave_bin: called before motions that no policy makes, out of the bin and across it.
     """
 
     def __init__(
@@ -40,15 +41,16 @@ class DropTestDetector:
         clear_pose: ToolPose,
         seed: int = 0,
         sleep: Callable[[float], None] = time.sleep,
+        leave_bin: Callable[[], None] = lambda: None,
     ) -> None:
         travel_z_m = cell.floor_z_m + cell.clear_height_m
         if clear_pose.z_m < travel_z_m:
             raise ConfigError(
-                f"the clear pose is at z {clear_pose.z_m} m, expected at least {travel_z_m:.3f} m, the clear height: the "
-                "arm goes there and back in a straight line over the rim"
+                f"the clear pose is at z {clear_pose.z_m} m, expected at least {travel_z_m:.3f} m, the clear height: "
+                "the arm goes there and back in a straight line over the rim"
             )
         self._robot, self._camera, self._config, self._cell = robot, camera, config, cell
-        self._clear_pose, self._sleep = clear_pose, sleep
+        self._clear_pose, self._sleep, self._leave_bin = clear_pose, sleep, leave_bin
         self._rng = np.random.default_rng([seed, 2])
         self._judge = StagedJudge(config)
         self._empties = 0
@@ -92,6 +94,7 @@ class DropTestDetector:
 
     def put_back(self) -> None:
         """Lets go of what the fingers hold, low over a random point of the bin, and rises; raises RobotError."""
+        self._leave_bin()
         limits, config = self._cell.limits, self._config
         low, high = np.array(limits.low_m[:2]), np.array(limits.high_m[:2])
         x, y = ((low + high) / 2 + config.drop_share * (high - low) * self._rng.uniform(-0.5, 0.5, 2)).tolist()
@@ -123,6 +126,7 @@ class DropTestDetector:
 
     def _go_clear(self) -> bool:
         """Moves out of view; where that fails the verdict is unknown, as the arm hides a part of the bin."""
+        self._leave_bin()
         wanted = self._clear_pose
         reached = self._robot.move(wanted)
         gap_m = float(np.hypot(np.hypot(reached.x_m - wanted.x_m, reached.y_m - wanted.y_m), reached.z_m - wanted.z_m))

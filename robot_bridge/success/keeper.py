@@ -92,4 +92,5 @@ def encode_evidence(picture: UInt8Array) -> str:
     share = min(1.0, _EVIDENCE_PX / max(picture.shape[:2]))
     small = cv2.resize(picture, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
     parameters = [cv2.IMWRITE_JPEG_QUALITY, _EVIDENCE_QUALITY]
-    return base64.b64encode(cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), parameters)[1]).decode()
+    jpeg = cv2.imencode(".jpg", cv2.cvtColor(small, cv2.COLOR_RGB2BGR), parameters)[1].tobytes()
+    return base64.b64encode(jpeg).decode()

@@ -50,7 +50,24 @@ def test_empty_fingers_need_no_lift(cell):
     environment.act(make_action(close=True))
     cell.log.clear()
     assert environment.act(make_action(terminate=True)).outcome is Outcome.NOTHING_GRASPED
-    assert cell.log == []
+    assert cell.log == ["doubts"]
+
+
+def test_a_detector_that_doubts_gets_its_test_and_can_be_right(cell):
+    environment = cell.environment()
+    environment.start_episode(0)
+    cell.is_doubtful, cell.verdict = True, True
+    environment.act(make_action(close=True))
+    cell.log.clear()
+    assert environment.act(make_action(terminate=True)).outcome is Outcome.SUCCESS
+    assert cell.log == ["doubts", "move", "judge"]
+
+
+def test_the_evidence_is_stored_with_the_end(cell):
+    environment = cell.environment()
+    environment.start_episode(0)
+    assert environment.act(make_action(close=True)).metadata == {}
+    assert environment.act(make_action(terminate=True)).metadata == {"outcomes": 1}
 
 
 def test_an_object_lost_after_it_was_up_counts_as_dropped(cell):
@@ -101,6 +118,7 @@ def test_a_fault_ends_the_episode_as_aborted(cell):
     assert result.outcome is Outcome.ABORTED
     assert cell.log == ["stop"]
     assert cell.outcomes == [Outcome.ABORTED]
+    assert result.metadata == {"outcomes": 1, "abort": "protective stop"}
 
 
 def test_a_blocked_descent_shows_in_the_pose_not_in_the_action(cell):

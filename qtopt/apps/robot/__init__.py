@@ -1,0 +1,198 @@
+"""The commands over a physical cell: ``qtopt robot check cell.toml`` and its like, one module each."""
+
+import importlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from qtopt.config import STRICT
+from qtopt.errors import ConfigError
+from qtopt.rpc.settings import ClientConfig
+
+CellPath = Annotated[Path, tyro.conf.Positional]
+
+
+@dataclass(frozen=True)
+class Check:
+    """Looks at everything that could be wrong, without any motion; the exit code says what kind of thing is.
+
+    0: all is well; 2: the cell file; 3: something cannot be reached; 4: arm or cell are not in a safe state to begin;
+    5: the camera; 6: success cannot be judged yet.
+
+    Attributes:
+        cell: the cell file.
+        json: print one JSON object instead of the table.
+    """
+
+    __pydantic_config__ = STRICT
+
+    cell: CellPath
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class Home:
+    """Rises straight up and goes to the pose from which the camera sees the bin; the fingers stay as they are.
+
+    Attributes:
+        cell: the cell file.
+    """
+
+    __pydantic_config__ = STRICT
+
+    cell: CellPath
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Measures what the cell file must know and prints the lines to put into it.
+
+    Attributes:
+        cell: the cell file.
+        what: ``box``: lead the tool to the bin's corners by hand; ``gripper``: what closed, empty fingers report;
+            ``success``: how much pictures of an untouched bin differ; ``latency``: how late pictures come.
+        repeats: closes, pairs of pictures, or swings.
+    """
+
+    __pydantic_config__ = STRICT
+
+    cell: CellPath
+    what: Annotated[Literal["box", "gripper", "success", "latency"], tyro.conf.Positional]
+    repeats: int = 50
+
+    def __post_init__(self) -> None:
+        if not 3 <= self.repeats <= 500:
+            raise ConfigError(f"repeats is {self.repeats}, expected 3 to 500")
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Runs grasp episodes on the cell and delivers them; the arm stands and waits for a person after any lock.
+
+    Attributes:
+        cell: the cell file.
+        server: where episodes go and policies come from (--server host:port).
+        episodes: to collect; 0 collects until told to stop.
+        policy: who chooses the actions: as the cell file says, the script, or the server.
+        dry_run: runs one scripted episode through limits and safety monitor without starting anything.
+        name: stored with each episode; the cell's name without one.
+        seed: of start poses and exploration.
+    """
+
+    __pydantic_config__ = STRICT
+
+    cell: CellPath
+    server: ClientConfig = field(default_factory=ClientConfig)
+    episodes: int = 0
+    policy: Literal["cell", "scripted", "learned"] = "cell"
+    dry_run: bool = False
+    name: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.episodes < 0:
+            raise ConfigError(f"episodes is {self.episodes}, expected 0 or more")
+
+
+@dataclass(frozen=True)
+class Status:
+    """Shows what the cell does: arm, fingers, locks, the episodes that wait.
+
+    Attributes:
+        cell: the cell file.
+        watch: show it again every second until interrupted.
+    """
+
+    __pydantic_config__ = STRICT
+
+    cell: CellPath
+    watch: bool = False
+
+
+@dataclass(frozen=True)
+class Estop:
+    """Stops the arm by every way there is and locks motion; exit code 0 only if it was seen to stand.
+
+    It is no replacement for the button on the wall.
+
+    Attributes:
+        cell: the cell file.
+    """
+
+    __pydantic_config__ = STRICT
+
+    cell: CellPath
+
+
+@dataclass(frozen=True)
+class Ack:
+    """Unlocks motion in a person's name, after that person has looked at the cell and removed the cause.
+
+    Attributes:
+        cell: the cell file.
+        operator: who looked.
+        reason: what was found and done.
+    """
+
+    __pydantic_config__ = STRICT
+
+    cell: CellPath
+    operator: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ServeSim:
+    """A simulated bin and arm behind a vendor's protocol, with camera and gripper; prints the cell file for it.
+
+    Attributes:
+        protocol: the vendor's.
+        host: a loopback address of its own.
+        output: writes the cell file there; standard output gets it otherwise.
+        objects: in the bin.
+        seed: of the sequence of bins.
+        camera_px: height and width of the camera's pictures.
+        fps: pictures a second.
+    """
+
+    __pydantic_config__ = STRICT
+
+    protocol: Literal["ur", "xarm"] = "ur"
+    host: str = "127.0.3.1"
+    output: Path | None = None
+    objects: int = 5
+    seed: int = 0
+    camera_px: int = 240
+    fps: float = 10.0
+
+
+Config = (
+    Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[Home, tyro.conf.subcommand("home")]
+    | Annotated[Calibrate, tyro.conf.subcommand("calibrate")]
+    | Annotated[Collect, tyro.conf.subcommand("collect")]
+    | Annotated[Status, tyro.conf.subcommand("status")]
+    | Annotated[Estop, tyro.conf.subcommand("estop")]
+    | Annotated[Ack, tyro.conf.subcommand("ack")]
+    | Annotated[ServeSim, tyro.conf.subcommand("serve-sim")]
+)
+
+_MODULES = {
+    Check: "check",
+    Home: "home",
+    Calibrate: "calibrate",
+    Collect: "collect",
+    Status: "status",
+    Estop: "estop",
+    Ack: "ack",
+    ServeSim: "serve_sim",
+}
+
+
+def main(config: object) -> int:
+    """Runs the command that was chosen; returns its exit code."""
+    module = importlib.import_module(f"qtopt.apps.robot.{_MODULES[type(config)]}")
+    code: int = module.main(config)
+    return code

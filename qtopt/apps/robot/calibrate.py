@@ -1,0 +1,96 @@
+"""Measurements that a cell file needs, printed as the lines to put into it; the file itself is left to its owner."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from qtopt.apps.process import begin, say
+from qtopt.apps.robot import Calibrate
+from qtopt.errors import ConfigError, RobotError
+from robot_bridge.cell import parts
+from robot_bridge.cell.open import PhysicalCell
+from robot_bridge.cell_file import CellFile, load_cell_file
+from robot_bridge.safety.facts import Phase
+from robot_bridge.success import SuccessConfig
+from robot_bridge.success.calibrate import blob_threshold, empty_width
+from robot_bridge.success.images import compare, median_picture
+from robot_bridge.view import CellCamera
+
+_ANY_SIZE = 64
+_FRAMES = 5
+
+
+def main(config: Calibrate) -> int:
+    """Measures; raises RobotError where arm or camera cannot be reached, or motion is locked."""
+    cell = load_cell_file(config.cell)
+    if config.what == "box":
+        return _box(cell)
+    if config.what == "latency":
+        raise ConfigError("calibrate latency is not there yet; set latency_s by hand: 0.13 s is usual for a UVC camera")
+    begin("calibrate")
+    with _standing_clear(config) as physical:
+        return _gripper(physical, config.repeats) if config.what == "gripper" else _success(physical, config.repeats)
+
+
+@contextlib.contextmanager
+def _standing_clear(config: Calibrate) -> Iterator[PhysicalCell]:
+    """Gives the cell with its arm at the clear pose."""
+    with contextlib.closing(PhysicalCell(config.cell, _ANY_SIZE)) as physical:
+        latch = physical.places.latched()
+        if latch is not None:
+            raise RobotError(f"motion is locked by {latch.rule}: {latch.reason}; qtopt robot ack comes first")
+        physical.robot.go_clear()
+        yield physical
+
+
+def _gripper(physical: PhysicalCell, repeats: int) -> int:
+    """Closes the empty fingers again and again."""
+    widths = []
+    for _ in range(repeats):
+        physical.robot.grip(close=True)
+        widths.append(physical.robot.state().gripper_width_m)
+        physical.robot.grip(close=False)
+    found = empty_width(widths)
+    say(f"# {repeats} closes on nothing: {1000 * found.mean_m:.2f} +- {1000 * found.sigma_m:.2f} mm")
+    say(f"[grasp]\nclosed_empty_width_m = {found.mean_m:.5f}")
+    say(f"[success]\nwidth_margin_m = {max(0.002, 3.0 * found.sigma_m):.5f}")
+    return 0
+
+
+def _success(physical: PhysicalCell, repeats: int) -> int:
+    """Takes pictures of the untouched bin, the arm coming back to its clear pose before each."""
+    camera = CellCamera(physical.camera, max_age_s=physical.cell.watchdog.camera_stop_s)
+    config = SuccessConfig(diff_t=physical.cell.success.diff_t)
+    areas, before = [], None
+    for _ in range(repeats + 1):
+        physical.robot.enter(Phase.TRANSIT)
+        tool = physical.robot.state().tool
+        physical.robot.move(type(tool)(tool.x_m, tool.y_m, tool.z_m - 0.03, tool.yaw_rad))
+        physical.robot.go_clear()
+        picture = median_picture([camera.capture() for _ in range(_FRAMES)])
+        if before is not None:
+            areas.append(compare(before, picture, config).area_px)
+        before = picture
+    say(f"# {repeats} pairs of an untouched bin: largest change {max(areas)} pixels")
+    say(f"[success]\ndiff_t = {config.diff_t:g}\ndiff_area_px = {blob_threshold(areas)}")
+    return 0
+
+
+def _box(cell: CellFile) -> int:
+    """Reads the tool's place where a person has led it to; moves nothing."""
+    line = parts.make_stop_channel(cell)
+    line.connect(5.0)
+    try:
+        places = []
+        for where in ("inner corner with the smallest x and y, tips on the floor", "opposite inner corner", "rim"):
+            say(f"lead the finger tips to the {where}; then press Enter")
+            if not sys.stdin.readline():
+                raise ConfigError("calibrate box needs a terminal: each place is confirmed with Enter")
+            places.append(line.state().pose.position_m)
+    finally:
+        line.close()
+    (x1, y1, z1), (x2, y2, z2), (_, _, rim) = places
+    say(f"[bin]\nfloor_z_m = {min(z1, z2):.4f}")
+    say(f"inner_min_m = [{min(x1, x2):.4f}, {min(y1, y2):.4f}]\ninner_max_m = [{max(x1, x2):.4f}, {max(y1, y2):.4f}]")
+    say(f"rim_z_m = {rim:.4f}")
+    return 0

@@ -1,0 +1,57 @@
+"""A cell's limits tried on paper: scripted episodes through displacement layer and monitor; nothing is opened."""
+
+from collections import Counter
+from typing import Final
+
+import numpy as np
+
+from qtopt.agent.exploration import ScriptedPolicy
+from qtopt.apps.process import say
+from qtopt.specs import TERMINATE
+from qtopt.types import Observation
+from robot_bridge.cell_file import CellFile, cell_config
+from robot_bridge.contracts import ArmMode, ArmState, MotionCommand, Reaction
+from robot_bridge.displacement import limit_action, to_pose
+from robot_bridge.robot import ToolPose
+from robot_bridge.safety.facts import CellFacts, Phase, is_at_least
+from robot_bridge.safety.monitor import CellSafetyMonitor
+
+_EPISODES: Final = 20
+_STEP_NS: Final = 1_000_000_000
+
+
+def dry_run(cell: CellFile, seed: int) -> int:
+    """Runs twenty scripted episodes without an arm; returns 0, or 4 where the monitor refused a step."""
+    config, rng, policy = cell_config(cell), np.random.default_rng(seed), ScriptedPolicy()
+    verdicts: Counter[str] = Counter()
+    for _ in range(_EPISODES):
+        monitor = CellSafetyMonitor(cell, watched=frozenset())
+        monitor.note(CellFacts())
+        low, high = np.array(config.limits.low_m), np.array(config.limits.high_m)
+        x_m, y_m = rng.uniform(low[:2], high[:2]).tolist()
+        tool, closed = ToolPose(x_m, y_m, config.floor_z_m + config.start_height_m[0], cell.home.yaw_rad), False
+        policy.begin_episode(rng)
+        now_ns = _STEP_NS
+        monitor.observe(_state(tool, now_ns), now_ns)
+        monitor.enter(Phase.EPISODE, now_ns)
+        for _ in range(config.max_steps):
+            image = np.zeros((16, 16, 3), np.uint8)
+            decision = policy.select(Observation(image, closed, tool.z_m - config.floor_z_m))
+            executed, target = limit_action(decision.action, tool, config.limits)
+            if executed[TERMINATE]:
+                break
+            limits = cell.limits
+            command = MotionCommand(to_pose(target), limits.speed_m_s, limits.accel_m_s2, limits.yaw_rate_rad_s)
+            verdict = monitor.filter(command, _state(tool, now_ns), now_ns)
+            verdicts[verdict.reaction.value] += 1
+            if is_at_least(verdict, Reaction.HOLD):
+                say(f"{verdict.reaction.value} by {verdict.rule}: {verdict.reason}")
+                break
+            tool, now_ns = target, now_ns + _STEP_NS
+    say(f"{_EPISODES} scripted episodes on paper: " + ", ".join(f"{n} {what}" for what, n in sorted(verdicts.items())))
+    return 4 if any(verdicts[each.value] for each in (Reaction.HOLD, Reaction.STOP, Reaction.LATCH)) else 0
+
+
+def _state(tool: ToolPose, now_ns: int) -> ArmState:
+    still = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    return ArmState(now_ns, now_ns / 1e9, to_pose(tool), still, None, (), ArmMode.READY)

@@ -1,0 +1,68 @@
+"""What a cell does now, read from the memory that its processes share; nothing is connected."""
+
+import os
+
+from qtopt.apps.process import StopSignal, say
+from qtopt.apps.robot import Status
+from robot_bridge.cell.places import Places, Running
+from robot_bridge.cell.records import speed_m_s, unpack_report
+from robot_bridge.cell.shared import Board, Member
+from robot_bridge.cell_file import CellFile, load_cell_file
+
+
+def main(config: Status) -> int:
+    """Shows the state once, or every second."""
+    cell = load_cell_file(config.cell)
+    places = Places(cell)
+    stop = StopSignal()
+    while True:
+        for line in describe(cell, places):
+            say(line)
+        if not config.watch or stop.wait(1.0):
+            return 0
+        say("")
+
+
+def describe(cell: CellFile, places: Places) -> list[str]:
+    """Returns what there is to say, a line each."""
+    latch, running = places.latched(), places.running()
+    waiting = len(list(cell.spool.dir.glob("*.safetensors"))) if cell.spool.dir.is_dir() else 0
+    lines = [
+        f"cell       {cell.cell}, configuration {cell.config_hash[:12]}, {places.episodes_done()} episodes with it",
+        f"motion     {'free' if latch is None else f'LOCKED by {latch.rule}: {latch.reason}'}",
+        f"spool      {waiting} episodes wait in {cell.spool.dir}",
+    ]
+    if running is None:
+        return [*lines, "processes  none"]
+    return lines + _living(running)
+
+
+def _living(running: Running) -> list[str]:
+    try:
+        board = Board(os.open(f"/proc/{running.collector}/fd/{running.board_fd}", os.O_RDWR))
+    except OSError:
+        return [f"processes  the collector {running.collector} ends, or belongs to somebody else"]
+    try:
+        beats = ", ".join(f"{member.name.lower()} {_age(board.silence_s(member))}" for member in Member)
+        lines = [f"processes  last signs of life: {beats}"]
+        record = board.arm.newest()
+        if record is None:
+            return lines
+        report = unpack_report(record)
+        if report.arm is not None:
+            x_m, y_m, z_m = report.arm.pose.position_m
+            force = "" if report.arm.wrench is None else f", {sum(f * f for f in report.arm.wrench[:3]) ** 0.5:.0f} N"
+            lines.append(
+                f"arm        {report.arm.mode.value}, x {x_m:.3f} y {y_m:.3f} z {z_m:.3f} m, "
+                f"{speed_m_s(report.arm):.3f} m/s{force}"
+            )
+        if report.gripper is not None:
+            fault = f", FAULT {report.gripper.fault}" if report.gripper.fault else ""
+            lines.append(f"gripper    {1000 * report.gripper.width_m:.1f} mm{fault}")
+        return lines + ([f"last       {report.note}"] if report.note else [])
+    finally:
+        board.close()
+
+
+def _age(silence_s: float | None) -> str:
+    return "never" if silence_s is None else f"{silence_s:.2f} s ago"

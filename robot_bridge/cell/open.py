@@ -1,0 +1,149 @@
+"""A physical cell as an ``Environment``: its processes, its judge and its keeper around the one ``GraspEnv``."""
+
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from qtopt.errors import RobotError
+from qtopt.interfaces import ResetResult, StepResult
+from qtopt.types import FloatArray, Outcome
+from robot_bridge.cell.camera import ChildCamera
+from robot_bridge.cell.places import Places
+from robot_bridge.cell.processes import CellProcesses
+from robot_bridge.cell.robot import CellRobot
+from robot_bridge.cell_file import CellFile, cell_config, load_cell_file
+from robot_bridge.grasp_env import GraspEnv
+from robot_bridge.robot import ToolPose
+from robot_bridge.safety.facts import CellFacts, Phase
+from robot_bridge.success import DropTestDetector, PhysicalBin, SuccessConfig
+from robot_bridge.view import CellCamera
+
+_log = logging.getLogger(__name__)
+_LOOK_S: Final = 0.5
+_TRIES: Final = 3
+
+
+class PhysicalCell:
+    """Satisfies ``qtopt.interfaces.Environment`` over a physical cell, and outlasts its locks.
+
+    When motion is locked, the episode is aborted and the next one waits, arm standing, until a person has acknowledged
+    (``qtopt robot ack``); then the cell's processes are started anew. Nothing goes on by itself.
+
+    Args:
+        path: of the cell file.
+        size_px: height and width of the policy's pictures.
+        stop: asked while waiting for a person; True ends the wait with RobotError.
+        seed: of start poses.
+
+    Raises:
+        ConfigError: the cell file does not fit, or somebody else uses the arm.
+        RobotError: arm, gripper or camera cannot be reached.
+    """
+
+    def __init__(self, path: Path, size_px: int, stop: Callable[[], bool] = lambda: False, seed: int = 0) -> None:
+        self.cell: CellFile = load_cell_file(path)
+        self.places = Places(self.cell)
+        self._path, self._stop = path, stop
+        with contextlib.ExitStack() as parts:
+            parts.enter_context(self.places.sole_client())
+            self.camera = ChildCamera(path, self.cell, "main")
+            parts.callback(self.camera.stop)
+            self.camera.start()
+            self.robot = CellRobot(self.cell, self._start())
+            parts.callback(lambda: self.robot.processes.close())
+            self._parts = parts.pop_all()
+        detector = make_detector(self.cell, self.robot, self.camera, seed)
+        picture = CellCamera(self.camera, size_px, max_age_s=self.cell.watchdog.camera_stop_s)
+        keeper = PhysicalBin(detector)
+        self.environment = GraspEnv(self.robot, picture, detector, keeper, cell_config(self.cell), seed)
+
+    def start_episode(self, seed: int | None = None) -> ResetResult:
+        """Waits until motion is allowed, goes to a start pose, and begins an episode.
+
+        Raises:
+            RobotError: the arm did not get there three times in a row without being locked, or the wait was ended.
+        """
+        failures = 0
+        while True:
+            self._await_person()
+            try:
+                return self.environment.start_episode(seed)
+            except RobotError as error:
+                failures += 1
+                if self.places.latched() is None and failures >= _TRIES:
+                    raise
+                _log.warning("the episode did not begin: %s", error)
+                time.sleep(_LOOK_S)
+
+    def act(self, action: FloatArray) -> StepResult:
+        """Executes one action; an episode that ended without a safety event counts for the cell's commissioning."""
+        result = self.environment.act(action)
+        if result.outcome is not None and result.outcome is not Outcome.ABORTED:
+            self.places.finish_episode()
+            self.robot.processes.tell("finish_episode")
+        return result
+
+    def close(self) -> None:
+        """Leaves the arm standing and the fingers as they are, and ends the processes; a second call does nothing."""
+        self._parts.close()
+
+    def _start(self) -> CellProcesses:
+        return CellProcesses(self._path, self.cell, self.places, self._facts)
+
+    def _facts(self) -> CellFacts:
+        spool = self.cell.spool.dir
+        known = next((each for each in (spool, *spool.absolute().parents) if each.exists()), Path("/"))
+        usage = shutil.disk_usage(known)
+        return CellFacts(camera_age_s=self.camera.age_s(), disk_free=usage.free / usage.total)
+
+    def _await_person(self) -> None:
+        latch = self.places.latched()
+        if latch is None and self.robot.processes.alive and not self.robot.processes.latched:
+            return
+        if latch is not None:
+            _log.error(
+                "motion is locked by %s: %s. Look at the cell, then: qtopt robot ack %s --operator NAME --reason TEXT",
+                latch.rule,
+                latch.reason,
+                self._path,
+            )
+        while self.places.latched() is not None:
+            if self._stop():
+                raise RobotError("told to end while motion was locked")
+            time.sleep(_LOOK_S)
+        self.robot.processes.close()
+        self.robot.renew(self._start())
+
+
+def make_detector(cell: CellFile, robot: CellRobot, camera: ChildCamera, seed: int = 0) -> DropTestDetector:
+    """Returns the judge of a cell's grasps, with what its calibration found."""
+    known = cell.success
+    config = SuccessConfig(
+        empty_width_m=max(0.0, cell.grasp.closed_empty_width_m),
+        width_margin_m=known.width_margin_m,
+        drop_test=known.drop_test,
+        diff_area_px=round(known.diff_area_px),
+        diff_t=known.diff_t,
+        drop_height_m=known.drop_height_m,
+    )
+    whole = CellCamera(camera, max_age_s=cell.watchdog.camera_stop_s)
+    clear = ToolPose(*robot.clear_m, cell.home.yaw_rad)
+    return DropTestDetector(
+        robot, whole, config, cell_config(cell), clear, seed, leave_bin=lambda: robot.enter(Phase.TRANSIT)
+    )
+
+
+def open_cell(path: Path, size_px: int, seed: int = 0) -> GraspEnv:
+    """Returns the grasping environment over a physical cell; its ``close`` ends everything that was started.
+
+    Raises:
+        ConfigError: the cell file does not fit, or somebody else uses the arm.
+        RobotError: arm, gripper or camera cannot be reached.
+    """
+    cell = PhysicalCell(path, size_px, seed=seed)
+    cell.robot.closing = cell.close
+    return cell.environment

@@ -1,0 +1,93 @@
+"""The commands over a physical cell, end to end, on a simulated one behind the UR protocol."""
+
+import json
+
+import pytest
+
+from qtopt.rpc import BackgroundServer, ServerConfig, Services
+from qtopt.types import Outcome
+from robot_bridge.cell.places import STATE_VARIABLE
+from tests.robot_bridge.cell.cells import SimCell, processes_of, wait_still, wait_until
+from tests.rpc.stores import DictStore
+
+pytestmark = [pytest.mark.serial, pytest.mark.timeout(300)]
+EPISODES = 3
+
+
+@pytest.fixture(scope="module")
+def sim(tmp_path_factory):
+    sim = SimCell(tmp_path_factory.mktemp("sim"), "127.0.92.1")
+    yield sim
+    sim.close()
+
+
+@pytest.fixture(autouse=True)
+def state(sim, tmp_path, monkeypatch):
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))
+    yield
+    assert wait_until(lambda: not processes_of(sim.path), 30.0), "processes were left behind"
+
+
+def test_check_finds_a_good_cell_good(qtopt, sim):
+    before = sim.truth()["tool"]
+    code, out, _ = qtopt("robot", "check", sim.path, "--json")
+    found = json.loads(out)
+    assert (code, found["code"]) == (0, 0), out
+    assert {"mode", "stop path", "camera main", "clock"} <= {row["name"] for row in found["findings"]}
+    assert wait_still(sim)["tool"] == pytest.approx(before, abs=1e-4)
+
+
+def test_check_names_what_is_wrong(qtopt, sim, tmp_path):
+    text = sim.path.read_text()
+    wrong = {
+        2: text.replace("wall_m", "wal_m"),
+        3: text.replace('driver = "ur"\nhost = "127.0.92.1"', 'driver = "ur"\nhost = "127.0.92.99"'),
+        5: text.replace("/stream", "/nothing"),
+    }
+    for expected, content in wrong.items():
+        path = tmp_path / "cell.toml"
+        path.write_text(content)
+        code, out, _ = qtopt("robot", "check", path)
+        assert (code, "FAIL" in out) == (expected, True), out
+
+
+def test_estop_locks_and_only_a_person_unlocks(qtopt, sim):
+    code, out, _ = qtopt("robot", "estop", sim.path)
+    assert (code, "stands" in out) == (0, True)
+    assert "LOCKED by estop" in qtopt("robot", "status", sim.path)[1]
+    assert qtopt("robot", "check", sim.path)[0] == 4
+    code, _, err = qtopt("robot", "home", sim.path)
+    assert (code, "locked by estop" in err) == (7, True)
+    code, _, err = qtopt("robot", "ack", sim.path, "--operator", " ", "--reason", "x")
+    assert (code, "name" in err) == (7, True)
+    assert qtopt("robot", "ack", sim.path, "--operator", "a test", "--reason", "looked")[0] == 0
+    assert qtopt("robot", "home", sim.path)[0] == 0
+    assert wait_still(sim)["tool"][2] == pytest.approx(0.30, abs=0.005)
+
+
+def test_ack_is_refused_while_the_cause_is_there(qtopt, sim):
+    sim.inject(fault="emergency_stop", on=True)
+    try:
+        qtopt("robot", "estop", sim.path)
+        code, _, err = qtopt("robot", "ack", sim.path, "--operator", "a test", "--reason", "did not look")
+        assert (code, "emergency_stop" in err) == (7, True), err
+    finally:
+        sim.inject(fault="emergency_stop", on=False)
+
+
+def test_dry_run_needs_no_arm(qtopt, sim):
+    code, out, _ = qtopt("robot", "collect", sim.path, "--dry-run")
+    assert (code, "on paper" in out) == (0, True)
+
+
+def test_collected_grasps_reach_the_server_once_each(qtopt, sim):
+    store = DictStore()
+    with BackgroundServer(ServerConfig(port=0), Services((72, 72), lambda: store)) as server:
+        words = ("--server", server.address, "--episodes", EPISODES, "--policy", "scripted")
+        code, _, err = qtopt("robot", "collect", sim.path, *words)
+        assert code == 0, err
+        assert len(store.episodes) == EPISODES
+    for episode in store.episodes.values():
+        assert episode.metadata["cell"] == "sim-ur-127-0-92-1"
+        assert episode.outcome is not Outcome.ABORTED, episode.metadata
+    wait_still(sim)

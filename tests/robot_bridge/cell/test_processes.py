@@ -1,0 +1,143 @@
+"""Every process of a cell is killed, frozen or ended while the arm moves; what the simulator then shows is asserted."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from qtopt.errors import RobotError
+from robot_bridge.cell.places import STATE_VARIABLE, Places
+from robot_bridge.cell.processes import CellProcesses
+from robot_bridge.cell.robot import CellRobot
+from robot_bridge.cell_file import load_cell_file
+from robot_bridge.robot import ToolPose
+from robot_bridge.safety.facts import Phase
+from tests.robot_bridge.cell.cells import SimCell, end_all, processes_of, wait_still, wait_until
+
+pytestmark = [pytest.mark.serial, pytest.mark.timeout(300)]
+SPEED_M_S = 0.05
+FAR = ToolPose(0.75, 0.20, 0.30, 0.0)
+NEAR = ToolPose(0.50, -0.20, 0.30, 0.0)
+GOES_ON_M = SPEED_M_S * 2.0
+"""At 5 cm/s a reaction within the 0.3 s asked for needs 2 cm; this machine may be slow, the arm may not go on."""
+
+
+@pytest.fixture(scope="module")
+def sim(tmp_path_factory):
+    sim = SimCell(tmp_path_factory.mktemp("sim"), "127.0.91.1")
+    text = sim.path.read_text().replace("speed_m_s = 0.40", f"speed_m_s = {SPEED_M_S}", 1)
+    sim.path.write_text(text.replace("slow_speed_m_s = 0.10", f"slow_speed_m_s = {SPEED_M_S}"))
+    yield sim
+    sim.close()
+
+
+@pytest.fixture
+def places(sim, tmp_path, monkeypatch):
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path))
+    yield Places(load_cell_file(sim.path))
+    assert wait_until(lambda: not processes_of(sim.path), 30.0), "processes were left behind"
+
+
+@pytest.fixture
+def robot(sim, places):
+    cell = load_cell_file(sim.path)
+    robot = CellRobot(cell, CellProcesses(sim.path, cell, places))
+    yield robot
+    robot.close()
+    end_all(processes_of(sim.path))
+
+
+def under_way(sim, robot):
+    """Has the robot move from afar; returns the thread, what it raised, and the truth while it moves."""
+    robot.enter(Phase.TRANSIT)
+    target = NEAR if sim.truth()["tool"][0] > 0.62 else FAR
+    raised = []
+
+    def go():
+        try:
+            robot.move(target)
+        except RobotError as error:
+            raised.append(str(error))
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    assert wait_until(lambda: abs(sim.truth()["twist"][0]) > 0.02), "the arm did not set off"
+    return thread, raised, sim.truth()
+
+
+def check_stands(sim, before):
+    after = wait_still(sim)
+    gone_m = sum((a - b) ** 2 for a, b in zip(before["tool"][:3], after["tool"][:3], strict=True)) ** 0.5
+    assert gone_m < GOES_ON_M
+    assert after["width_m"] == pytest.approx(before["width_m"], abs=1e-3)
+    return after
+
+
+@pytest.mark.parametrize(
+    ("number", "who", "rule"),
+    [
+        (signal.SIGKILL, "arm", "arm_process"),
+        (signal.SIGSEGV, "arm", "arm_process"),
+        (signal.SIGSTOP, "arm", "arm_process"),
+        (signal.SIGKILL, "safety", "safety_process"),
+        (signal.SIGSTOP, "safety", "safety_process"),
+    ],
+)
+def test_a_process_that_dies_or_freezes_stops_the_arm_and_locks_it(sim, places, robot, number, who, rule):
+    thread, raised, before = under_way(sim, robot)
+    os.kill(getattr(robot.processes, who).pid, number)
+    check_stands(sim, before)
+    thread.join(30)
+    assert raised
+    assert wait_until(lambda: places.latched() is not None)
+    # The controller's own watchdog may be quicker than ours to notice a frozen process.
+    assert places.latched().rule in (rule, "program_stopped")
+    with pytest.raises(RobotError):
+        robot.move(FAR)
+    check_stands(sim, sim.truth())
+
+
+def test_a_lock_outlives_the_processes_until_a_person_acknowledges(sim, places):
+    cell = load_cell_file(sim.path)
+    places.latch("estop", "for the test")
+    robot = CellRobot(cell, CellProcesses(sim.path, cell, places))
+    before = sim.truth()
+    with pytest.raises(RobotError, match="estop"):
+        robot.enter(Phase.TRANSIT)
+    with pytest.raises(RobotError, match="estop"):
+        robot.grip(close=True)
+    robot.close()
+    check_stands(sim, before)
+    places.latch_file.acknowledge("the test", "nothing was wrong")
+    robot = CellRobot(cell, CellProcesses(sim.path, cell, places))
+    robot.enter(Phase.TRANSIT)
+    assert robot.move(ToolPose(0.6, 0.0, 0.3, 0.0)).x_m == pytest.approx(0.6, abs=0.01)
+    robot.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
+def test_a_collector_that_dies_or_freezes_leaves_the_arm_standing(sim, places, number):
+    code = (
+        "import sys; from pathlib import Path; from robot_bridge.cell_file import load_cell_file;"
+        "from robot_bridge.cell.places import Places; from robot_bridge.cell.processes import CellProcesses;"
+        "from robot_bridge.cell.robot import CellRobot; from robot_bridge.robot import ToolPose;"
+        "from robot_bridge.safety.facts import Phase; path = Path(sys.argv[1]); cell = load_cell_file(path);"
+        "robot = CellRobot(cell, CellProcesses(path, cell, Places(cell))); robot.enter(Phase.TRANSIT);"
+        "[robot.move(ToolPose(x, 0.0, 0.3, 0.0)) for x in (0.5, 0.75) * 50]"
+    )
+    collector = subprocess.Popen([sys.executable, "-c", code, str(sim.path)])
+    try:
+        assert wait_until(lambda: abs(sim.truth()["twist"][0]) > 0.02, 60.0)
+        before = sim.truth()
+        collector.send_signal(number)
+        check_stands(sim, before)
+        assert wait_until(lambda: not processes_of(sim.path), 60.0), "arm or safety process outlived the collector"
+    finally:
+        collector.kill()
+        collector.wait()
+    time.sleep(0.5)
+    wait_still(sim)
