@@ -113,9 +113,9 @@ class DropTestDetector:
             self._sleep(config.check_wait_s)
             self._judge.feed(stage, width_m=self._robot.state().gripper_width_m)
         elif stage is Stage.WIDTH_CLEAR:
-            self._go_clear()
-            self._sleep(config.clear_wait_s)
-            self._judge.feed(stage, width_m=self._robot.state().gripper_width_m)
+            if self._go_clear():
+                self._sleep(config.clear_wait_s)
+                self._judge.feed(stage, width_m=self._robot.state().gripper_width_m)
         elif stage is Stage.PICTURE_BEFORE:
             self._judge.feed(stage, picture=self._picture())
         else:
