@@ -36,7 +36,7 @@ def photograph(clean, defects, rng):
     matrix = np.array([[1.0, 0.0, dx + defects.shift_px], [0.0, 1.0, dy]])
     moved = cv2.warpAffine(clean, matrix, clean.shape[1::-1], borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
     moved *= defects.exposure * (1.0 + rng.uniform(-defects.gain, defects.gain))
-    moved += rng.normal(0.0, defects.noise, moved.shape)
+    moved += np.float32(defects.noise) * rng.standard_normal(moved.shape, np.float32)
     jpeg = cv2.imencode(".jpg", np.clip(moved + 0.5, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
     return cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
 
