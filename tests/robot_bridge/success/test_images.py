@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from qtopt.errors import ConfigError, RobotError
 from robot_bridge.success import SuccessConfig
-from robot_bridge.success.images import compare, estimate_gain, largest_blobs_px, median_picture, regions
+from robot_bridge.success.images import compare, estimate_gain, largest_blob_px, median_picture, regions
 
 SIZE = 96
 REGION = ((16, 16), (80, 16), (80, 80), (16, 80))
@@ -77,19 +77,11 @@ def test_the_gain_survives_an_object_and_saturation():
 
 
 def test_the_largest_blob_counts_corners_and_not_the_sum():
-    pixels, everywhere, nowhere = np.zeros((10, 10), bool), np.ones((10, 10), bool), np.zeros((10, 10), bool)
-    assert largest_blobs_px(pixels, everywhere, nowhere) == (0, 0)
+    pixels = np.zeros((10, 10), bool)
+    assert largest_blob_px(pixels) == 0
     pixels[0, 0] = pixels[1, 1] = pixels[2, 2] = True
     pixels[8, 8] = pixels[8, 9] = True
-    assert largest_blobs_px(pixels, everywhere, nowhere) == (3, 0)
-
-
-def test_a_blob_belongs_to_where_more_of_it_lies():
-    inside, pixels = np.zeros((10, 10), bool), np.zeros((10, 10), bool)
-    inside[:, :5] = True
-    pixels[2, 1:7] = True
-    pixels[7, 4:9] = True
-    assert largest_blobs_px(pixels, inside, ~inside) == (4, 4)
+    assert largest_blob_px(pixels) == 3
 
 
 def test_the_median_ignores_one_bad_picture():
