@@ -93,9 +93,13 @@ class DropTestDetector:
         return last
 
     def put_back(self) -> None:
-        """Lets go of what the fingers hold, low over a random point of the bin, and rises; raises RobotError."""
+        """Lets go of what the fingers hold, over a random point of the bin, and rises; raises RobotError.
+
+        Fingers that look empty open high up: lowered into a heap they would move it, and what moved looks like an
+        object. What they may hold all the same is thin, and may fall.
+        """
         self._leave_bin()
-        limits, config = self._cell.limits, self._config
+        low_down, limits, config = self.lifted(), self._cell.limits, self._config
         low, high = np.array(limits.low_m[:2]), np.array(limits.high_m[:2])
         x, y = ((low + high) / 2 + config.drop_share * (high - low) * self._rng.uniform(-0.5, 0.5, 2)).tolist()
         here = self._robot.state().tool
@@ -103,7 +107,8 @@ class DropTestDetector:
         above = ToolPose(x, y, travel_z_m, self._clear_pose.yaw_rad)
         self._robot.move(replace(here, z_m=travel_z_m))
         self._robot.move(above)
-        self._robot.move(replace(above, z_m=self._cell.floor_z_m + config.drop_height_m))
+        if low_down:
+            self._robot.move(replace(above, z_m=self._cell.floor_z_m + config.drop_height_m))
         self._robot.grip(close=False)
         self._robot.move(above)
 
@@ -113,9 +118,9 @@ class DropTestDetector:
             self._sleep(config.check_wait_s)
             self._judge.feed(stage, width_m=self._robot.state().gripper_width_m)
         elif stage is Stage.WIDTH_CLEAR:
-            self._go_clear()
-            self._sleep(config.clear_wait_s)
-            self._judge.feed(stage, width_m=self._robot.state().gripper_width_m)
+            if self._go_clear():
+                self._sleep(config.clear_wait_s)
+                self._judge.feed(stage, width_m=self._robot.state().gripper_width_m)
         elif stage is Stage.PICTURE_BEFORE:
             self._judge.feed(stage, picture=self._picture())
         else:
