@@ -13,8 +13,6 @@ import threading
 import time
 from typing import Any, Final
 
-import numpy as np
-
 from qtopt.errors import RobotError
 from robot_bridge.contracts import (
     Arm,
@@ -26,22 +24,18 @@ from robot_bridge.contracts import (
     MotionOutcome,
     MotionResult,
     Pose,
-    quaternion_distance_rad,
 )
 from robot_bridge.drivers.xarm_gripper import XArmGripper
+from robot_bridge.drivers.xarm_motion import NEAR_RAD, near, refusal_of, still, too_fast, velocity_towards
 from robot_bridge.drivers.xarm_options import XArmGripperOptions, XArmOptions
 from robot_bridge.drivers.xarm_sdk import apply_limits, check_limits, check_settings, code_words, open_sdk, why_not
-from robot_bridge.drivers.xarm_stop import XArmStopChannel, rotation_between
+from robot_bridge.drivers.xarm_stop import XArmStopChannel
 from robot_bridge.drivers.xarm_wire import REPORT_PERIOD_S, SLOW_STOP, STOP, wire_pose
 
 POSITION, VELOCITY = 0, 5
 _STALE_S: Final = 0.25
-_NEAR_M, _NEAR_RAD = 0.003, 0.03
-_STILL_M_S: Final = 0.002
 _FIRST_REPORTS_S: Final = 5 * REPORT_PERIOD_S
 _GRACE_S: Final = 0.3
-_GAIN_PER_S: Final = 4.0
-_TURN_LIMIT_RAD_S: Final = 0.8
 _MOST_VALID_S: Final = 1.0
 _RECOVER_S: Final = 3.0
 _CAPABILITIES = frozenset(
@@ -56,7 +50,6 @@ _CAPABILITIES = frozenset(
         Capability.SPEED_LIMIT,
     }
 )
-_STOPPED_MODES = (ArmMode.IDLE, ArmMode.SAFEGUARD_STOP)
 
 
 class XArm:
@@ -107,7 +100,7 @@ class XArm:
 
     def move_to(self, target: Pose, speed_m_s: float, accel_m_s2: float, deadline_s: float) -> MotionResult:
         """Moves in a straight line in position mode."""
-        refusal = self._refusal(target) or self._too_fast(speed_m_s, accel_m_s2)
+        refusal = refusal_of(target, self._options) or too_fast(speed_m_s, accel_m_s2, self._options)
         if refusal:
             return self._rejected(refusal)
         x, y, z, roll, pitch, yaw = wire_pose(target)
@@ -128,7 +121,7 @@ class XArm:
                 )
             )
 
-        return self._move(send, lambda state: _near(state.pose, target), deadline_s)
+        return self._move(send, lambda state: near(state.pose, target), deadline_s)
 
     def move_joints(self, target_rad: tuple[float, ...], speed_rad_s: float, deadline_s: float) -> MotionResult:
         """Moves in joint space; the controller's fence holds on the way."""
@@ -143,13 +136,13 @@ class XArm:
             return int(self.sdk.set_servo_angle(angle=angles, speed=speed_rad_s, mvacc=2.0, is_radian=True, wait=False))
 
         def there(state: ArmState) -> bool:
-            return all(abs(a - b) < _NEAR_RAD for a, b in zip(target_rad, state.joints_rad, strict=False))
+            return all(abs(a - b) < NEAR_RAD for a, b in zip(target_rad, state.joints_rad, strict=False))
 
         return self._move(send, there, deadline_s)
 
     def servo(self, target: Pose, valid_for_s: float) -> MotionResult:
         """Moves towards the target at a speed that shrinks with the way left, and never past it if the stream ends."""
-        refusal = self._refusal(target)
+        refusal = refusal_of(target, self._options)
         if refusal:
             return self._rejected(refusal)
         if not 0.0 < valid_for_s <= _MOST_VALID_S:
@@ -159,7 +152,7 @@ class XArm:
             if trouble is not None:
                 return trouble
             here = self._channel.state()
-            velocity = self._velocity(here.pose, target, min(_GAIN_PER_S, 1.0 / valid_for_s))
+            velocity = velocity_towards(here.pose, target, valid_for_s, self._options)
             code = int(self.sdk.vc_set_cartesian_velocity(velocity, is_radian=True, duration=valid_for_s))
         if code != 0:
             return self._failed(code)
@@ -225,32 +218,6 @@ class XArm:
         with contextlib.suppress(RobotError):
             if self._channel.state().mode in (ArmMode.READY, ArmMode.MOVING):
                 self._stopped_by_us = True
-
-    def _refusal(self, target: Pose) -> str:
-        position, quaternion = target.position_m, target.quaternion_xyzw
-        if not all(map(math.isfinite, (*position, *quaternion))):
-            return f"{target} holds what is no number"
-        if abs(math.hypot(*quaternion) - 1.0) > 1e-3:
-            return f"quaternion {quaternion} is not of length 1"
-        low, high = self._options.box_low_m, self._options.box_high_m
-        if not all(a <= p <= b for a, p, b in zip(low, position, high, strict=True)):
-            return f"{position} m is outside the box {low} to {high} m; positions are in metres"
-        return ""
-
-    def _too_fast(self, speed_m_s: float, accel_m_s2: float) -> str:
-        if not 0.0 < speed_m_s <= self._options.speed_limit_m_s:
-            return f"speed {speed_m_s} m/s; expected more than 0, at most {self._options.speed_limit_m_s} m/s"
-        if not 0.0 < accel_m_s2 <= 10.0:
-            return f"acceleration {accel_m_s2} m/s2; expected more than 0, at most 10 m/s2"
-        return ""
-
-    def _velocity(self, here: Pose, target: Pose, gain_per_s: float) -> list[float]:
-        """Returns the velocity [mm/s, rad/s] towards a target, within the limits."""
-        linear = (np.array(target.position_m) - np.array(here.position_m)) * gain_per_s
-        linear *= min(1.0, self._options.speed_limit_m_s / max(float(np.linalg.norm(linear)), 1e-9))
-        angular = rotation_between(here, target) * gain_per_s
-        angular *= min(1.0, _TURN_LIMIT_RAD_S / max(float(np.linalg.norm(angular)), 1e-9))
-        return [*(1000 * linear).tolist(), *angular.tolist()]
 
     def _move(self, send: Any, there: Any, deadline_s: float) -> MotionResult:
         until_s = time.monotonic() + deadline_s
@@ -342,7 +309,7 @@ class XArm:
     def _ended(self, outcome: MotionOutcome, reason: str) -> MotionResult:
         """Returns a result once the tool stands still."""
         start_s = self._channel.state().t_controller_s
-        self._wait(lambda state: state.t_controller_s > start_s + 8 * REPORT_PERIOD_S and _still(state), timeout_s=1.0)
+        self._wait(lambda state: state.t_controller_s > start_s + 8 * REPORT_PERIOD_S and still(state), timeout_s=1.0)
         return MotionResult(outcome, reason, self._pose())
 
     def _pose(self) -> Pose | None:
@@ -356,15 +323,6 @@ class XArm:
         while not condition(state) and time.monotonic() < until_s:
             state = self._channel.wait(state.t_controller_s, 0.05)
         return state
-
-
-def _near(pose: Pose, target: Pose) -> bool:
-    gap_m = math.dist(pose.position_m, target.position_m)
-    return gap_m < _NEAR_M and quaternion_distance_rad(pose, target) < _NEAR_RAD
-
-
-def _still(state: ArmState) -> bool:
-    return math.hypot(*state.twist[:3]) < _STILL_M_S
 
 
 def _open_gripper(options: XArmGripperOptions, arm: Arm) -> XArmGripper:

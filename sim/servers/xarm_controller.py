@@ -27,6 +27,7 @@ SLOW_STOP_DECEL_M_S2: Final = 1.0
 _ACCEL_M_S2: Final = 2.0
 _COLLISION_N: Final = (math.inf, 120.0, 90.0, 60.0, 40.0, 25.0)
 """What the simulated arm feels as a collision, by sensitivity; a scale of its own."""
+_MOVES_M_S: Final = 0.005
 _TILT_RAD: Final = 0.05
 _LOOK_AHEAD_S: Final = 0.3
 _TORQUE_NOISE_NM: Final = 0.02
@@ -208,8 +209,7 @@ class Controller:
     def _guard(self, now: PlantState) -> None:
         if self.error or not self.enabled:
             return
-        pressed = float(np.linalg.norm(now.wrench[:3])) > _COLLISION_N[self.sensitivity]
-        if now.blocked or (pressed and self.state == MOVING):
+        if now.blocked or (self.state == MOVING and _collides(now, _COLLISION_N[self.sensitivity])):
             self.fault(COLLISION)
         elif now.moving and not self._within_fence(now.tool):
             self.fault(BOUNDARY)
@@ -269,6 +269,13 @@ class Controller:
             return None
         here = self._plant.state().tool.yaw_rad
         return ToolPose(x / 1000, y / 1000, z / 1000, here + math.remainder(yaw - here, 2 * math.pi))
+
+
+def _collides(now: PlantState, most_n: float) -> bool:
+    """Returns whether the tool moves under a force that is too great, unless it moves to where the force wants it."""
+    force, velocity = np.array(now.wrench[:3]), np.array(now.twist[:3])
+    size_n, speed_m_s = float(np.linalg.norm(force)), float(np.linalg.norm(velocity))
+    return size_n > most_n and speed_m_s > _MOVES_M_S and float(force @ velocity) < 0.5 * size_n * speed_m_s
 
 
 def wire_pose(tool: ToolPose) -> tuple[float, ...]:

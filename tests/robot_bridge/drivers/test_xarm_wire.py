@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from qtopt.errors import ConfigError, RobotError
 from robot_bridge.contracts import Pose, quaternion_distance_rad
+from robot_bridge.drivers.xarm_motion import refusal_of, velocity_towards
 from robot_bridge.drivers.xarm_options import XArmOptions
 from robot_bridge.drivers.xarm_stop import rotation_between
 from robot_bridge.drivers.xarm_wire import Reports, parse_report, pose_from_wire, request_frame, wire_pose
@@ -181,3 +182,28 @@ def test_options_refuse_what_cannot_be_meant(change: dict[str, object], message:
 
 def test_the_fence_stands_a_centimetre_outside_the_box():
     assert XArmOptions("10.0.0.1", (0.4, -0.2, 0.0), (0.7, 0.2, 0.4)).fence_mm() == (710, 390, 210, -210, 410, -10)
+
+
+places = st.tuples(st.floats(0.4, 0.7), st.floats(-0.2, 0.2), st.floats(0.0, 0.4))
+
+
+@given(places, places, st.floats(0.01, 1.0), angles, angles)
+def test_a_stream_that_ends_never_carries_the_tool_past_its_target(
+    start: tuple[float, float, float], end: tuple[float, float, float], valid_for_s: float, first: float, second: float
+):
+    options = XArmOptions("10.0.0.1", *BOX)
+    here, target = (
+        pose_from_wire((*(1000 * v for v in p), math.pi, 0.0, a)) for p, a in ((start, first), (end, second))
+    )
+    velocity = np.array(velocity_towards(here, target, valid_for_s, options))
+    assert np.linalg.norm(velocity[:3]) <= 250.0 + 1e-6
+    assert np.linalg.norm(velocity[3:]) <= 0.8 + 1e-9
+    way, gap = velocity[:3] / 1000 * valid_for_s, np.array(end) - np.array(start)
+    assert np.linalg.norm(way) <= np.linalg.norm(gap) + 1e-9
+    assert way @ gap >= -1e-12
+
+
+@given(st.tuples(*[st.floats(allow_nan=True, allow_infinity=True)] * 3))
+def test_only_targets_in_the_box_pass(position: tuple[float, float, float]):
+    inside = all(low <= p <= high for low, p, high in zip(BOX[0], position, BOX[1], strict=True))
+    assert (refusal_of(Pose(position, (1.0, 0.0, 0.0, 0.0)), XArmOptions("10.0.0.1", *BOX)) == "") == inside
