@@ -40,6 +40,7 @@ _STILL_M_S: Final = 0.002
 _CONNECT_S: Final = 15.0
 _ALLOW: Final = Verdict(Reaction.ALLOW)
 _WATCHED_WITHIN_S: Final = 0.5
+_TOUCHED: Final = "contact_descend"
 
 
 class ArmChild:
@@ -176,21 +177,27 @@ class ArmChild:
         if verdict.reaction is Reaction.LATCH:
             self._lock(verdict)
         if verdict.reaction is Reaction.HOLD:
-            self._hold()
+            self._hold(hard=verdict.rule == _TOUCHED)
         else:
             self._stop()
 
-    def _hold(self) -> None:
-        """Lets the motion end smoothly, aside: a vendor's hold may take as long as braking does."""
+    def _hold(self, *, hard: bool = False) -> None:
+        """Lets the motion end, aside: a vendor's hold may take as long as braking does.
+
+        ``hard``: with all that the arm has, for it presses harder with every millimetre.
+        """
         if self._worker.current is None or time.monotonic() - self._braked_at < _AGAIN_S:
             return
         if self._holding.acquire(blocking=False):
             self._braked_at = time.monotonic()
-            threading.Thread(target=self._hold_aside, daemon=True).start()
+            threading.Thread(target=self._hold_aside, args=(hard,), daemon=True).start()
 
-    def _hold_aside(self) -> None:
+    def _hold_aside(self, hard: bool) -> None:  # noqa: FBT001
         try:
-            self._arm.hold()
+            if hard:
+                self._arm.stop(self._cell.limits.stop_decel_m_s2)
+            else:
+                self._arm.hold()
         except Exception as error:
             _log.warning("hold failed (%s); stopping instead", error)
             self._arm.stop(self._cell.limits.stop_decel_m_s2)

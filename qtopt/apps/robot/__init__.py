@@ -155,6 +155,7 @@ class ServeSim:
         seed: of the sequence of bins.
         camera_px: height and width of the camera's pictures.
         fps: pictures a second.
+        truth: records there, line by line, what the fingers really hold, for ``agreement``.
     """
 
     __pydantic_config__ = STRICT
@@ -166,6 +167,22 @@ class ServeSim:
     seed: int = 0
     camera_px: int = 240
     fps: float = 10.0
+    truth: Path | None = None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Compares the labels of collected episodes with what ``serve-sim --truth`` recorded; prints one line of JSON.
+
+    Attributes:
+        store: of the server that took the episodes.
+        truth: the records of the simulated cells, one file each.
+    """
+
+    __pydantic_config__ = STRICT
+
+    store: Path
+    truth: tuple[Path, ...]
 
 
 Config = (
@@ -177,6 +194,7 @@ Config = (
     | Annotated[Estop, tyro.conf.subcommand("estop")]
     | Annotated[Ack, tyro.conf.subcommand("ack")]
     | Annotated[ServeSim, tyro.conf.subcommand("serve-sim")]
+    | Annotated[Agreement, tyro.conf.subcommand("agreement")]
 )
 
 _MODULES = {
@@ -188,6 +206,7 @@ _MODULES = {
     Estop: "estop",
     Ack: "ack",
     ServeSim: "serve_sim",
+    Agreement: "agreement",
 }
 
 
