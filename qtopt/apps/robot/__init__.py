@@ -75,7 +75,9 @@ class Collect:
         cell: the cell file.
         server: where episodes go and policies come from (--server host:port).
         episodes: to collect; 0 collects until told to stop.
-        policy: who chooses the actions: as the cell file says, the script, or the server.
+        policy: who chooses the actions: as the cell file says, the script, the server, or the person at the controls.
+        teleop: with what a person takes over, or acts alone; demonstrations go into the same store.
+        gamepad: the gamepad's device.
         dry_run: runs one scripted episode through limits and safety monitor without starting anything.
         name: stored with each episode; the cell's name without one.
         seed: of start poses and exploration.
@@ -86,7 +88,9 @@ class Collect:
     cell: CellPath
     server: ClientConfig = field(default_factory=ClientConfig)
     episodes: int = 0
-    policy: Literal["cell", "scripted", "learned"] = "cell"
+    policy: Literal["cell", "scripted", "learned", "person"] = "cell"
+    teleop: Literal["none", "keyboard", "gamepad"] = "none"
+    gamepad: Path = Path("/dev/input/js0")
     dry_run: bool = False
     name: str = ""
     seed: int = 0
@@ -94,6 +98,8 @@ class Collect:
     def __post_init__(self) -> None:
         if self.episodes < 0:
             raise ConfigError(f"episodes is {self.episodes}, expected 0 or more")
+        if self.policy == "person" and self.teleop == "none":
+            raise ConfigError("--policy person needs --teleop keyboard or gamepad")
 
 
 @dataclass(frozen=True)
