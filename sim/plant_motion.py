@@ -10,7 +10,8 @@ from sim.world import TIME_STEP_S
 YAW_ACCEL_RAD_S2 = 4.0
 _BASE_N = 6.0
 _BASE_NM = 1.5
-_STIFFNESS_N_M = 20_000.0
+_STIFFNESS_N_M = 6_000.0
+"""Of arm, gripper and the pads on its fingers in a row: the softest of them counts."""
 _STIFFNESS_NM_RAD = 60.0
 _MOST_N = 150.0
 _MOST_NM = 12.0
@@ -80,6 +81,11 @@ class Fingers:
         self._goal_m, self._speed_m_s, self.force_n = width_m / 2, 0.1, 20.0
         self._mark, self._marked_at = self._each.copy(), 0
         self.moving = False
+
+    @property
+    def goal_m(self) -> float:
+        """The opening that they were told to go to."""
+        return 2 * self._goal_m
 
     def row(self) -> Samples:
         """Returns where both fingers should be [m], (2,)."""

@@ -26,9 +26,10 @@ from robot_bridge.cell.launch import prefer
 from robot_bridge.cell.places import Places
 from robot_bridge.cell.records import Report, pack_report, speed_m_s
 from robot_bridge.cell.shared import Board, Member
-from robot_bridge.cell.worker import Worker
+from robot_bridge.cell.worker import Ask, Worker
 from robot_bridge.cell_file import CellFile
-from robot_bridge.contracts import Arm, ArmState, Gripper, Reaction, Verdict
+from robot_bridge.contracts import Arm, ArmState, Gripper, MotionCommand, Reaction, Verdict
+from robot_bridge.safety.commands import straight_up
 from robot_bridge.safety.facts import CellFacts, Heartbeat, Phase, is_at_least, worst
 from robot_bridge.safety.monitor import CellSafetyMonitor
 
@@ -40,6 +41,7 @@ _STILL_M_S: Final = 0.002
 _CONNECT_S: Final = 15.0
 _ALLOW: Final = Verdict(Reaction.ALLOW)
 _WATCHED_WITHIN_S: Final = 0.5
+_TOUCHED: Final = "contact_descend"
 
 
 class ArmChild:
@@ -70,7 +72,9 @@ class ArmChild:
         self._cell, self._arm, self._monitor, self._board, self._places = cell, arm, monitor, board, places
         self._collector, self._safety = collector, safety
         self._judging = threading.Lock()
-        self._worker = Worker(arm, gripper, monitor, self._judging, self._barred, self._reply, self._entered)
+        self._worker = Worker(
+            arm, gripper, monitor, self._judging, self._barred, self._reply, self._entered, self._rise
+        )
         self._gripper = gripper
         self._holding = threading.Lock()
         self._facts, self._facts_ns = CellFacts(), 0
@@ -82,6 +86,7 @@ class ArmChild:
         self._leaving = ""
         self._stopping_since: float | None = None
         self._braked_at = 0.0
+        self._held: Ask | None = None
 
     def run(self) -> int:
         """Works until the collector ends it or is gone; returns the exit code."""
@@ -153,6 +158,10 @@ class ArmChild:
             age_s += (now_ns - self._facts_ns) / 1e9
         return replace(self._facts, camera_age_s=age_s, gripper_fault=self._worker.gripper_fault)
 
+    def _rise(self) -> MotionCommand:
+        """Returns the motion that leads out of a contact, from where the tool came to rest."""
+        return straight_up(self._arm.state(), self._cell.contact.retract_m, self._cell.limits.slow_speed_m_s)
+
     def _entered(self, phase: Phase) -> None:
         self._tell_safety({"phase": phase.value})
 
@@ -176,21 +185,28 @@ class ArmChild:
         if verdict.reaction is Reaction.LATCH:
             self._lock(verdict)
         if verdict.reaction is Reaction.HOLD:
-            self._hold()
+            self._hold(hard=verdict.rule == _TOUCHED)
         else:
             self._stop()
 
-    def _hold(self) -> None:
-        """Lets the motion end smoothly, aside: a vendor's hold may take as long as braking does."""
-        if self._worker.current is None or time.monotonic() - self._braked_at < _AGAIN_S:
+    def _hold(self, *, hard: bool = False) -> None:
+        """Lets the motion end, aside: a vendor's hold may take as long as braking does.
+
+        ``hard``: with all that the arm has, for it presses harder with every millimetre.
+        """
+        ask, now = self._worker.current, time.monotonic()
+        if ask is None or (ask is self._held and now - self._braked_at < _AGAIN_S):
             return
         if self._holding.acquire(blocking=False):
-            self._braked_at = time.monotonic()
-            threading.Thread(target=self._hold_aside, daemon=True).start()
+            self._held, self._braked_at = ask, now
+            threading.Thread(target=self._hold_aside, args=(hard,), daemon=True).start()
 
-    def _hold_aside(self) -> None:
+    def _hold_aside(self, hard: bool) -> None:  # noqa: FBT001
         try:
-            self._arm.hold()
+            if hard:
+                self._arm.stop(self._cell.limits.stop_decel_m_s2)
+            else:
+                self._arm.hold()
         except Exception as error:
             _log.warning("hold failed (%s); stopping instead", error)
             self._arm.stop(self._cell.limits.stop_decel_m_s2)

@@ -1,11 +1,14 @@
 """Starting the processes of a cell. Children are new interpreters, never forks, and share only what is passed."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
+
+_NICE: Final = -5
 
 
 def spawn(module: str, settings: dict[str, Any], fds: Sequence[int]) -> subprocess.Popen[bytes]:
@@ -20,12 +23,8 @@ def spawn(module: str, settings: dict[str, Any], fds: Sequence[int]) -> subproce
 
 def prefer() -> None:
     """Asks for more processor time than other programs get; goes on without where that is not allowed."""
-    for nice in (-15, -5, 0):
-        try:
-            os.setpriority(os.PRIO_PROCESS, 0, nice)
-        except OSError:
-            continue
-        return
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, _NICE)
 
 
 def end(process: subprocess.Popen[bytes], wait_s: float) -> int:

@@ -5,12 +5,13 @@ import logging
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from qtopt.errors import RobotError
 from qtopt.interfaces import ResetResult, StepResult
-from qtopt.types import FloatArray, Outcome
+from qtopt.types import FloatArray, JsonValue, Outcome
 from robot_bridge.cell.camera import ChildCamera
 from robot_bridge.cell.places import Places
 from robot_bridge.cell.processes import CellProcesses
@@ -80,8 +81,15 @@ class PhysicalCell:
                 time.sleep(_LOOK_S)
 
     def act(self, action: FloatArray) -> StepResult:
-        """Executes one action; an episode that ended without a safety event counts for the cell's commissioning."""
+        """Executes one action; an episode that ended without a safety event counts for the cell's commissioning.
+
+        The end of an episode says when its last action began and when it was judged, in seconds since the epoch.
+        """
+        began_s = time.time()
         result = self.environment.act(action)
+        if result.outcome is not None:
+            times: dict[str, JsonValue] = {"last_action_s": began_s, "judged_s": time.time()}
+            result = replace(result, metadata={**result.metadata, **times})
         if result.outcome is not None and result.outcome is not Outcome.ABORTED:
             self.places.finish_episode()
             self.robot.processes.tell("finish_episode")

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from qtopt.errors import RobotError
 from robot_bridge.cell.processes import CellProcesses
+from robot_bridge.cell.records import speed_m_s
 from robot_bridge.cell_file import CellFile
 from robot_bridge.contracts import ArmState, MotionOutcome, Pose, Reaction
 from robot_bridge.displacement import tilt_rad, to_pose, to_tool, waypoints
@@ -20,6 +21,8 @@ _TRAVEL_ABOVE_RIM_M: Final = 0.15
 _TURN_RAD: Final = math.radians(60.0)
 _UPRIGHT_RAD: Final = math.radians(10.0)
 _NEAR_M: Final = 0.02
+_REST_S: Final = 2.0
+_STILL_M_S: Final = 0.002
 _TOUCHED: Final = "contact_descend"
 
 
@@ -140,6 +143,7 @@ class CellRobot:
     def _begin_transit(self) -> None:
         """Readies the gripper, once, and rises straight up from where that is known to be safe."""
         self.enter(Phase.TRANSIT)
+        self._await_standing()
         here = self._require_known(self._arm())
         if not self._prepared:
             # It may move the fingers: never before a person asked for motion.
@@ -148,6 +152,12 @@ class CellRobot:
         if here.z_m < self.travel_z_m - 0.005:
             up = ToolPose(here.x_m, here.y_m, self.travel_z_m, here.yaw_rad)
             self._require_reached(up, self.move(up))
+
+    def _await_standing(self) -> None:
+        """Lets a motion that was cut short come to rest: straight up is straight up from there."""
+        deadline = time.monotonic() + _REST_S
+        while speed_m_s(self._arm()) > _STILL_M_S and time.monotonic() < deadline:
+            time.sleep(_HOLD_S / 10)
 
     def _require_known(self, arm: ArmState) -> ToolPose:
         """Returns the tool's pose; raises RobotError where rising straight up is not known to be safe."""

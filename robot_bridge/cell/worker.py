@@ -53,6 +53,7 @@ class Worker:
         barred: returns why nothing may move now; empty where it may.
         reply: sends an answer.
         entered: told of each phase that was entered.
+        rise: gives the motion that leads out of a contact.
     """
 
     def __init__(
@@ -64,9 +65,11 @@ class Worker:
         barred: Callable[[], Verdict | None],
         reply: Callable[[Message], None],
         entered: Callable[[Phase], None],
+        rise: Callable[[], MotionCommand],
     ) -> None:
         self._arm, self._gripper, self._monitor, self._judging = arm, gripper, monitor, judging
         self._barred, self._reply, self._entered = barred, reply, entered
+        self._rise = rise
         self._asks: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._using_gripper = threading.Lock()
         self._ending = threading.Event()
@@ -186,12 +189,11 @@ class Worker:
         return {}
 
     def _retract(self, ask: Ask) -> None:
-        """Leads the tool out of a contact: straight up, slowly, by the command that came with the verdict."""
-        rise = ask.ended_by.command if ask.ended_by is not None else None
-        if rise is None or self._enter(Phase.RETRACT):
+        """Leads the tool out of a contact: straight up, slowly."""
+        if self._enter(Phase.RETRACT):
             return
         ask.ended_by = None
-        result = self._send(rise, 10.0)
+        result = self._send(self._rise(), 10.0)
         if result.outcome is not MotionOutcome.REACHED:
             _log.warning("the tool was not led out of the contact: %s %s", result.outcome.value, result.reason)
 

@@ -114,8 +114,11 @@ class Commissioning:
 
 
 def write_durably(path: Path, text: str) -> None:
-    """Puts ``text`` into a file such that after any crash it holds either the old text or the new."""
-    writing = path.with_name(path.name + ".writing")
+    """Puts ``text`` into a file such that after any crash it holds either the old text or the new.
+
+    Several processes may do so at once: each writes aside under a name of its own.
+    """
+    writing = path.with_name(f"{path.name}.{os.getpid()}.writing")
     with writing.open("w") as file:
         file.write(text)
         file.flush()

@@ -19,6 +19,8 @@ from robot_bridge.safety.recovery import Recovery
 
 _DESCENT_M = 0.001
 """A command that leads down by more than this is a descent."""
+_TRACKING_M = 0.003
+"""A fast motion that ends, or runs, at the height where slow ones begin may be measured so far below it."""
 _NO_REPORT = Verdict(Reaction.HOLD, "state_age", "no report from the arm yet")
 
 
@@ -251,7 +253,7 @@ class CellSafetyMonitor:
 
     def _speed(self, state: ArmState, now_ns: int) -> Verdict:
         speed, turn = math.hypot(*state.twist[:3]), math.hypot(*state.twist[3:])
-        limit = self.commands.speed_limit_m_s(state.pose.position_m[2], slow=self.slow)
+        limit = self.commands.speed_limit_m_s(state.pose.position_m[2] + _TRACKING_M, slow=self.slow)
         if speed <= OVERSPEED_FACTOR * limit and turn <= OVERSPEED_FACTOR * self._cell.limits.yaw_rate_rad_s:
             self._over_since_ns = None
             return ALLOWED

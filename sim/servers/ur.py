@@ -33,14 +33,22 @@ class UrServer:
         plant: the arm, running; closed by who made it.
         frequency_hz: of the controller's cycle: 500 of an e-Series, 125 of a CB3 or of a small computer.
         fault_port: of the fault port; 0 takes a free one.
+        spoil_camera: makes the camera fail in the way that a word names; None without a camera.
     """
 
-    def __init__(self, host: str, plant: Plant, frequency_hz: float = 125.0, fault_port: int = 0) -> None:
+    def __init__(
+        self,
+        host: str,
+        plant: Plant,
+        frequency_hz: float = 125.0,
+        fault_port: int = 0,
+        spoil_camera: Callable[[str], None] | None = None,
+    ) -> None:
         if not ipaddress.ip_address(host).is_loopback:
             raise ConfigError(f"host is {host}, expected a loopback address such as 127.0.3.1: nothing is secured here")
         if frequency_hz not in FREQUENCIES_HZ:
             raise ConfigError(f"frequency is {frequency_hz} Hz, expected 125 or 500")
-        self._plant = plant
+        self._plant, self._spoil_camera = plant, spoil_camera
         self._controller = Controller(plant)
         self._rtde = RtdeServer(self._controller, host, frequency_hz)
         self._texts = [TextServer((host, DASHBOARD_PORT), dashboard(self._controller))]
@@ -80,6 +88,7 @@ class UrServer:
             "not_found": lambda: self._deny("unknown_fields", request),
             "in_use": lambda: self._deny("owned_fields", request),
             "push": lambda: self._push(request["force_n"]),
+            "camera": lambda: self._spoil(str(request["what"]) if switch else "none"),
             "refill": lambda: self._plant.refill(request.get("seed")),
         }
         if fault not in actions:
@@ -106,6 +115,7 @@ class UrServer:
             "holding": state.holding,
             "width_m": state.width_m,
             "program_running": self._controller.program_running,
+            "objects": [[number, *position] for number, position in self._plant.objects()],
             "payload_kg": self._controller.payload[0],
             "log": self._controller.log[-20:],
         }
@@ -121,6 +131,11 @@ class UrServer:
     def _push(self, force_n: list[float]) -> None:
         x, y, z = force_n
         self._plant.push((float(x), float(y), float(z)))
+
+    def _spoil(self, what: str) -> None:
+        if self._spoil_camera is None:
+            raise ConfigError("this server has no camera; qtopt robot serve-sim has one")
+        self._spoil_camera(what)
 
     def _deny(self, which: str, request: dict[str, Any]) -> None:
         setattr(self._rtde.faults, which, frozenset(request.get("names", [])))

@@ -75,7 +75,9 @@ class Collect:
         cell: the cell file.
         server: where episodes go and policies come from (--server host:port).
         episodes: to collect; 0 collects until told to stop.
-        policy: who chooses the actions: as the cell file says, the script, or the server.
+        policy: who chooses the actions: as the cell file says, the script, the server, or the person at the controls.
+        teleop: with what a person takes over, or acts alone; demonstrations go into the same store.
+        gamepad: the gamepad's device.
         dry_run: runs one scripted episode through limits and safety monitor without starting anything.
         name: stored with each episode; the cell's name without one.
         seed: of start poses and exploration.
@@ -86,7 +88,9 @@ class Collect:
     cell: CellPath
     server: ClientConfig = field(default_factory=ClientConfig)
     episodes: int = 0
-    policy: Literal["cell", "scripted", "learned"] = "cell"
+    policy: Literal["cell", "scripted", "learned", "person"] = "cell"
+    teleop: Literal["none", "keyboard", "gamepad"] = "none"
+    gamepad: Path = Path("/dev/input/js0")
     dry_run: bool = False
     name: str = ""
     seed: int = 0
@@ -94,6 +98,8 @@ class Collect:
     def __post_init__(self) -> None:
         if self.episodes < 0:
             raise ConfigError(f"episodes is {self.episodes}, expected 0 or more")
+        if self.policy == "person" and self.teleop == "none":
+            raise ConfigError("--policy person needs --teleop keyboard or gamepad")
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,7 @@ class ServeSim:
         seed: of the sequence of bins.
         camera_px: height and width of the camera's pictures.
         fps: pictures a second.
+        truth: records there, line by line, what the fingers really hold, for ``agreement``.
     """
 
     __pydantic_config__ = STRICT
@@ -166,6 +173,22 @@ class ServeSim:
     seed: int = 0
     camera_px: int = 240
     fps: float = 10.0
+    truth: Path | None = None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Compares the labels of collected episodes with what ``serve-sim --truth`` recorded; prints one line of JSON.
+
+    Attributes:
+        store: of the server that took the episodes.
+        truth: the records of the simulated cells, one file each.
+    """
+
+    __pydantic_config__ = STRICT
+
+    store: Path
+    truth: tuple[Path, ...]
 
 
 Config = (
@@ -177,6 +200,7 @@ Config = (
     | Annotated[Estop, tyro.conf.subcommand("estop")]
     | Annotated[Ack, tyro.conf.subcommand("ack")]
     | Annotated[ServeSim, tyro.conf.subcommand("serve-sim")]
+    | Annotated[Agreement, tyro.conf.subcommand("agreement")]
 )
 
 _MODULES = {
@@ -188,6 +212,7 @@ _MODULES = {
     Estop: "estop",
     Ack: "ack",
     ServeSim: "serve_sim",
+    Agreement: "agreement",
 }
 
 

@@ -4,21 +4,18 @@ import contextlib
 
 import numpy as np
 
-from qtopt.agent.exploration import ScriptedPolicy
 from qtopt.apps.collected import Figures
 from qtopt.apps.process import begin, logger
 from qtopt.apps.reporting import Reporting
 from qtopt.apps.robot import Collect
 from qtopt.apps.robot.dry_run import dry_run
-from qtopt.apps.robot.served import ServedPolicy
-from qtopt.errors import ConfigError, RobotError
-from qtopt.interfaces import Policy
-from qtopt.loops.collect import CollectLoopConfig, Follower, collect
+from qtopt.apps.robot.policies import choose, open_device
+from qtopt.errors import RobotError
+from qtopt.loops.collect import CollectLoopConfig, collect
 from qtopt.loops.outbox import Outbox
-from qtopt.rpc.connection import Connection, connect
-from qtopt.types import ModelSnapshot
+from qtopt.rpc.connection import connect
 from robot_bridge.cell.open import PhysicalCell
-from robot_bridge.cell_file import CellFile, load_cell_file
+from robot_bridge.cell_file import load_cell_file
 from robot_bridge.spool import Spool
 
 
@@ -32,13 +29,14 @@ def main(config: Collect) -> int:
     with contextlib.ExitStack() as parts:
         spool = parts.enter_context(contextlib.closing(Spool(cell.spool.dir, round(cell.spool.max_gb * 2**30))))
         remote = parts.enter_context(connect(config.server))
+        device = open_device(config, parts)
         environment = PhysicalCell(config.cell, remote.image_size[0], stop, config.seed)
         parts.callback(environment.close)
         rng = np.random.default_rng([config.seed, spool.openings])
         outbox = Outbox(remote.replay, spool)
         figures = Figures()
         reporting = Reporting(remote.monitor, f"collector/{name}", figures)
-        first, follower = _policies(config, cell, remote)
+        first, follower = choose(config, cell, remote, device)
         try:
             for turn in collect(
                 environment,
@@ -61,28 +59,3 @@ def main(config: Collect) -> int:
         outbox.flush(limit=1000)
     logger().info("collector ended", episodes=int(figures.figures()["episodes"]), waiting=outbox.waiting)
     return 0
-
-
-class _Nothing:
-    """Has no networks: the first policy stays."""
-
-    def latest(self, newer_than: int = 0) -> ModelSnapshot | None:
-        """Returns None."""
-        return None
-
-
-def _policies(config: Collect, cell: CellFile, remote: Connection) -> tuple[Policy, Follower[Policy]]:
-    """Returns who acts first, and who gives newer policies between episodes."""
-    source = {"cell": cell.policy.source, "scripted": "scripted", "learned": "remote"}[config.policy]
-    scripted = ScriptedPolicy()
-    if source == "scripted":
-        return scripted, Follower(_Nothing(), lambda _: scripted)
-    if source == "remote":
-        served = ServedPolicy(remote.policy(), scripted)
-        return scripted, Follower(remote.model, lambda _: served)
-    try:
-        from robot_bridge.onnx_policy import OnnxPolicy
-    except ImportError as error:
-        raise ConfigError(f"policy {source!r} needs ONNX Runtime: pip install 'qtopt[onnx]' ({error})") from error
-    policy: Policy = OnnxPolicy.load(source.removeprefix("onnx:"))
-    return policy, Follower(_Nothing(), lambda _: policy)

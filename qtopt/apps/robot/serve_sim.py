@@ -9,17 +9,16 @@ from qtopt.apps.process import StopSignal, say
 from qtopt.apps.robot import ServeSim
 from qtopt.config import CameraConfig
 from qtopt.errors import ConfigError
-from robot_bridge.cell.launch import prefer
 
 if TYPE_CHECKING:
     from sim.plant import Plant
+    from sim.servers.camera import SceneCamera
 
 _XARM_CONTROL_PORT = 15020
 _ARMS = {
     "ur": """[arm]
 driver = "ur"
 host = "{host}"
-watchdog_hz = 3.0
 
 [gripper]
 driver = "robotiq-ur-socket"
@@ -39,13 +38,13 @@ full_width_m = 0.085
 """,
 }
 _CELL = """schema = 1
-cell = "sim-{name}"
+cell = "{name}"
 
 {arm}
 [camera.main]
 driver = "uvc"
 url = "{url}"
-latency_s = 0.02
+latency_s = {latency}
 
 [bin]
 floor_z_m = 0.0
@@ -55,24 +54,16 @@ rim_z_m = 0.05
 
 [limits]
 speed_m_s = 0.40
-slow_speed_m_s = 0.10
+slow_speed_m_s = 0.06
 slow_episodes = 0
-slow_height_m = 0.02
+slow_height_m = 0.12  # objects stand or lie on each other up to here
 accel_m_s2 = 2.0
+stop_decel_m_s2 = 8.0
 yaw_rate_rad_s = 1.6
 step_m = 0.10
 step_yaw_rad = 1.5708
 wall_m = 0.05
 floor_soft_m = 0.005
-
-# A simulation shares its processors with other programs: more patience than an arm of metal would be given.
-[watchdog]
-hold_s = 0.4
-stop_s = 0.8
-latch_s = 2.0
-arm_latch_s = 0.3
-camera_hold_s = 2.0
-camera_stop_s = 6.0
 
 [home]
 clear_pose_m = [0.60, 0.0, 0.30]
@@ -90,34 +81,38 @@ def main(config: ServeSim) -> int:
     """Serves until SIGTERM or SIGINT."""
     from sim.config import SimConfig
     from sim.plant import Plant
-    from sim.servers.mjpeg import MjpegServer
+    from sim.servers.camera import SceneCamera
+    from sim.truth import TruthLog
 
     sys.setswitchinterval(1e-3)  # the physics thread would keep the others waiting for five times as long
-    prefer()
     stop = StopSignal()
     camera = CameraConfig(size_px=config.camera_px)
     cell = SimConfig(object_count=(config.objects, config.objects), camera=camera)
     with (
         Plant(cell, config.seed) as plant,
-        MjpegServer(plant.image, config.fps, config.host) as pictures,
+        SceneCamera(plant, camera, config.fps, config.host) as pictures,
         contextlib.ExitStack() as servers,
     ):
+        if config.truth is not None:
+            servers.callback(TruthLog(plant, _name(config), config.truth).close)
         if config.protocol == "ur":
-            _serve_ur(plant, config, pictures.url, servers, stop)
+            _serve_ur(plant, config, pictures, servers, stop)
         else:
             asyncio.run(_serve_xarm(plant, config, pictures.url, stop))
     return 0
 
 
-def _serve_ur(plant: "Plant", config: ServeSim, url: str, servers: contextlib.ExitStack, stop: StopSignal) -> None:
+def _serve_ur(
+    plant: "Plant", config: ServeSim, pictures: "SceneCamera", servers: contextlib.ExitStack, stop: StopSignal
+) -> None:
     from sim.servers.robotiq import RobotiqSocketServer
     from sim.servers.robotiq_model import RobotiqModel
     from sim.servers.ur import UrServer
 
-    server = UrServer(config.host, plant)
+    server = UrServer(config.host, plant, spoil_camera=pictures.spoil)
     servers.callback(server.close)
     servers.enter_context(RobotiqSocketServer(RobotiqModel(plant), config.host))
-    _announce(config, url, server.fault_port)
+    _announce(config, pictures.url, server.fault_port)
     while not stop.wait(3600.0):
         continue
 
@@ -135,12 +130,17 @@ async def _serve_xarm(plant: "Plant", config: ServeSim, url: str, stop: StopSign
     life.cancel()
 
 
+def _name(config: ServeSim) -> str:
+    return f"sim-{config.protocol}-{config.host.replace('.', '-')}"
+
+
 def _announce(config: ServeSim, url: str, fault_port: int) -> None:
     """Prints the cell file, or says where it is, when everything listens."""
-    name = f"{config.protocol}-{config.host.replace('.', '-')}"
+    from sim.servers.camera import LATENCY_S
+
     arm = _ARMS[config.protocol].format(host=config.host, control=_XARM_CONTROL_PORT)
     spool = "spool" if config.output is None else str(config.output.absolute().parent / "spool")
-    text = _CELL.format(name=name, arm=arm, url=url, spool=spool)
+    text = _CELL.format(name=_name(config), arm=arm, url=url, spool=spool, latency=LATENCY_S)
     if config.output is None:
         say(text)
     else:

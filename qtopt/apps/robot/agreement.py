@@ -1,0 +1,102 @@
+"""Do the labels that a cell gave itself agree with what the simulator knows?
+
+The truth of an episode: did the fingers hold an object in the air when the policy ended it, until they were told to
+open? The collector never sees it; both sides meet here, over the time on the clock.
+"""
+
+import json
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from qtopt.apps.process import say
+from qtopt.apps.robot import Agreement
+from qtopt.errors import ConfigError
+from qtopt.loops.metrics import wilson
+from qtopt.replay.episode_store import EpisodeStore
+from qtopt.types import Episode, Outcome
+
+LIFTED_M: Final = 0.08
+"""Finger tips at least so high above the floor hold what they hold in the air."""
+_FLICKER: Final = 4
+"""Contact comes and goes from one time step to the next; one of so many samples has to show it."""
+
+
+@dataclass
+class Truth:
+    """What one cell's simulator recorded, in the order of time."""
+
+    times_s: list[float] = field(default_factory=list)
+    rows: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def held(self, from_s: float, to_s: float) -> bool | None:
+        """Returns whether an object was held in the air from ``from_s`` until the fingers were told to open.
+
+        At the latest until ``to_s``; None where nothing was recorded then.
+        """
+        first = max(0, bisect_left(self.times_s, from_s) - 1)
+        rows: Sequence[Mapping[str, Any]] = self.rows[first : bisect_right(self.times_s, to_s) + 1]
+        if not rows or self.times_s[first] > to_s or self.times_s[-1] < from_s:
+            return None
+        told = [row["told_width_m"] for row in rows]
+        opened = next((n for n in range(1, len(rows)) if told[n] > told[n - 1] + 1e-4), len(rows))
+        before = rows[:opened]
+        return any(row["holding"] for row in before[-_FLICKER:]) and max(row["z_m"] for row in before) >= LIFTED_M
+
+
+def main(config: Agreement) -> int:
+    """Prints the line; returns 0, or 1 where an episode has no truth to it."""
+    truths = read_truth(config.truth)
+    counts: Counter[str] = Counter()
+    differ: list[str] = []
+    with EpisodeStore(config.store, read_only=True) as store:
+        for episode in store.episodes():
+            word = judge(episode, truths)
+            counts[word] += 1
+            counts[f"outcome_{episode.outcome.name.lower()}"] += 1
+            if word.startswith("false_"):
+                differ.append(f"{word} {episode.uuid}")
+    agree, differing = counts["agree"], counts["false_success"] + counts["false_failure"]
+    labelled = agree + differing
+    share = wilson(agree, labelled)
+    line: dict[str, Any] = {"episodes": labelled + counts["unknown"] + counts["aborted"] + counts["no_truth"]}
+    line |= {key: counts[key] for key in ("agree", "false_success", "false_failure", "unknown", "aborted", "no_truth")}
+    line["agreement"] = {"share": agree / max(1, labelled), "low": share.low, "high": share.high}
+    line["unknown_share"] = counts["unknown"] / max(1, labelled + counts["unknown"])
+    line["outcomes"] = {key[8:]: number for key, number in sorted(counts.items()) if key.startswith("outcome_")}
+    line["differ"] = differ
+    say(json.dumps(line))
+    return 1 if counts["no_truth"] else 0
+
+
+def judge(episode: Episode, truths: Mapping[str, Truth]) -> str:
+    """Returns ``agree``, ``false_success``, ``false_failure``, ``unknown``, ``aborted`` or ``no_truth``."""
+    if not episode.trainable:
+        return episode.outcome.name.lower()
+    truth, facts = truths.get(str(episode.metadata.get("cell"))), episode.metadata
+    began_s, judged_s = facts.get("last_action_s"), facts.get("judged_s")
+    held = None
+    if truth is not None and isinstance(began_s, float) and isinstance(judged_s, float):
+        held = truth.held(began_s, judged_s)
+    if held is None:
+        return "no_truth"
+    labelled = episode.outcome is Outcome.SUCCESS
+    return "agree" if labelled is held else ("false_success" if labelled else "false_failure")
+
+
+def read_truth(paths: Sequence[Path]) -> dict[str, Truth]:
+    """Returns the records by the cells' names; raises ConfigError where a file is none."""
+    truths: dict[str, Truth] = {}
+    for path in paths:
+        try:
+            for line in path.read_text().splitlines():
+                row = json.loads(line)
+                truth = truths.setdefault(row["cell"], Truth())
+                truth.times_s.append(row["time_s"])
+                truth.rows.append(row)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path}: no record of serve-sim --truth: {error!r}") from error
+    return truths
