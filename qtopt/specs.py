@@ -1,5 +1,6 @@
 """Shapes, dtypes, bounds and units, written once: storage, codec, networks and test data derive from here."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,5 +120,5 @@ def make_action(
 ) -> FloatArray:
     """Returns an action, float32 (8,): a displacement in the base frame [m], a change of azimuth [rad], three flags."""
     return np.array(
-        [*world_vector_m, np.sin(yaw_rad), np.cos(yaw_rad), float(close), float(open_), float(terminate)], np.float32
+        [*world_vector_m, math.sin(yaw_rad), math.cos(yaw_rad), float(close), float(open_), float(terminate)], np.float32
     )

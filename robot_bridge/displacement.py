@@ -33,7 +33,8 @@ def limit_action(action: FloatArray, tool: ToolPose, limits: MotionLimits) -> tu
     """
     values: list[float] = action.tolist() if action.shape == ACTION_SPEC.shape else []
     if not values or not all(map(math.isfinite, values)):
-        raise RobotError(f"action is {action!r}, expected {ACTION_SPEC.shape[0]} finite numbers; the arm was not moved")
+        found = values or f"of shape {action.shape}"
+        raise RobotError(f"action is {found}, expected {ACTION_SPEC.shape[0]} finite numbers; the arm was not moved")
     if values[TERMINATE] > 0.5:
         return make_action(terminate=True), tool
     x_m, y_m, z_m = limit_position((tool.x_m + values[0], tool.y_m + values[1], tool.z_m + values[2]), tool, limits)
@@ -95,10 +96,14 @@ def waypoints(start: ToolPose, target: ToolPose, slow_z_m: float, turn_rad: floa
     A leg lies wholly above or wholly below ``slow_z_m``, and turns by at most ``turn_rad``: a controller asked for
     half a turn at once might take the other way round, beyond the limit of the wrist.
     """
-    shares = {1.0}
-    if (start.z_m - slow_z_m) * (target.z_m - slow_z_m) < 0:
-        shares.add((slow_z_m - start.z_m) / (target.z_m - start.z_m))
+    crosses = (start.z_m - slow_z_m) * (target.z_m - slow_z_m) < 0
     legs = math.ceil(abs(target.yaw_rad - start.yaw_rad) / turn_rad - 1e-9)
+    if not crosses and legs <= 1:
+        yield target
+        return
+    shares = {1.0}
+    if crosses:
+        shares.add((slow_z_m - start.z_m) / (target.z_m - start.z_m))
     shares.update(number / legs for number in range(1, legs))
     for share in sorted(shares):
         if share == 1.0:
@@ -114,6 +119,8 @@ def waypoints(start: ToolPose, target: ToolPose, slow_z_m: float, turn_rad: floa
 
 def _limit(value: float, start: float, step: float, low: float, high: float) -> float:
     least, most = start - step, start + step
+    if least <= value <= most and low <= value <= high:  # nearly always
+        return value
     return min(max(min(max(min(max(value, least), most), low), high), least), most)
 
 

@@ -37,12 +37,12 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "xarm": f"{_DRIVERS}.xarm:GRIPPER_DRIVER",
         "so101": f"{_DRIVERS}.so101:GRIPPER_DRIVER",
         "http": f"{_DRIVERS}.http_arm:GRIPPER_DRIVER",
-        "sim": "sim.driver:GRIPPER",
+        "sim": "sim.driver_gripper:GRIPPER",
     },
     CAMERA_DRIVERS: {
         "uvc": f"{_DRIVERS}.uvc:DRIVER",
         "realsense": f"{_DRIVERS}.realsense:DRIVER",
-        "sim": "sim.driver:CAMERA",
+        "sim": "sim.driver_camera:CAMERA",
     },
 }
 

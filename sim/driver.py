@@ -1,46 +1,34 @@
-"""Driver number 0: arm, gripper and camera of a plant in this process, behind the contracts of every other driver.
+"""Driver number 0: the arm of a plant in this process, behind the contracts of every other driver.
 
 What a physical driver promises is promised here with nothing in between, so that contract tests and the safety code
-have a reference. Gripper and camera share the arm's plant.
+have a reference. The gripper (``driver_gripper``) and the camera (``driver_camera``) share the arm's plant.
 """
 
 import contextlib
-import hashlib
 import threading
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import count
 
 from qtopt.config import STRICT
-from qtopt.errors import ConfigError, RobotError, StaleFrame
-from qtopt.types import JsonValue
+from qtopt.errors import RobotError
 from robot_bridge.contracts import (
-    Arm,
     ArmDriver,
     ArmMode,
     ArmState,
-    CameraDriver,
     Capability,
-    Frame,
-    GripperDriver,
-    GripperState,
     MotionOutcome,
     MotionResult,
-    ObjectSensed,
     Pose,
 )
 from robot_bridge.displacement import tilt_rad, to_pose, to_tool
 from sim.config import SimConfig
-from sim.hand import MAX_WIDTH_M
-from sim.plant import Plant, PlantState
+from sim.plant import Plant
 
 _POLL_S = 0.004
 _BEGIN_S = 0.05
 _NEAR_M = 2e-3
 _NEAR_RAD = 0.02
 _MOST_TILT_RAD = 0.02
-_FULL_WIDTH_M = 0.003
 _SERVO_SPEED_M_S, _SERVO_ACCEL_M_S2 = 0.25, 0.8
 _HOLD_DECEL_M_S2 = 1.0
 _plants: dict[str, Plant] = {}
@@ -219,7 +207,15 @@ class SimArm:
             self.plant.stop(_HOLD_DECEL_M_S2)
 
     def _ended(self, outcome: MotionOutcome, reason: str = "") -> MotionResult:
-        return MotionResult(outcome, reason, to_pose(self.plant.state().tool))
+        plant = self._plant  # also of an arm that was closed meanwhile: it stands there
+        return MotionResult(outcome, reason, to_pose(plant.state().tool) if plant is not None else None)
+
+
+def plant_of(name: str) -> Plant:
+    """Returns the plant that the arm of this name made. Raises RobotError where none is connected in this process."""
+    if name not in _plants:
+        raise RobotError(f"no simulated arm named {name!r} runs in this process; connect it first")
+    return _plants[name]
 
 
 class SimStopChannel:
@@ -248,162 +244,4 @@ class SimStopChannel:
         """Frees nothing: the plant is the arm's."""
 
 
-@dataclass(frozen=True)
-class SimGripperOptions:
-    """The simulated gripper.
-
-    Attributes:
-        timeout_s: of a motion, beyond what its length takes.
-    """
-
-    __pydantic_config__ = STRICT
-
-    timeout_s: float = 3.0
-
-
-class SimGripper:
-    """A ``robot_bridge.contracts.Gripper`` on a plant's hand; it senses an object by the gap that is left."""
-
-    def __init__(self, options: SimGripperOptions, arm: SimArm) -> None:
-        self._options, self._arm = options, arm
-        self._goal_m = MAX_WIDTH_M
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        """What it has earned."""
-        return frozenset({Capability.GRIPPER_WIDTH, Capability.GRIPPER_FORCE, Capability.GRIPPER_OBJECT_FLAG})
-
-    @property
-    def width_range_m(self) -> tuple[float, float]:
-        """Smallest and largest opening [m]."""
-        return 0.0, MAX_WIDTH_M
-
-    def connect(self, deadline_s: float) -> None:
-        """Looks whether the arm is there."""
-        self._arm.plant.state()
-
-    def activate(self, deadline_s: float) -> None:
-        """Does nothing: it is always ready."""
-
-    def move(self, width_m: float, speed_m_s: float, force_n: float, deadline_s: float) -> GripperState:
-        """Moves the fingers and returns when they stand."""
-        plant, until = self._arm.plant, time.monotonic() + deadline_s
-        self._goal_m = min(max(width_m, 0.0), MAX_WIDTH_M)
-        plant.grip(width_m, speed_m_s, force_n)
-        while plant.state().gripper_moving:
-            if time.monotonic() > until:
-                raise RobotError(f"the fingers still move after {deadline_s:.1f} s; allow more time or more speed")
-            time.sleep(_POLL_S)
-        return self.state()
-
-    def state(self) -> GripperState:
-        """Returns the newest report."""
-        truth = self._arm.plant.state()
-        return GripperState(time.monotonic_ns(), truth.width_m, truth.gripper_moving, self._sensed(truth))
-
-    def close(self) -> None:
-        """Leaves the fingers as they are."""
-
-    def _sensed(self, truth: PlantState) -> ObjectSensed:
-        if truth.gripper_moving:
-            return ObjectSensed.UNKNOWN
-        return ObjectSensed.YES if truth.width_m > self._goal_m + _FULL_WIDTH_M else ObjectSensed.NO
-
-
-@dataclass(frozen=True)
-class PlantCameraOptions:
-    """The camera that looks at a plant.
-
-    Attributes:
-        name: of the arm's plant.
-        fps: frames in a second.
-    """
-
-    __pydantic_config__ = STRICT
-
-    name: str = "sim"
-    fps: float = 10.0
-
-    def __post_init__(self) -> None:
-        if not 0.5 <= self.fps <= 60.0:
-            raise ConfigError(f"fps is {self.fps}, expected 0.5 to 60")
-
-
-class PlantCamera:
-    """A ``robot_bridge.contracts.Camera`` that renders a plant at a steady rate."""
-
-    def __init__(self, options: PlantCameraOptions, plant: Plant | None = None) -> None:
-        self._options, self._plant = options, plant
-        self._news = threading.Condition()
-        self._newest: Frame | None = None
-        self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._failure = ""
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        """Its settings never change, and time is exact."""
-        return frozenset({Capability.CAMERA_LOCK, Capability.CAMERA_HARDWARE_TIME, Capability.SIMULATED})
-
-    def start(self, deadline_s: float) -> None:
-        """Starts to render and waits for the first frame."""
-        plant = self._plant if self._plant is not None else _plants.get(self._options.name)
-        if plant is None:
-            raise RobotError(f"no simulated arm named {self._options.name!r} runs in this process; connect it first")
-        self._thread = threading.Thread(target=self._run, args=(plant,), name="plant-camera", daemon=True)
-        self._thread.start()
-        self.latest(deadline_s)
-
-    def latest(self, max_age_s: float, not_before_ns: int = 0) -> Frame:
-        """Returns the newest frame that is new enough, waiting for it at most ``max_age_s``."""
-        until = time.monotonic() + max_age_s
-        with self._news:
-            while True:
-                frame, now_ns = self._newest, time.monotonic_ns()
-                if self._failure:
-                    raise StaleFrame(f"the simulated camera broke: {self._failure}")
-                if frame and frame.t_capture_ns >= max(not_before_ns, now_ns - int(max_age_s * 1e9)):
-                    return frame
-                left_s = until - time.monotonic()
-                if left_s <= 0:
-                    raise StaleFrame(f"no frame that is new enough came within {max_age_s:.2f} s")
-                self._news.wait(left_s)
-
-    def lock_settings(self) -> Mapping[str, JsonValue]:
-        """Returns the settings, which never change."""
-        return {"fps": self._options.fps, "simulated": True}
-
-    def stop(self) -> None:
-        """Ends the thread."""
-        self._closing.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self, plant: Plant) -> None:
-        settings = hashlib.sha256(repr(self._options).encode()).hexdigest()[:16]
-        due = time.monotonic()
-        try:
-            for sequence in count():
-                captured_ns = time.monotonic_ns()
-                rgb = plant.image()
-                with self._news:
-                    self._newest = Frame(rgb, captured_ns, time.monotonic_ns(), sequence, settings)
-                    self._news.notify_all()
-                due = max(due + 1.0 / self._options.fps, time.monotonic())
-                if self._closing.wait(due - time.monotonic()):
-                    return
-        except RobotError as error:
-            with self._news:
-                self._failure = str(error)
-                self._news.notify_all()
-
-
-def _gripper(options: SimGripperOptions, arm: Arm) -> SimGripper:
-    if not isinstance(arm, SimArm):
-        raise ConfigError("the simulated gripper belongs to the simulated arm; set driver = 'sim' under [arm] as well")
-    return SimGripper(options, arm)
-
-
 ARM = ArmDriver(options=SimArmOptions, open=SimArm, open_stop_channel=SimStopChannel)
-GRIPPER = GripperDriver(options=SimGripperOptions, open=_gripper)
-CAMERA = CameraDriver(options=PlantCameraOptions, open=PlantCamera)

@@ -148,6 +148,7 @@ class Plant:
             if not self._blocked:
                 self._motors.braked = False
                 self._path.go(target, speed_m_s, accel_m_s2, yaw_rate_rad_s)
+                self._state = self._measure()
 
     def stop(self, decel_m_s2: float) -> None:
         """Stands still as fast as ``decel_m_s2`` allows."""

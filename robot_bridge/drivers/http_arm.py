@@ -60,6 +60,7 @@ class HttpArm:
         self._trouble = ""
         self._lost = ""
         self._closing = threading.Event()
+        self._closed = False
         self._thread: threading.Thread | None = None
 
     @property
@@ -167,6 +168,9 @@ class HttpArm:
                 self._stops.post("/v1/release", {"session": self._session}, STOP_TIMEOUT_S)
             except RobotError as error:
                 self._lose(str(error))
+        with self._news:
+            self._closed = True
+            self._news.notify_all()  # nobody will hear of the end of a motion that was under way
         for link in (self._commands, self._stops, self._reports):
             link.close()
 
@@ -207,12 +211,16 @@ class HttpArm:
 
     def _wait(self, asked: int, end_s: float) -> MotionResult:
         with self._news:
-            self._news.wait_for(lambda: self._ended(asked) or bool(self._lost), end_s + GRACE_S - time.monotonic())
+            self._news.wait_for(
+                lambda: self._ended(asked) or bool(self._lost) or self._closed, end_s + GRACE_S - time.monotonic()
+            )
             ended, lost = self._result if self._ended(asked) else None, self._lost
         if ended is not None:
             return ended[1]
         if lost:
             return MotionResult(MotionOutcome.LINK_LOST, lost)
+        if self._closed:
+            return MotionResult(MotionOutcome.STOPPED, "the connection was closed, which stops the arm")
         self.stop(1e3)
         return MotionResult(
             MotionOutcome.TIMEOUT, "the server did not report the motion's end in time", self.state().pose

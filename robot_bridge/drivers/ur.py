@@ -37,6 +37,7 @@ _DEADLINE_DECEL_M_S2 = 2.0
 _PROGRAM_S = 6.0
 _UNLOCK_S = 2.0
 _STANDSTILL_S = 2.0
+_WATCHDOG_S = 0.5
 
 
 class UrArm:
@@ -265,6 +266,7 @@ class UrArm:
             import rtde_control
         except ImportError as error:
             raise RobotError("ur_rtde is not installed; run: pip install qtopt[ur]") from error
+        self._let_program_end()
         try:
             self._control = rtde_control.RTDEControlInterface(self._options.host, self._options.frequency_hz)
         except RuntimeError as error:
@@ -272,8 +274,21 @@ class UrArm:
         with self._lock:
             self._set_up()
 
+    def _let_program_end(self) -> None:
+        """Gives the watchdog of a driver that died time to end its program.
+
+        ``ur_rtde`` stops a program that runs, and fails where it ends by itself in just that moment.
+        """
+        if self._options.watchdog_hz > 0:
+            with contextlib.suppress(RobotError):
+                self._await(lambda: not self.state().program_running, 1.0 / self._options.watchdog_hz + _WATCHDOG_S, "")
+
     def _set_up(self) -> None:
-        """Sets tool point, payload and watchdog; they live in the program and go with it."""
+        """Sets tool point, payload and watchdog; they live in the program and go with it.
+
+        ``ur_rtde`` refuses commands until it has itself been told that the program runs, by a connection of its own.
+        """
+        self._await(self._control.isProgramRunning, _PROGRAM_S, "ur_rtde does not see the control program running")
         mass_kg, centre_m = self._payload
         taken = self._control.setTcp([*self._options.tcp_offset_m, 0.0, 0.0, 0.0])
         taken = taken and self._control.setPayload(mass_kg, list(centre_m))

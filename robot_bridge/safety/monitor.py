@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from qtopt.errors import RobotError
 from robot_bridge.cell_file import CellFile
-from robot_bridge.contracts import ArmState, Latch, MotionCommand, Reaction, Verdict
+from robot_bridge.contracts import ArmMode, ArmState, Latch, MotionCommand, Reaction, Verdict
 from robot_bridge.safety import rules
 from robot_bridge.safety.commands import CommandRules, straight_up
 from robot_bridge.safety.facts import ALLOWED, CellFacts, Heartbeat, Phase, is_at_least, worst
@@ -47,7 +47,7 @@ class CellSafetyMonitor:
         latched: Latch | None = None,
         wall_time: Callable[[], float] = time.time,
     ) -> None:
-        self._cell, self._wall_time = cell, wall_time
+        self._cell, self._watchdog, self._wall_time = cell, cell.watchdog, wall_time
         self.commands = CommandRules(cell)
         self._recovery = Recovery(cell.recovery)
         self._beats: dict[Heartbeat, int | None] = dict.fromkeys(watched)
@@ -182,8 +182,8 @@ class CellSafetyMonitor:
             verdict = _NO_REPORT
         else:
             verdict = self._judge_report(state, now_ns, descending=descending)
-            others = rules.heartbeats(self._beats, self._phase, self._cell.watchdog, now_ns)
-            verdict = worst(verdict, others, rules.devices(self._facts, self._phase, self._cell.watchdog))
+            others = rules.heartbeats(self._beats, self._phase, self._watchdog, now_ns)
+            verdict = worst(verdict, others, rules.devices(self._facts, self._phase, self._watchdog))
         self._fresh = verdict
         return verdict
 
@@ -192,7 +192,7 @@ class CellSafetyMonitor:
         if fault:
             return Verdict(Reaction.LATCH, "bad_state", fault)
         return worst(
-            rules.age((now_ns - self._advanced_ns) * 1e-9, self._cell.watchdog),
+            rules.age((now_ns - self._advanced_ns) * 1e-9, self._watchdog),
             self._mode(state, now_ns),
             self._place(state),
             self._contact(state, descending=descending),
@@ -218,7 +218,7 @@ class CellSafetyMonitor:
             self._stop_reason = None
             if not verdict.rule:
                 self._was_ready = True
-                if state.mode.value == "moving":
+                if state.mode is ArmMode.MOVING:
                     self.beat(Heartbeat.POLICY, now_ns)
             return verdict
         if self._stop_reason is None:
@@ -239,7 +239,10 @@ class CellSafetyMonitor:
         if state.wrench is None:
             return ALLOWED
         contact = self._cell.contact
-        force_n = math.hypot(*state.wrench[:3])
+        x, y, z, _, _, _ = state.wrench
+        force_n = math.hypot(x, y, z)
+        if force_n < contact.descend_n:  # the mildest of the three
+            return ALLOWED
         reason = f"{force_n:.0f} N press on the tool"
         if force_n >= contact.latch_n:
             return Verdict(Reaction.LATCH, "contact_latch", reason)
@@ -247,12 +250,11 @@ class CellSafetyMonitor:
             slow_m_s = self._cell.limits.slow_speed_m_s
             rise = straight_up(state, contact.retract_m, slow_m_s)
             return Verdict(Reaction.STOP, "contact_retract", reason, rise)
-        if force_n >= contact.descend_n and descending:
-            return Verdict(Reaction.HOLD, "contact_descend", reason)
-        return ALLOWED
+        return Verdict(Reaction.HOLD, "contact_descend", reason) if descending else ALLOWED
 
     def _speed(self, state: ArmState, now_ns: int) -> Verdict:
-        speed, turn = math.hypot(*state.twist[:3]), math.hypot(*state.twist[3:])
+        x, y, z, a, b, c = state.twist
+        speed, turn = math.hypot(x, y, z), math.hypot(a, b, c)
         limit = self.commands.speed_limit_m_s(state.pose.position_m[2] + _TRACKING_M, slow=self.slow)
         if speed <= OVERSPEED_FACTOR * limit and turn <= OVERSPEED_FACTOR * self._cell.limits.yaw_rate_rad_s:
             self._over_since_ns = None

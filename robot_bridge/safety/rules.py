@@ -13,21 +13,23 @@ JUMP_M = 0.020
 """Between two reports a tool may be seen to jump by this, besides what twice its speed limit explains."""
 RESTART_S = 0.5
 """A controller's clock that falls back by more has started anew."""
+_MOVING_MODES = frozenset(each for each in ArmMode if each.can_move)
 _PERSON_MODES = (ArmMode.EMERGENCY_STOP, ArmMode.SAFEGUARD_STOP, ArmMode.FAULT)
-RECOVERABLE_MODES = (ArmMode.PROTECTIVE_STOP, ArmMode.REFLEX)
+RECOVERABLE_MODES = frozenset({ArmMode.PROTECTIVE_STOP, ArmMode.REFLEX})
 
 
 def bad_report(state: ArmState) -> str:
     """Returns what makes a report unusable; empty for nothing."""
     position, quaternion = state.pose.position_m, state.pose.quaternion_xyzw
+    (x, y, z), (a, b, c, d) = position, quaternion
     # A sum is finite only where each of its parts is; asked at every report.
-    total = sum(position) + sum(quaternion) + sum(state.twist) + sum(state.wrench or ()) + state.t_controller_s
+    total = x + y + z + a + b + c + d + sum(state.twist) + sum(state.wrench or ()) + state.t_controller_s
     if not math.isfinite(total):
         return f"the arm reports what is not a number: pose {state.pose}, twist {state.twist}, wrench {state.wrench}"
-    if max(position) > FAR_M or min(position) < -FAR_M:
+    if not (-FAR_M <= x <= FAR_M and -FAR_M <= y <= FAR_M and -FAR_M <= z <= FAR_M):
         return f"the arm reports its tool at {position}, beyond {FAR_M} m: millimetres for metres?"
-    length = math.hypot(*quaternion)
-    if abs(length - 1.0) > 0.02:
+    length = math.hypot(a, b, c, d)
+    if not 0.98 <= length <= 1.02:
         return f"the arm reports an orientation of length {length:.3f}, expected 1"
     return ""
 
@@ -43,6 +45,8 @@ def jump(before: ArmState, after: ArmState, limits: SafetyLimits) -> str:
 
 def age(age_s: float, limits: WatchdogLimits) -> Verdict:
     """Judges how long the controller's clock has stood still."""
+    if age_s <= limits.hold_s:  # nearly always, and asked at every report; ``hold_after_s`` is no less
+        return ALLOWED
     if age_s > limits.latch_s:
         return Verdict(Reaction.LATCH, "link_lost", f"nothing new from the arm for {age_s:.2f} s")
     if age_s > limits.stop_after_s:
@@ -54,7 +58,7 @@ def age(age_s: float, limits: WatchdogLimits) -> Verdict:
 
 def mode(state: ArmState, *, was_ready: bool) -> Verdict:
     """Judges what the controller says of itself; ``was_ready``: it has already been fit to move."""
-    if state.mode.can_move and state.program_running:
+    if state.mode in _MOVING_MODES and state.program_running:
         return ALLOWED
     codes = f" (codes {dict(state.codes)})" if state.codes else ""
     if state.mode in _PERSON_MODES or state.mode in RECOVERABLE_MODES:
@@ -85,23 +89,31 @@ def heartbeats(beats: Mapping[Heartbeat, int | None], phase: Phase, limits: Watc
             continue
         if beat_ns is None:
             found = Verdict(Reaction.HOLD, f"{source.value}_heartbeat", f"no word from the {source.value} yet")
+        elif (silent_s := (now_ns - beat_ns) * 1e-9) <= _first_silence_s(source, limits):
+            continue
         else:
-            found = _silence(source, (now_ns - beat_ns) * 1e-9, limits)
+            found = _silence(source, silent_s, limits)
         verdict = found if verdict is ALLOWED else worst(verdict, found)
     return verdict
 
 
 def _silence(source: Heartbeat, silent_s: float, limits: WatchdogLimits) -> Verdict:
+    """Judges a silence that is already longer than ``_first_silence_s``."""
     rule, reason = f"{source.value}_heartbeat", f"no word from the {source.value} for {silent_s:.2f} s"
     if source is Heartbeat.ARM:
-        return Verdict(Reaction.LATCH, rule, reason) if silent_s > limits.arm_latch_s else ALLOWED
+        return Verdict(Reaction.LATCH, rule, reason)
     if source is Heartbeat.POLICY:
         if silent_s > limits.policy_home_s:
             return Verdict(Reaction.STOP, "policy_gone", f"{reason}; the arm is to go home")
-        return Verdict(Reaction.HOLD, rule, reason) if silent_s > limits.policy_hold_s else ALLOWED
-    if silent_s > limits.collector_stop_s:
-        return Verdict(Reaction.STOP, rule, reason)
-    return Verdict(Reaction.HOLD, rule, reason) if silent_s > limits.collector_hold_s else ALLOWED
+        return Verdict(Reaction.HOLD, rule, reason)
+    reaction = Reaction.STOP if silent_s > limits.collector_stop_s else Reaction.HOLD
+    return Verdict(reaction, rule, reason)
+
+
+def _first_silence_s(source: Heartbeat, limits: WatchdogLimits) -> float:
+    if source is Heartbeat.ARM:
+        return limits.arm_latch_s
+    return limits.policy_hold_s if source is Heartbeat.POLICY else limits.collector_hold_s
 
 
 def devices(facts: CellFacts, phase: Phase, limits: WatchdogLimits) -> Verdict:

@@ -105,6 +105,10 @@ class Soak:
     def __init__(self, cell: CellFile, seed: int, fault_share: float = 0.002) -> None:
         self._cell, self._chance, self._fault_share = cell, random.Random(seed), fault_share
         self._limits = cell_config(cell).limits
+        low, high = self._limits.low_m, self._limits.high_m
+        # Written out here, not asked of the code that is being tried; a policy never gets beside the bin.
+        self._low_m = (low[0], low[1], cell.bin.floor_z_m + cell.limits.floor_hard_m)
+        self._high_m = (high[0], high[1], cell.bin.rim_z_m + cell.bin.above_m)
         self.monitor = CellSafetyMonitor(cell)
         self._now_ns = 0
         self._tool = ToolPose(0.57, 0.0, 0.2, 0.0)
@@ -202,37 +206,41 @@ class Soak:
         command = verdict.command
         if command is None:
             raise Breach(f"{verdict} has no command")
-        point, start = command.target.position_m, self._tool
-        low, high = self._limits.low_m, self._limits.high_m
-        # Written out here, not asked of the code that is being tried; a policy never gets beside the bin.
-        hard_low = (low[0], low[1], self._cell.bin.floor_z_m + self._cell.limits.floor_hard_m)
-        hard_high = (high[0], high[1], self._cell.bin.rim_z_m + self._cell.bin.above_m)
-        in_box = all(a - _SLACK <= p <= b + _SLACK for p, a, b in zip(point, hard_low, hard_high, strict=True))
-        moved = [abs(p - s) for p, s in zip(point, (start.x_m, start.y_m, start.z_m), strict=True)]
-        rising = math.hypot(moved[0], moved[1]) < 0.003 and point[2] >= start.z_m
-        _require(in_box, "a target leaves the hard box", verdict)
-        below_top = (
-            point[2] <= max(high[2], start.z_m) + _SLACK
-        )  # from above the policy's own top it comes down in steps
-        _require(below_top or rising, "a target leaves the policy's workspace", verdict)
-        _require(self.monitor.commands.region.outside_m(point) <= _SLACK, "a target leaves the region", verdict)
-        _require(rising or max(moved) <= self._cell.limits.step_m + _SLACK, "a step is too long", verdict)
-        slow = min(point[2], start.z_m) < self.monitor.commands.slow_z_m - 2 * _SLACK or self.monitor.slow
-        limits = self._cell.limits
-        _require(
-            command.speed_m_s <= (limits.slow_speed_m_s if slow else limits.speed_m_s), "a command is too fast", verdict
-        )
-        _require(command.accel_m_s2 <= limits.accel_m_s2, "a command is too fast", verdict)
-        _require(command.yaw_rate_rad_s <= limits.yaw_rate_rad_s, "a command is too fast", verdict)
-        target = to_tool(command.target, self._limits.home_yaw_rad)
+        self._check_place(command, verdict)
+        self._check_speed(command, verdict)
+        start, target = self._tool, to_tool(command.target, self._limits.home_yaw_rad)
         turned = abs(target.yaw_rad - self._limits.home_yaw_rad)
         _require(turned <= self._limits.yaw_rad + 1e-5, "a target turns too far", verdict)
         _require(
             abs(target.yaw_rad - start.yaw_rad) <= TRANSIT_YAW_RAD + 0.06, "a command turns too much at once", verdict
         )
-        self._now_ns += 20_000_000 + int(math.dist(point, (start.x_m, start.y_m, start.z_m)) / 0.05 * 1e9)
+        way_m = math.dist(command.target.position_m, (start.x_m, start.y_m, start.z_m))
+        self._now_ns += 20_000_000 + int(way_m / 0.05 * 1e9)
         self._tool = target
         self.monitor.observe(self._tick(), self._now_ns)
+
+    def _check_place(self, command: MotionCommand, verdict: Verdict) -> None:
+        x_m, y_m, z_m = point = command.target.position_m
+        (a, b, c), (d, e, f), start = self._low_m, self._high_m, self._tool
+        in_box = a - _SLACK <= x_m <= d + _SLACK and b - _SLACK <= y_m <= e + _SLACK and c - _SLACK <= z_m <= f + _SLACK
+        _require(in_box, "a target leaves the hard box", verdict)
+        _require(self.monitor.commands.region.outside_m(point) <= _SLACK, "a target leaves the region", verdict)
+        aside_x, aside_y = abs(x_m - start.x_m), abs(y_m - start.y_m)
+        if math.hypot(aside_x, aside_y) < 0.003 and z_m >= start.z_m:  # rising: far, and beyond the policy's own top
+            return
+        # From above the policy's own top it comes down in steps.
+        below_top = z_m <= max(self._limits.high_m[2], start.z_m) + _SLACK
+        _require(below_top, "a target leaves the policy's workspace", verdict)
+        longest = max(aside_x, aside_y, abs(z_m - start.z_m))
+        _require(longest <= self._cell.limits.step_m + _SLACK, "a step is too long", verdict)
+
+    def _check_speed(self, command: MotionCommand, verdict: Verdict) -> None:
+        limits, lower_z_m = self._cell.limits, min(command.target.position_m[2], self._tool.z_m)
+        slow = lower_z_m < self.monitor.commands.slow_z_m - 2 * _SLACK or self.monitor.slow
+        top_m_s = limits.slow_speed_m_s if slow else limits.speed_m_s
+        _require(command.speed_m_s <= top_m_s, "a command is too fast", verdict)
+        _require(command.accel_m_s2 <= limits.accel_m_s2, "a command is too fast", verdict)
+        _require(command.yaw_rate_rad_s <= limits.yaw_rate_rad_s, "a command is too fast", verdict)
 
     def _break(self) -> None:
         """Lets one report, or the lack of reports, tell of a fault."""

@@ -11,7 +11,9 @@ from robot_bridge import ToolPose
 from robot_bridge.contracts import ArmMode, Capability, MotionOutcome, ObjectSensed, Pose
 from robot_bridge.displacement import to_pose
 from sim import SimConfig
-from sim.driver import ARM, CAMERA, GRIPPER, PlantCameraOptions, SimArmOptions, SimGripperOptions
+from sim.driver import ARM, SimArmOptions
+from sim.driver_camera import CAMERA, PlantCameraOptions
+from sim.driver_gripper import GRIPPER, SimGripperOptions
 
 pytestmark = pytest.mark.serial
 HIGH = ToolPose(0.6, 0.0, 0.25, 0.0)

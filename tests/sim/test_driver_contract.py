@@ -3,15 +3,9 @@
 import pytest
 
 from sim.config import SimConfig
-from sim.driver import (
-    PlantCamera,
-    PlantCameraOptions,
-    SimArm,
-    SimArmOptions,
-    SimGripper,
-    SimGripperOptions,
-    SimStopChannel,
-)
+from sim.driver import SimArm, SimArmOptions, SimStopChannel
+from sim.driver_camera import PlantCamera, PlantCameraOptions
+from sim.driver_gripper import SimGripper, SimGripperOptions
 from sim.plant import Plant
 from tests.contracts.arm import ArmContract
 from tests.contracts.camera import CameraContract

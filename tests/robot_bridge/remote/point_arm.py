@@ -63,9 +63,17 @@ class PointArm:
         with self._lock:
             mode = ArmMode.MOVING if self._speed else self._mode
             pose = Pose(tuple(float(value) for value in self._position), DOWN)
-            still = (0.0,) * 6
+            still, way = (0.0,) * 6, self._target - self._position
+            velocity = way * self._speed / max(float(np.linalg.norm(way)), 1e-9)
             return ArmState(
-                time.monotonic_ns(), self._clock, pose, still, still, (), mode, codes={"state": 4, "on": "a"}
+                time.monotonic_ns(),
+                self._clock,
+                pose,
+                (*velocity.tolist(), 0.0, 0.0, 0.0),
+                still,
+                (),
+                mode,
+                codes={"state": 4, "on": "a"},
             )
 
     def _begin(self, target, speed, until_s):
