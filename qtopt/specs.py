@@ -120,5 +120,6 @@ def make_action(
 ) -> FloatArray:
     """Returns an action, float32 (8,): a displacement in the base frame [m], a change of azimuth [rad], three flags."""
     return np.array(
-        [*world_vector_m, math.sin(yaw_rad), math.cos(yaw_rad), float(close), float(open_), float(terminate)], np.float32
+        [*world_vector_m, math.sin(yaw_rad), math.cos(yaw_rad), float(close), float(open_), float(terminate)],
+        np.float32,
     )
