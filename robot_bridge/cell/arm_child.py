@@ -26,7 +26,7 @@ from robot_bridge.cell.launch import prefer
 from robot_bridge.cell.places import Places
 from robot_bridge.cell.records import Report, pack_report, speed_m_s
 from robot_bridge.cell.shared import Board, Member
-from robot_bridge.cell.worker import Ask, Worker
+from robot_bridge.cell.worker import TOUCHED, Ask, Worker
 from robot_bridge.cell_file import CellFile
 from robot_bridge.contracts import Arm, ArmState, Gripper, MotionCommand, Reaction, Verdict
 from robot_bridge.safety.commands import straight_up
@@ -41,7 +41,8 @@ _STILL_M_S: Final = 0.002
 _CONNECT_S: Final = 15.0
 _ALLOW: Final = Verdict(Reaction.ALLOW)
 _WATCHED_WITHIN_S: Final = 0.5
-_TOUCHED: Final = "contact_descend"
+_RELIEF_M: Final = 0.004
+"""So far up at the end of a descent: a stiff arm goes on pressing where it was stopped."""
 
 
 class ArmChild:
@@ -158,9 +159,10 @@ class ArmChild:
             age_s += (now_ns - self._facts_ns) / 1e9
         return replace(self._facts, camera_age_s=age_s, gripper_fault=self._worker.gripper_fault)
 
-    def _rise(self) -> MotionCommand:
+    def _rise(self, rule: str) -> MotionCommand:
         """Returns the motion that leads out of a contact, from where the tool came to rest."""
-        return straight_up(self._arm.state(), self._cell.contact.retract_m, self._cell.limits.slow_speed_m_s)
+        by_m = _RELIEF_M if rule == TOUCHED else self._cell.contact.retract_m
+        return straight_up(self._arm.state(), by_m, self._cell.limits.slow_speed_m_s)
 
     def _entered(self, phase: Phase) -> None:
         self._tell_safety({"phase": phase.value})
@@ -185,7 +187,7 @@ class ArmChild:
         if verdict.reaction is Reaction.LATCH:
             self._lock(verdict)
         if verdict.reaction is Reaction.HOLD:
-            self._hold(hard=verdict.rule == _TOUCHED)
+            self._hold(hard=verdict.rule == TOUCHED)
         else:
             self._stop()
 
@@ -198,6 +200,8 @@ class ArmChild:
         if ask is None or (ask is self._held and now - self._braked_at < _AGAIN_S):
             return
         if self._holding.acquire(blocking=False):
+            if not hard and ask is not self._held:
+                _log.warning("held by %s", self._note)
             self._held, self._braked_at = ask, now
             threading.Thread(target=self._hold_aside, args=(hard,), daemon=True).start()
 
