@@ -127,6 +127,8 @@ class ArmChild:
             self._note = str(error)
         with self._judging:
             self._monitor.beat(Heartbeat.COLLECTOR, self._board.beat_ns(Member.COLLECTOR))
+            if self._worker.current is not None:  # the policy waits for us, not we for it
+                self._monitor.beat(Heartbeat.POLICY, now_ns)
             self._monitor.note(self._newest_facts(now_ns))
             judged = self._monitor.observe(self._state, now_ns)
         self._react(worst(worst(_ALLOW, judged), self._judge_safety()))
