@@ -96,7 +96,8 @@ class SafetyChild:
     def _tick(self) -> None:
         with contextlib.suppress(RobotError):
             self._state = self._line.state()
-        for verdict in (self._monitor.observe(self._state, time.monotonic_ns()), *self._judge_processes()):
+        # A dead process first: what the controller says of itself then is only its consequence.
+        for verdict in (*self._judge_processes(), self._monitor.observe(self._state, time.monotonic_ns())):
             self._react(verdict)
         watching = self._state is not None
         if watching and not self._told:
