@@ -242,7 +242,7 @@ class Plant:
         wrench, holding = self._hand.contact(here[:3])
         pushed = np.array([*self._force_n, 0.0, 0.0, 0.0])
         self._wrench = self._wrench + _SMOOTHING * (wrench + pushed - self._wrench)
-        self._fingers.observe(here[4:], self._ticks)
+        self._fingers.observe(here[4:], self._ticks, holding=holding)
         if self._motors.overloaded(self._path, here):
             self._blocked, self._motors.braked = self._path.under_way, True
             self._path.settle(here[:4])

@@ -22,6 +22,7 @@ _GIVE_UP_M = 0.01
 _GIVE_UP_RAD = 0.25
 _FINGER_LEAD_M = 0.004
 _FINGER_REST_M = 3e-4
+_FINGER_CREEP_M = 2e-3
 _FINGER_CHECK_TICKS = 12
 
 
@@ -103,11 +104,14 @@ class Fingers:
         self._each = before + np.clip(self._goal_m - before, -self._speed_m_s * dt_s, self._speed_m_s * dt_s)
         self.rates = (self._each - before) / dt_s
 
-    def observe(self, each_m: Samples, ticks: int) -> None:
-        """Takes note of where the fingers are [m], (2,): the set point waits for them, and rest is noticed."""
+    def observe(self, each_m: Samples, ticks: int, *, holding: bool = False) -> None:
+        """Takes note of where the fingers are [m], (2,): the set point waits for them, and rest is noticed.
+
+        Fingers that hold something are at rest though it yields: a gripper takes the current of its motor for that.
+        """
         self._each = np.clip(self._each, each_m - _FINGER_LEAD_M, each_m + _FINGER_LEAD_M)
         if self.moving and ticks - self._marked_at >= _FINGER_CHECK_TICKS:
-            self.moving = bool(np.abs(each_m - self._mark).max() > _FINGER_REST_M)
+            self.moving = bool(np.abs(each_m - self._mark).max() > (_FINGER_CREEP_M if holding else _FINGER_REST_M))
             self._mark, self._marked_at = each_m.copy(), ticks
 
 

@@ -22,11 +22,11 @@ from typing import Any, Final
 from qtopt.errors import RobotError
 from robot_bridge.cell import parts
 from robot_bridge.cell.channel import Channel, ChannelClosed, Message
-from robot_bridge.cell.launch import prefer
+from robot_bridge.cell.launch import die_at_once, prefer
 from robot_bridge.cell.places import Places
 from robot_bridge.cell.records import Report, pack_report, speed_m_s
 from robot_bridge.cell.shared import Board, Member
-from robot_bridge.cell.worker import Ask, Worker
+from robot_bridge.cell.worker import TOUCHED, Ask, Worker
 from robot_bridge.cell_file import CellFile
 from robot_bridge.contracts import Arm, ArmState, Gripper, MotionCommand, Reaction, Verdict
 from robot_bridge.safety.commands import straight_up
@@ -41,7 +41,8 @@ _STILL_M_S: Final = 0.002
 _CONNECT_S: Final = 15.0
 _ALLOW: Final = Verdict(Reaction.ALLOW)
 _WATCHED_WITHIN_S: Final = 0.5
-_TOUCHED: Final = "contact_descend"
+_RELIEF_M: Final = 0.004
+"""So far up at the end of a descent: a stiff arm goes on pressing where it was stopped."""
 
 
 class ArmChild:
@@ -87,6 +88,8 @@ class ArmChild:
         self._stopping_since: float | None = None
         self._braked_at = 0.0
         self._held: Ask | None = None
+        self._stood = False
+        self._locking: threading.Thread | None = None
 
     def run(self) -> int:
         """Works until the collector ends it or is gone; returns the exit code."""
@@ -126,6 +129,8 @@ class ArmChild:
             self._note = str(error)
         with self._judging:
             self._monitor.beat(Heartbeat.COLLECTOR, self._board.beat_ns(Member.COLLECTOR))
+            if self._worker.current is not None:  # the policy waits for us, not we for it
+                self._monitor.beat(Heartbeat.POLICY, now_ns)
             self._monitor.note(self._newest_facts(now_ns))
             judged = self._monitor.observe(self._state, now_ns)
         self._react(worst(worst(_ALLOW, judged), self._judge_safety()))
@@ -158,9 +163,10 @@ class ArmChild:
             age_s += (now_ns - self._facts_ns) / 1e9
         return replace(self._facts, camera_age_s=age_s, gripper_fault=self._worker.gripper_fault)
 
-    def _rise(self) -> MotionCommand:
+    def _rise(self, rule: str) -> MotionCommand:
         """Returns the motion that leads out of a contact, from where the tool came to rest."""
-        return straight_up(self._arm.state(), self._cell.contact.retract_m, self._cell.limits.slow_speed_m_s)
+        by_m = _RELIEF_M if rule == TOUCHED else self._cell.contact.retract_m
+        return straight_up(self._arm.state(), by_m, self._cell.limits.slow_speed_m_s)
 
     def _entered(self, phase: Phase) -> None:
         self._tell_safety({"phase": phase.value})
@@ -182,12 +188,12 @@ class ArmChild:
         self._note = f"{verdict.rule}: {verdict.reason}"
         if ask is not None and (ask.ended_by is None or not is_at_least(ask.ended_by, verdict.reaction)):
             ask.ended_by = verdict
+        if verdict.reaction is Reaction.HOLD:
+            self._hold(hard=verdict.rule == TOUCHED)
+            return
+        self._stop()
         if verdict.reaction is Reaction.LATCH:
             self._lock(verdict)
-        if verdict.reaction is Reaction.HOLD:
-            self._hold(hard=verdict.rule == _TOUCHED)
-        else:
-            self._stop()
 
     def _hold(self, *, hard: bool = False) -> None:
         """Lets the motion end, aside: a vendor's hold may take as long as braking does.
@@ -198,6 +204,8 @@ class ArmChild:
         if ask is None or (ask is self._held and now - self._braked_at < _AGAIN_S):
             return
         if self._holding.acquire(blocking=False):
+            if not hard and ask is not self._held:
+                _log.warning("held by %s", self._note)
             self._held, self._braked_at = ask, now
             threading.Thread(target=self._hold_aside, args=(hard,), daemon=True).start()
 
@@ -217,18 +225,26 @@ class ArmChild:
         """Stops again and again until the arm stands: what was just being sent may have come after the first stop."""
         now = time.monotonic()
         if self._stopping_since is None:
-            self._stopping_since, self._braked_at = now, 0.0
-        finished = now - self._stopping_since > _BRAKE_FOR_S and self._worker.current is None
-        if not finished and now - self._braked_at >= _AGAIN_S:
+            self._stopping_since, self._braked_at, self._stood = now, 0.0, False
+        stands = self._worker.current is None and self._stands() and now - self._stopping_since > 2 * _AGAIN_S
+        self._stood = self._stood or stands
+        if not self._stood and now - self._braked_at >= _AGAIN_S:
             self._braked_at = now
             self._arm.stop(self._cell.limits.stop_decel_m_s2)
+
+    def _stands(self) -> bool:
+        """Returns whether a report that is new shows the arm standing."""
+        if self._state is None:
+            return False
+        age_s = (time.monotonic_ns() - self._state.t_host_ns) / 1e9
+        return age_s < self._cell.watchdog.stop_after_s and speed_m_s(self._state) < _STILL_M_S
 
     def _lock(self, verdict: Verdict) -> None:
         if self._latch:
             return
         self._latch = f"{verdict.rule}: {verdict.reason}"
         _log.error("motion is locked: %s", self._latch)
-        self._places.latch(verdict.rule, verdict.reason)
+        self._locking = self._places.latch_aside(verdict.rule, verdict.reason)
         self._tell_safety({"latch": [verdict.rule, verdict.reason]})
 
     def _listen(self, until: float) -> None:
@@ -306,6 +322,8 @@ class ArmChild:
             time.sleep(0.05)
         self._tell_safety({"leaving": self._leaving})
         self._worker.end(_BRAKE_FOR_S)
+        if self._locking is not None:
+            self._locking.join()
         return 0
 
     def _reply(self, message: Message) -> None:
@@ -321,6 +339,7 @@ def main(settings: dict[str, Any]) -> int:
     """Runs the process; ``settings`` hold the cell file's path and the file descriptors passed on."""
     logging.basicConfig(level=logging.WARNING, format="arm: %(message)s")
     prefer()
+    die_at_once()
     cell = parts.load(Path(settings["cell"]), settings["hash"])
     collector, safety = Channel.from_fd(settings["collector"]), Channel.from_fd(settings["peer"])
     safety.send({"pid": os.getpid()})

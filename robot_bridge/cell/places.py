@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -63,6 +64,12 @@ class Places:
             self.latch_file.write(Latch(rule, reason, time.time()))
         except RobotError as error:
             _log.error("%s", error)
+
+    def latch_aside(self, rule: str, reason: str) -> threading.Thread:
+        """Does so in a thread, to be joined before the process ends: a disk may take longer than an arm may."""
+        thread = threading.Thread(target=self.latch, args=(rule, reason), daemon=True)
+        thread.start()
+        return thread
 
     def episodes_done(self) -> int:
         """Returns how many episodes ended well since the cell file last changed."""

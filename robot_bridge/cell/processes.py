@@ -25,7 +25,6 @@ from robot_bridge.safety.facts import CellFacts
 _log = logging.getLogger(__name__)
 _START_S: Final = 40.0
 _BEAT_S: Final = 0.1
-_FACTS_EVERY: Final = 3
 _END_S: Final = 8.0
 
 
@@ -198,9 +197,9 @@ class CellProcesses:
         return ""
 
     def _beat(self) -> None:
-        for number in itertools.count():
+        while True:
             self._board.beat(Member.COLLECTOR)
-            if self._facts is not None and self._ready.is_set() and number % _FACTS_EVERY == 0:
+            if self._facts is not None and self._ready.is_set():
                 self.tell("facts", facts=asdict(self._facts()))
             if self._closed.wait(_BEAT_S):
                 return

@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from typing import Any, Final
 from qtopt.errors import RobotError
 from robot_bridge.cell import parts
 from robot_bridge.cell.channel import Channel, ChannelClosed, Message
-from robot_bridge.cell.launch import prefer
+from robot_bridge.cell.launch import die_at_once, prefer
 from robot_bridge.cell.places import Places
 from robot_bridge.cell.records import Report, pack_report, speed_m_s
 from robot_bridge.cell.shared import Board, Member
@@ -31,7 +32,6 @@ from robot_bridge.safety.monitor import CellSafetyMonitor
 _log = logging.getLogger(__name__)
 _TICK_S: Final = 0.01
 _AGAIN_S: Final = 0.1
-_STOP_FOR_S: Final = 3.0
 _ORPHAN_S: Final = 10.0
 _GRACE_S: Final = 0.5
 _RETREAT: Final = "contact_retract"
@@ -73,6 +73,7 @@ class SafetyChild:
         self._stopped_at = self._seconded_at = 0.0
         self._unstopped_since: float | None = None
         self._alone_since: float | None = None
+        self._locking: threading.Thread | None = None
 
     def run(self) -> int:
         """Watches until the collector has ended and the arm stands; returns the exit code."""
@@ -85,6 +86,8 @@ class SafetyChild:
             self._tick()
             if self._finished():
                 self._line.close()
+                if self._locking is not None:
+                    self._locking.join()
                 return 0
 
     def _end(self) -> None:
@@ -93,7 +96,8 @@ class SafetyChild:
     def _tick(self) -> None:
         with contextlib.suppress(RobotError):
             self._state = self._line.state()
-        for verdict in (self._monitor.observe(self._state, time.monotonic_ns()), *self._judge_processes()):
+        # A dead process first: what the controller says of itself then is only its consequence.
+        for verdict in (*self._judge_processes(), self._monitor.observe(self._state, time.monotonic_ns())):
             self._react(verdict)
         watching = self._state is not None
         if watching and not self._told:
@@ -127,7 +131,7 @@ class SafetyChild:
             self._latch = self._note
             _log.error("motion is locked: %s", self._latch)
             self._stop_now()
-            self._places.latch(verdict.rule, verdict.reason)
+            self._locking = self._places.latch_aside(verdict.rule, verdict.reason)
             _tell(self._arm, {"latch": [verdict.rule, verdict.reason]})
         elif verdict.reaction is Reaction.STOP and not self._latch and verdict.rule != _RETREAT:
             # Out of a contact the arm's own process leads; from 60 N on this one stops the arm all the same.
@@ -151,12 +155,11 @@ class SafetyChild:
         self._line.stop()
 
     def _pursue(self) -> None:
-        """Stops again while the arm is not seen to stand; a person who moves it later is left alone."""
+        """Stops again until the arm is seen to stand, however long; a person who moves it later is left alone."""
         if self._stopping_since is None:
             return
         now = time.monotonic()
-        for_s = now - self._stopping_since
-        if (self._stands() and for_s > 2 * _AGAIN_S) or for_s > _STOP_FOR_S:
+        if self._stands() and now - self._stopping_since > 2 * _AGAIN_S:
             self._stopping_since = None
         elif now - self._stopped_at >= _AGAIN_S:
             self._stop_now()
@@ -236,6 +239,7 @@ def main(settings: dict[str, Any]) -> int:
     """Runs the process; ``settings`` hold the cell file's path and the file descriptors passed on."""
     logging.basicConfig(level=logging.WARNING, format="safety: %(message)s")
     prefer()
+    die_at_once()
     cell = parts.load(Path(settings["cell"]), settings["hash"])
     collector, arm = Channel.from_fd(settings["collector"]), Channel.from_fd(settings["peer"])
     places = Places(cell)

@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +31,8 @@ from robot_bridge.safety.monitor import CellSafetyMonitor
 
 _log = logging.getLogger(__name__)
 _GRIPPER_EVERY_S: Final = 0.05
+TOUCHED: Final = "contact_descend"
+_PRESSED: Final = "contact_retract"
 _MOVES: Final = ("move", "move_joints", "grip", "activate")
 
 
@@ -53,7 +55,7 @@ class Worker:
         barred: returns why nothing may move now; empty where it may.
         reply: sends an answer.
         entered: told of each phase that was entered.
-        rise: gives the motion that leads out of a contact.
+        rise: gives the motion that leads out of a contact, by the rule that ended the one before.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class Worker:
         barred: Callable[[], Verdict | None],
         reply: Callable[[Message], None],
         entered: Callable[[Phase], None],
-        rise: Callable[[], MotionCommand],
+        rise: Callable[[str], MotionCommand],
     ) -> None:
         self._arm, self._gripper, self._monitor, self._judging = arm, gripper, monitor, judging
         self._barred, self._reply, self._entered = barred, reply, entered
@@ -129,8 +131,10 @@ class Worker:
             result = self._do(message)
             if not isinstance(result, MotionResult):
                 return result
+            if ask.ended_by is not None and ask.ended_by.rule == TOUCHED:
+                result = replace(result, pose=self._send(self._rise(TOUCHED), 5.0).pose or result.pose)
             said = _said(result, ask.ended_by)
-            if ask.ended_by is not None and ask.ended_by.rule == "contact_retract":
+            if ask.ended_by is not None and ask.ended_by.rule == _PRESSED:
                 self._retract(ask)
             return said
         except QtOptError as error:
@@ -193,7 +197,7 @@ class Worker:
         if self._enter(Phase.RETRACT):
             return
         ask.ended_by = None
-        result = self._send(self._rise(), 10.0)
+        result = self._send(self._rise(_PRESSED), 10.0)
         if result.outcome is not MotionOutcome.REACHED:
             _log.warning("the tool was not led out of the contact: %s %s", result.outcome.value, result.reason)
 

@@ -54,6 +54,7 @@ class UrArm:
         self._control: Any = None
         self._lock = threading.RLock()
         self._stops = 0
+        self._accel_m_s2 = 0.0
         self._servo: UrServo | None = None
         self._closing = threading.Event()
         self._payload = options.payload_kg, options.payload_centre_m
@@ -123,8 +124,8 @@ class UrArm:
         return MotionResult(MotionOutcome.REACHED, "following", self.state().pose)
 
     def hold(self) -> None:
-        """Ends the motion smoothly and stands."""
-        self.stop(self._options.hold_decel_m_s2)
+        """Ends the motion smoothly and stands; no gentler than it began, or it would end beyond its goal."""
+        self.stop(max(self._options.hold_decel_m_s2, self._accel_m_s2))
 
     def stop(self, decel_m_s2: float) -> None:
         """Stops through the running program; where that cannot be had at once, through the dashboard. Never raises."""
@@ -200,6 +201,7 @@ class UrArm:
         if refusal is not None:
             return refusal
         stops, started = self._stops, time.monotonic()
+        self._accel_m_s2 = accel
         if self._servo is not None and self._servo.end(accel):
             self._servo.join(deadline_s)
         with self._lock:

@@ -172,7 +172,7 @@ class ServeSim:
     objects: int = 5
     seed: int = 0
     camera_px: int = 240
-    fps: float = 10.0
+    fps: float = 15.0
     truth: Path | None = None
 
 

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -43,6 +44,26 @@ class SimCell:
         self.process.terminate()
         self.process.wait(20)
         self.process.stdout.close()
+
+
+class Lateness:
+    """How much later than asked for this machine wakes a sleeper, at worst, while a ``with`` statement runs."""
+
+    def __enter__(self):
+        self.most_s, self._over = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self):
+        while not self._over.is_set():
+            due = time.monotonic() + 0.01
+            time.sleep(0.01)
+            self.most_s = max(self.most_s, time.monotonic() - due)
 
 
 def wait_until(what, seconds=20.0):

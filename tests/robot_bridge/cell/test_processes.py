@@ -1,6 +1,8 @@
 """Every process of a cell is killed, frozen or ended while the arm moves; what the simulator then shows is asserted."""
 
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,21 +18,22 @@ from robot_bridge.cell.robot import CellRobot
 from robot_bridge.cell_file import load_cell_file
 from robot_bridge.robot import ToolPose
 from robot_bridge.safety.facts import Phase
-from tests.robot_bridge.cell.cells import SimCell, end_all, processes_of, wait_still, wait_until
+from tests.robot_bridge.cell.cells import Lateness, SimCell, end_all, processes_of, wait_still, wait_until
 
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(300)]
 SPEED_M_S = 0.05
 FAR = ToolPose(0.75, 0.20, 0.30, 0.0)
 NEAR = ToolPose(0.50, -0.20, 0.30, 0.0)
-GOES_ON_M = SPEED_M_S * 2.0
-"""At 5 cm/s a reaction within the 0.3 s asked for needs 2 cm; this machine may be slow, the arm may not go on."""
+REACTION_S = 0.3
+STOPPING_M = 0.003
+"""Braking from 5 cm/s, and what the simulated motors lag behind."""
 
 
 @pytest.fixture(scope="module")
 def sim(tmp_path_factory):
     sim = SimCell(tmp_path_factory.mktemp("sim"), "127.0.91.1")
-    text = sim.path.read_text().replace("speed_m_s = 0.40", f"speed_m_s = {SPEED_M_S}", 1)
-    sim.path.write_text(text.replace("slow_speed_m_s = 0.10", f"slow_speed_m_s = {SPEED_M_S}"))
+    text = re.sub(r"(?m)^((?:slow_)?speed_m_s) = .*$", rf"\1 = {SPEED_M_S}", sim.path.read_text())
+    sim.path.write_text(text)
     yield sim
     sim.close()
 
@@ -69,33 +72,37 @@ def under_way(sim, robot):
     return thread, raised, sim.truth()
 
 
-def check_stands(sim, before):
-    after = wait_still(sim)
-    gone_m = sum((a - b) ** 2 for a, b in zip(before["tool"][:3], after["tool"][:3], strict=True)) ** 0.5
-    assert gone_m < GOES_ON_M
+def check_stands(sim, before, reaction_s=REACTION_S):
+    """Asserts how far the tool went on: as far as the reaction time allows, and as this machine was late meanwhile."""
+    began = time.monotonic()
+    with Lateness() as lateness:
+        after = wait_still(sim)
+    gone_m = math.dist(before["tool"][:3], after["tool"][:3])
+    allowed_m = SPEED_M_S * (reaction_s + lateness.most_s) + STOPPING_M
+    assert gone_m <= allowed_m, f"{gone_m * 1e3:.1f} mm, at rest after {time.monotonic() - began:.2f} s"
     assert after["width_m"] == pytest.approx(before["width_m"], abs=1e-3)
     return after
 
 
 @pytest.mark.parametrize(
-    ("number", "who", "rule"),
+    ("number", "who", "rules", "reaction_s"),
     [
-        (signal.SIGKILL, "arm", "arm_process"),
-        (signal.SIGSEGV, "arm", "arm_process"),
-        (signal.SIGSTOP, "arm", "arm_process"),
-        (signal.SIGKILL, "safety", "safety_process"),
-        (signal.SIGSTOP, "safety", "safety_process"),
+        (signal.SIGKILL, "arm", ("arm_process",), REACTION_S),
+        (signal.SIGSEGV, "arm", ("arm_process",), REACTION_S),
+        # The controller's own watchdog, 0.1 s, is quicker than ours, 0.2 s, to notice a frozen process.
+        (signal.SIGSTOP, "arm", ("arm_process", "program_stopped"), REACTION_S),
+        (signal.SIGKILL, "safety", ("safety_process",), REACTION_S),
+        (signal.SIGSTOP, "safety", ("safety_process",), 0.6),
     ],
 )
-def test_a_process_that_dies_or_freezes_stops_the_arm_and_locks_it(sim, places, robot, number, who, rule):
+def test_a_process_that_dies_or_freezes_stops_the_arm_and_locks_it(sim, places, robot, number, who, rules, reaction_s):
     thread, raised, before = under_way(sim, robot)
     os.kill(getattr(robot.processes, who).pid, number)
-    check_stands(sim, before)
+    check_stands(sim, before, reaction_s)
     thread.join(30)
     assert raised
     assert wait_until(lambda: places.latched() is not None)
-    # The controller's own watchdog may be quicker than ours to notice a frozen process.
-    assert places.latched().rule in (rule, "program_stopped")
+    assert places.latched().rule in rules
     with pytest.raises(RobotError):
         robot.move(FAR)
     check_stands(sim, sim.truth())
@@ -134,7 +141,8 @@ def test_a_collector_that_dies_or_freezes_leaves_the_arm_standing(sim, places, n
         assert wait_until(lambda: abs(sim.truth()["twist"][0]) > 0.02, 60.0)
         before = sim.truth()
         collector.send_signal(number)
-        check_stands(sim, before)
+        # A frozen collector is noticed after ``collector_hold_s``.
+        check_stands(sim, before, 0.9 if number == signal.SIGSTOP else REACTION_S)
         assert wait_until(lambda: not processes_of(sim.path), 60.0), "arm or safety process outlived the collector"
     finally:
         collector.kill()
