@@ -36,7 +36,9 @@ from robot_bridge.drivers.no_stop import NoStopChannel
 SLICE_S: Final = 0.05
 POLL_S: Final = 0.005
 STAND_S: Final = 3.0
-STANDING_RAD_S: Final = 0.003
+STAND_GUARD_S: Final = 30.0
+STANDING_RAD: Final = 5e-4
+STANDING_FOR_S: Final = 0.1
 REACHED_M: Final = 0.003
 REACHED_RAD: Final = 0.02
 
@@ -252,17 +254,31 @@ class FrankaArm:
             if not timed_out and time.monotonic() > end_s:
                 timed_out = True
                 self.hold()
-        pose = self._standing_pose()
+        stands, pose = self._comes_to_rest(), self._report().pose
+        if not stands:
+            self.stop(1.0)
+            reason = f"the joints still moved {STAND_S:g} s after the motion had ended; the arm was told to stop"
+            return MotionResult(MotionOutcome.TIMEOUT, reason, pose)
         if timed_out:
             return MotionResult(MotionOutcome.TIMEOUT, "the deadline passed", pose)
         return MotionResult(MotionOutcome.STOPPED if self._stopping.is_set() else MotionOutcome.REACHED, "", pose)
 
-    def _standing_pose(self) -> Pose:
-        """Waits until the joints stand: a motion ends for franky when its last goal was sent."""
-        end_s = time.monotonic() + STAND_S
-        while max(abs(float(speed)) for speed in self._robot.state.dq) > STANDING_RAD_S and time.monotonic() < end_s:
+    def _comes_to_rest(self) -> bool:
+        """Waits until no joint has left its place for a while: a motion ends for franky when its last goal was sent.
+
+        Places and not speeds are judged, because a joint that trembles on the spot has a speed, but stands; and by the
+        controller's clock, which a controller that is late does not advance.
+        """
+        guard_s = time.monotonic() + STAND_GUARD_S
+        began = since = now = self._robot.state
+        while now.time.to_sec() - began.time.to_sec() < STAND_S and time.monotonic() < guard_s:
             time.sleep(POLL_S)
-        return self._report().pose
+            now = self._robot.state
+            if max(abs(float(a) - float(b)) for a, b in zip(now.q, since.q, strict=True)) > STANDING_RAD:
+                since = now
+            elif now.time.to_sec() - since.time.to_sec() >= STANDING_FOR_S:
+                return True
+        return False
 
     def _failed(self, error: Exception) -> MotionResult:
         """What an exception of franky means; the outcome of a motion is a value."""
