@@ -254,14 +254,18 @@ class FrankaArm:
             if not timed_out and time.monotonic() > end_s:
                 timed_out = True
                 self.hold()
-        stands, pose = self._comes_to_rest(), self._report().pose
-        if not stands:
-            self.stop(1.0)
-            reason = f"the joints still moved {STAND_S:g} s after the motion had ended; the arm was told to stop"
-            return MotionResult(MotionOutcome.TIMEOUT, reason, pose)
         if timed_out:
-            return MotionResult(MotionOutcome.TIMEOUT, "the deadline passed", pose)
-        return MotionResult(MotionOutcome.STOPPED if self._stopping.is_set() else MotionOutcome.REACHED, "", pose)
+            return self._ended(MotionOutcome.TIMEOUT, "the deadline passed")
+        return self._ended(MotionOutcome.STOPPED if self._stopping.is_set() else MotionOutcome.REACHED)
+
+    def _ended(self, outcome: MotionOutcome, reason: str = "") -> MotionResult:
+        """Returns a result once the arm stands; TIMEOUT, and a stop, where it does not come to rest."""
+        stands, pose = self._comes_to_rest(), self._report().pose
+        if stands or outcome is MotionOutcome.FAULT:
+            return MotionResult(outcome, reason, pose)
+        self.stop(1.0)
+        reason = f"the joints still moved {STAND_S:g} s after the motion had ended; the arm was told to stop"
+        return MotionResult(MotionOutcome.TIMEOUT, reason, pose)
 
     def _comes_to_rest(self) -> bool:
         """Waits until no joint has left its place for a while: a motion ends for franky when its last goal was sent.
@@ -285,12 +289,14 @@ class FrankaArm:
         if isinstance(error, self._franky.NetworkException):
             self._lost = self._lost or str(error)
             return MotionResult(MotionOutcome.LINK_LOST, self._lost)
-        pose = self._state.pose if self._state is not None else None
-        if self._stopping.is_set() and isinstance(error, self._franky.ControlException):
-            return MotionResult(MotionOutcome.STOPPED, "", pose)
-        if isinstance(error, self._franky.ControlException):
-            return MotionResult(MotionOutcome.FAULT, str(error), pose)
-        return MotionResult(MotionOutcome.REJECTED, str(error), pose)
+        if not isinstance(error, self._franky.ControlException):
+            return MotionResult(MotionOutcome.REJECTED, str(error), self._state.pose if self._state else None)
+        try:
+            if self._stopping.is_set():
+                return self._ended(MotionOutcome.STOPPED)
+            return self._ended(MotionOutcome.FAULT, str(error))
+        except self._franky.NetworkException as lost:
+            return self._failed(lost)
 
     def _refusal(self) -> str:
         if self._lost:
