@@ -36,7 +36,9 @@ from robot_bridge.drivers.no_stop import NoStopChannel
 SLICE_S: Final = 0.05
 POLL_S: Final = 0.005
 STAND_S: Final = 3.0
-STANDING_RAD_S: Final = 0.003
+STAND_GUARD_S: Final = 30.0
+STANDING_RAD: Final = 5e-4
+STANDING_FOR_S: Final = 0.1
 REACHED_M: Final = 0.003
 REACHED_RAD: Final = 0.02
 
@@ -252,29 +254,49 @@ class FrankaArm:
             if not timed_out and time.monotonic() > end_s:
                 timed_out = True
                 self.hold()
-        pose = self._standing_pose()
         if timed_out:
-            return MotionResult(MotionOutcome.TIMEOUT, "the deadline passed", pose)
-        return MotionResult(MotionOutcome.STOPPED if self._stopping.is_set() else MotionOutcome.REACHED, "", pose)
+            return self._ended(MotionOutcome.TIMEOUT, "the deadline passed")
+        return self._ended(MotionOutcome.STOPPED if self._stopping.is_set() else MotionOutcome.REACHED)
 
-    def _standing_pose(self) -> Pose:
-        """Waits until the joints stand: a motion ends for franky when its last goal was sent."""
-        end_s = time.monotonic() + STAND_S
-        while max(abs(float(speed)) for speed in self._robot.state.dq) > STANDING_RAD_S and time.monotonic() < end_s:
+    def _ended(self, outcome: MotionOutcome, reason: str = "") -> MotionResult:
+        """Returns a result once the arm stands; TIMEOUT, and a stop, where it does not come to rest."""
+        stands, pose = self._comes_to_rest(), self._report().pose
+        if stands or outcome is MotionOutcome.FAULT:
+            return MotionResult(outcome, reason, pose)
+        self.stop(1.0)
+        reason = f"the joints still moved {STAND_S:g} s after the motion had ended; the arm was told to stop"
+        return MotionResult(MotionOutcome.TIMEOUT, reason, pose)
+
+    def _comes_to_rest(self) -> bool:
+        """Waits until no joint has left its place for a while: a motion ends for franky when its last goal was sent.
+
+        Places and not speeds are judged, because a joint that trembles on the spot has a speed, but stands; and by the
+        controller's clock, which a controller that is late does not advance.
+        """
+        guard_s = time.monotonic() + STAND_GUARD_S
+        began = since = now = self._robot.state
+        while now.time.to_sec() - began.time.to_sec() < STAND_S and time.monotonic() < guard_s:
             time.sleep(POLL_S)
-        return self._report().pose
+            now = self._robot.state
+            if max(abs(float(a) - float(b)) for a, b in zip(now.q, since.q, strict=True)) > STANDING_RAD:
+                since = now
+            elif now.time.to_sec() - since.time.to_sec() >= STANDING_FOR_S:
+                return True
+        return False
 
     def _failed(self, error: Exception) -> MotionResult:
         """What an exception of franky means; the outcome of a motion is a value."""
         if isinstance(error, self._franky.NetworkException):
             self._lost = self._lost or str(error)
             return MotionResult(MotionOutcome.LINK_LOST, self._lost)
-        pose = self._state.pose if self._state is not None else None
-        if self._stopping.is_set() and isinstance(error, self._franky.ControlException):
-            return MotionResult(MotionOutcome.STOPPED, "", pose)
-        if isinstance(error, self._franky.ControlException):
-            return MotionResult(MotionOutcome.FAULT, str(error), pose)
-        return MotionResult(MotionOutcome.REJECTED, str(error), pose)
+        if not isinstance(error, self._franky.ControlException):
+            return MotionResult(MotionOutcome.REJECTED, str(error), self._state.pose if self._state else None)
+        try:
+            if self._stopping.is_set():
+                return self._ended(MotionOutcome.STOPPED)
+            return self._ended(MotionOutcome.FAULT, str(error))
+        except self._franky.NetworkException as lost:
+            return self._failed(lost)
 
     def _refusal(self) -> str:
         if self._lost:

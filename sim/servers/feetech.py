@@ -5,6 +5,7 @@ the speed limit in its memory, and presses with a load that grows with the dista
 Commands come as JSON lines on standard input, each answered by a line:
 
 * ``{"positions": true}``: where the servos are, in steps, their loads, and who holds;
+* ``{"renew": [six positions]}``: six new servos, not yet holding;
 * ``{"block": [servo, low, high]}``: it cannot leave these steps; ``{"fault": [servo, bits]}``: its replies carry them;
 * ``{"mute": servo}``: it answers no more; ``{"silent": true}``: none does; ``{"damage": n}``: wrong checksums, n times.
 """
@@ -150,7 +151,10 @@ class Bus:
     def command(self, order: dict[str, Any]) -> dict[str, Any]:
         """Carries out a line from standard input."""
         for key, value in order.items():
-            if key == "block":
+            if key == "renew":
+                self.servos = {index + 1: Servo(index + 1, float(position)) for index, position in enumerate(value)}
+                self.silent, self.damage = False, 0
+            elif key == "block":
                 servo = self.servos[value[0]]
                 servo.low, servo.high = float(value[1]), float(value[2])
             elif key == "fault":

@@ -1,9 +1,10 @@
 """franky-sim with faults, run by an interpreter that has it: ``python franka_sim.py ADDRESS``. Imports nothing of ours.
 
-Prints a line when it serves. Then JSON lines on standard input, each answered by one with the true pose and speed:
+Prints a line when it serves. Then JSON lines on standard input, each answered by one with the true pose and joints:
 ``{"mode": "kReflex"}`` (or kUserStopped, kIdle), ``{"force": [six numbers]}``, ``{}``.
 """
 
+import itertools
 import json
 import queue
 import sys
@@ -46,7 +47,7 @@ def abort(server, status):
         server.reset_current_motion_id()
 
 
-def obey(server, order):
+def obey(server, order, time_s):
     if "force" in order:
         FORCED["force"] = order["force"]
     if "mode" in order:
@@ -56,8 +57,13 @@ def obey(server, order):
         elif FORCED["mode"] is RobotMode.kUserStopped:
             abort(server, MoveStatus.kPreemptedDueToActivatedSafetyFunctions)
     state = server.robot.state
-    speed = max(abs(value) for value in state.dq)
-    return {"position_m": list(state.O_T_EE[12:15]), "speed_rad_s": speed, "width_m": server.robot.hand_width}
+    return {
+        "time_s": time_s,
+        "position_m": list(state.O_T_EE[12:15]),
+        "joints_rad": list(state.q),
+        "joint_speeds_rad_s": list(state.dq),
+        "width_m": server.robot.hand_width,
+    }
 
 
 def say(line):
@@ -74,7 +80,7 @@ if __name__ == "__main__":
         with SimulationServer(sim, hostname_candidates=[sys.argv[1]]) as server:
             threading.Thread(target=lambda: [lines.put(line) for line in sys.stdin], daemon=True).start()
             say("serving")
-            while True:
+            for tick in itertools.count():
                 server.run_once()
                 while not lines.empty():
-                    say(json.dumps(obey(server.robot_servers[0], json.loads(lines.get()))))
+                    say(json.dumps(obey(server.robot_servers[0], json.loads(lines.get()), tick * 1e-3)))

@@ -20,8 +20,8 @@ def steps(angle_rad, direction=1):
 class Servos:
     """The bus process; ``ask`` gives it orders and returns where its servos are."""
 
-    def __init__(self, start):
-        command = [sys.executable, "-m", "sim.servers.feetech", "--start", ",".join(str(at) for at in start)]
+    def __init__(self):
+        command = [sys.executable, "-m", "sim.servers.feetech"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.port = self.process.stdout.readline().strip()
 
@@ -37,8 +37,8 @@ class Servos:
         self.process.stdout.close()
 
 
-def make_cell(folder, joints_rad=HOME_RAD, jaw=2000):
-    """Returns the servos' process and the options of an arm on it; the elbow's servo turns the other way."""
+def make_cell(servos, folder, joints_rad=HOME_RAD, jaw=2000):
+    """Puts new servos on the bus; returns the options of an arm of them, whose elbow's servo turns the other way."""
     directions = (1, 1, -1, 1, 1)
     calibration = {
         name: {
@@ -52,5 +52,5 @@ def make_cell(folder, joints_rad=HOME_RAD, jaw=2000):
     }
     path = folder / "calibration.json"
     path.write_text(json.dumps({**calibration, "gripper": JAWS}))
-    servos = Servos([*(steps(at, way) for at, way in zip(joints_rad, directions, strict=True)), jaw])
-    return servos, So101Options(port=servos.port, calibration_file=path)
+    servos.ask(renew=[*(steps(at, way) for at, way in zip(joints_rad, directions, strict=True)), jaw])
+    return So101Options(port=servos.port, calibration_file=path)

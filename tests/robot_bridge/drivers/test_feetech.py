@@ -110,7 +110,7 @@ def test_a_bad_reply_is_an_error(answering, reply, match):
 
 @pytest.mark.serial
 def test_a_bus_of_six(tmp_path):
-    servos = Servos([2048] * 6)
+    servos = Servos()
     bus = ServoBus(servos.port, timeout_s=0.5)
     try:
         assert int.from_bytes(bus.read(3, Register.MODEL, 2).data, "little") == 777

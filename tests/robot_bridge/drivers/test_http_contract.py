@@ -8,15 +8,17 @@ from robot_bridge.drivers.http_stop import HttpStopChannel
 from robot_bridge.robot import ToolPose
 from tests.contracts.arm import ArmContract
 from tests.contracts.gripper import GripperContract
-from tests.robot_bridge.remote.conftest import connect, serve, token_file  # noqa: F401
+from tests.robot_bridge.remote.conftest import connect, start_server, write_token  # noqa: F401
 
 pytestmark = pytest.mark.serial
 
 
-@pytest.fixture
-def served(serve):  # noqa: F811
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
     """One server with free air between its fingers."""
-    return serve(free_air=True)
+    served = start_server(write_token(tmp_path_factory.mktemp("server")), free_air=True)
+    yield served
+    served.kill()
 
 
 class TestHttpArm(ArmContract):

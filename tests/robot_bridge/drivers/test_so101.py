@@ -21,7 +21,7 @@ from robot_bridge.drivers.so101_geometry import Geometry, Tool, forward, inverse
 from robot_bridge.drivers.so101_gripper import So101GripperOptions
 from robot_bridge.drivers.so101_motions import JointMotion, LineMotion
 from robot_bridge.drivers.so101_options import So101Options, load_calibration
-from tests.robot_bridge.drivers.so101_cell import HOME_RAD, JAWS, make_cell
+from tests.robot_bridge.drivers.so101_cell import HOME_RAD, JAWS, Servos, make_cell
 
 GEOMETRY = Geometry()
 DOWN = (1.0, 0.0, 0.0, 0.0)
@@ -99,15 +99,21 @@ class TestMotions:
         assert np.all(speeds < 0.103)
 
 
+@pytest.fixture(scope="module")
+def servos():
+    """A bus; each test puts servos of its own on it."""
+    servos = Servos()
+    yield servos
+    servos.close()
+
+
 @pytest.fixture
-def cell(tmp_path):
+def cell(servos, tmp_path):
     """Servos and a connected arm."""
-    servos, options = make_cell(tmp_path)
-    arm = DRIVER.open(options)
+    arm = DRIVER.open(make_cell(servos, tmp_path))
     arm.connect(5.0)
     yield servos, arm
     arm.close()
-    servos.close()
 
 
 def in_background(call):
@@ -126,13 +132,12 @@ def wait_for(condition, seconds=10.0):
 
 @pytest.mark.serial
 class TestArm:
-    def test_connecting_moves_nothing_and_holds(self, tmp_path):
-        servos, options = make_cell(tmp_path)
+    def test_connecting_moves_nothing_and_holds(self, servos, tmp_path):
+        arm = So101Arm(make_cell(servos, tmp_path))
+        before = servos.ask()
+        assert not any(before["torque"])
+        arm.connect(5.0)
         try:
-            before = servos.ask()
-            assert not any(before["torque"])
-            arm = So101Arm(options)
-            arm.connect(5.0)
             time.sleep(0.2)
             after = servos.ask()
             assert all(after["torque"])
@@ -142,11 +147,9 @@ class TestArm:
             assert arm.capabilities.isdisjoint(
                 {Capability.STOP_STATUS, Capability.CONTROLLER_WATCHDOG, Capability.WRENCH_ESTIMATED}
             )
-            arm.close()
-            arm.close()
-            assert all(servos.ask()["torque"]), "it goes on holding"
         finally:
-            servos.close()
+            arm.close()
+        assert all(servos.ask()["torque"]), "it goes on holding"
 
     def test_a_line_is_reached_in_the_servos_themselves(self, cell):
         servos, arm = cell
@@ -178,9 +181,8 @@ class TestArm:
         assert arm.move_joints((3.0,) * 5, 0.5, 5.0).outcome is MotionOutcome.REJECTED
         assert servos.ask()["positions"] == before
 
-    def test_joints_bring_a_tilted_tool_home(self, tmp_path):
-        servos, options = make_cell(tmp_path, (0.0, 1.2, -1.5, -0.6, 0.0))
-        arm = So101Arm(options)
+    def test_joints_bring_a_tilted_tool_home(self, servos, tmp_path):
+        arm = So101Arm(make_cell(servos, tmp_path, (0.0, 1.2, -1.5, -0.6, 0.0)))
         arm.connect(5.0)
         try:
             refused = arm.move_to(shifted(arm.state().pose, y=0.01), 0.1, 0.5, 5.0)
@@ -189,7 +191,6 @@ class TestArm:
             assert arm.move_to(shifted(arm.state().pose, y=0.01), 0.1, 0.5, 10.0).outcome is MotionOutcome.REACHED
         finally:
             arm.close()
-            servos.close()
 
     @pytest.mark.parametrize("how", ["stop", "hold"])
     def test_stop_and_hold_end_a_motion(self, cell, how):
@@ -281,17 +282,14 @@ class TestArm:
         assert arm.move_to(start, 0.1, 0.5, 5.0).outcome is MotionOutcome.REJECTED
         arm.stop(2.0)
 
-    def test_a_missing_servo_is_named(self, tmp_path):
-        servos, options = make_cell(tmp_path)
+    def test_a_missing_servo_is_named(self, servos, tmp_path):
+        options = make_cell(servos, tmp_path)
         servos.ask(mute=4)
-        try:
-            with pytest.raises(RobotError, match="servo 4 did not answer"):
-                So101Arm(options).connect(5.0)
-        finally:
-            servos.close()
+        with pytest.raises(RobotError, match="servo 4 did not answer"):
+            So101Arm(options).connect(5.0)
 
-    def test_a_killed_process_leaves_the_arm_standing(self, tmp_path):
-        servos, options = make_cell(tmp_path)
+    def test_a_killed_process_leaves_the_arm_standing(self, servos, tmp_path):
+        options = make_cell(servos, tmp_path)
         command = [
             sys.executable, "-m", "tests.robot_bridge.drivers.so101_drive", options.port, str(options.calibration_file)
         ]  # fmt: skip
@@ -312,7 +310,6 @@ class TestArm:
             child.kill()
             child.wait()
             child.stdout.close()
-            servos.close()
 
 
 @pytest.mark.serial

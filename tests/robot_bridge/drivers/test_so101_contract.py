@@ -7,16 +7,16 @@ from robot_bridge.drivers.so101_gripper import So101GripperOptions
 from robot_bridge.robot import ToolPose
 from tests.contracts.arm import ArmContract
 from tests.contracts.gripper import GripperContract
-from tests.robot_bridge.drivers.so101_cell import make_cell
+from tests.robot_bridge.drivers.so101_cell import Servos, make_cell
 
 pytestmark = pytest.mark.serial
 
 
-@pytest.fixture
-def options(tmp_path):
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
     """Servos on a bus."""
-    servos, options = make_cell(tmp_path)
-    yield options
+    servos = Servos()
+    yield make_cell(servos, tmp_path_factory.mktemp("cell"))
     servos.close()
 
 

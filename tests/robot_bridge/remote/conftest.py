@@ -29,33 +29,45 @@ class Served:
         return LinkOptions(**{**values, "ca_file": self.ca_file, **changes})
 
 
-@pytest.fixture
-def token_file(tmp_path):
-    path = tmp_path / "token"
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def write_token(folder):
+    """Returns the path of a new file with the token."""
+    path = folder / "token"
     path.write_text(TOKEN + "\n")
     return path
 
 
+def start_server(token_file, **options):
+    """Starts a server; whoever calls kills it."""
+    settings = {"port": 0, "token_file": str(token_file), "watchdog_s": 1.0, **options}
+    command = [sys.executable, "-m", "tests.robot_bridge.remote.serve", json.dumps(settings)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    scheme = "https" if "cert_file" in options else "http"
+    return Served(process, int(process.stdout.readline()), token_file, scheme)
+
+
 @pytest.fixture
-def serve(tmp_path, token_file):
+def token_file(tmp_path):
+    return write_token(tmp_path)
+
+
+@pytest.fixture
+def serve(token_file):
     """Starts servers; kills them all at the end."""
     started = []
 
     def start(**options):
-        settings = {"port": 0, "token_file": str(token_file), "watchdog_s": 1.0, **options}
-        path = tmp_path / f"server{len(started)}.json"
-        path.write_text(json.dumps(settings))
-        command = [sys.executable, "-m", "tests.robot_bridge.remote.serve", str(path)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        started.append(process)
-        scheme = "https" if "cert_file" in options else "http"
-        return Served(process, int(process.stdout.readline()), token_file, scheme)
+        started.append(start_server(token_file, **options))
+        return started[-1]
 
     yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    for served in started:
+        served.kill()
 
 
 @pytest.fixture

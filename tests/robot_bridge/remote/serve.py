@@ -2,14 +2,13 @@
 
 import json
 import sys
-from pathlib import Path
 
 from qtopt.config import from_plain
 from robot_bridge.remote import ArmServer, ServerOptions
 from tests.robot_bridge.remote.point_arm import PointArm, PointGripper
 
 if __name__ == "__main__":
-    settings = json.loads(Path(sys.argv[1]).read_text())
+    settings = json.loads(sys.argv[1])
     arm, gripper = PointArm(), PointGripper(0.0 if settings.pop("free_air", False) else 0.03)
     with ArmServer(arm, gripper, from_plain(ServerOptions, settings)) as server:
         sys.stdout.write(f"{server.port}\n")

@@ -1,0 +1,46 @@
+"""What every arm does, asked of UrArm through ``ur_rtde`` and a controller of another process."""
+
+from contextlib import contextmanager
+
+import pytest
+
+pytest.importorskip("rtde_control", reason="needs ur_rtde: pip install qtopt[ur]")
+
+from robot_bridge.drivers.ur import DRIVER
+from tests.contracts.arm import ArmContract
+from tests.robot_bridge.drivers.ur_server import Controller
+
+pytestmark = [pytest.mark.serial, pytest.mark.timeout(100)]
+
+
+@pytest.fixture(scope="module")
+def controller():
+    controller = Controller("127.0.5.21")
+    yield controller
+    controller.close()
+
+
+@pytest.fixture
+def options(controller):
+    """The controller's watchdog waits for a second, as the machine that tests is busier than a robot's."""
+    return DRIVER.options(host=controller.host, watchdog_hz=1.0)
+
+
+class TestUrArm(ArmContract):
+    @pytest.fixture
+    def open_arm(self, options):
+        return lambda: DRIVER.open(options)
+
+    @pytest.fixture
+    def stop_channel(self, options):
+        return DRIVER.open_stop_channel(options)
+
+    @pytest.fixture
+    def unready(self, controller):
+        @contextmanager
+        def safeguard():
+            controller("safeguard")
+            yield
+            controller("safeguard", on=False)
+
+        return safeguard
