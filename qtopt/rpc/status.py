@@ -30,6 +30,8 @@ _CODES: Final[dict[type[QtOptError], grpc.StatusCode]] = {
     errors.CheckpointError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.StoreError: grpc.StatusCode.ABORTED,
     errors.RobotError: grpc.StatusCode.ABORTED,
+    errors.StaleFrame: grpc.StatusCode.ABORTED,
+    errors.FrozenFrame: grpc.StatusCode.ABORTED,
     errors.ProcessFailed: grpc.StatusCode.ABORTED,
     errors.RemoteError: grpc.StatusCode.ABORTED,
     errors.QtOptError: grpc.StatusCode.ABORTED,

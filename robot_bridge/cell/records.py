@@ -53,7 +53,7 @@ def pack_report(report: Report) -> bytes:
         "fault": "" if gripper is None else gripper.fault[:300],
         "codes": {} if arm is None else {key[:40]: _short(value) for key, value in list(arm.codes.items())[:16]},
     }
-    return head + numbers + json.dumps(words).encode()
+    return head + numbers + json.dumps(words, ensure_ascii=False).encode()
 
 
 def unpack_report(record: bytes) -> Report:
