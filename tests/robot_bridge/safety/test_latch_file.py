@@ -68,7 +68,7 @@ def test_a_log_that_cannot_be_written_keeps_it_locked(latch_file, tmp_path):
 
 
 def test_where_the_reason_cannot_be_stored_motion_is_locked_all_the_same(latch_file, tmp_path):
-    (tmp_path / "state" / (LATCH + ".writing")).mkdir()
+    (tmp_path / "state" / f"{LATCH}.{os.getpid()}.writing").mkdir()
     with pytest.raises(RobotError, match="could not be stored"):
         latch_file.write(REASON)
     assert latch_file.read() is not None
