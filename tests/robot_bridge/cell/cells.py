@@ -30,7 +30,7 @@ class SimCell:
         # Simulator and driver share this machine with other tests: a controller that hears nothing for 0.1 s, as by
         # default, would stop where nobody failed.
         text = self.path.read_text()
-        self.path.write_text(text.replace('driver = "ur"\n', 'driver = "ur"\nwatchdog_hz = 4.0\n'))
+        self.path.write_text(text.replace("\n\n[gripper]", "\nwatchdog_hz = 4.0\n\n[gripper]"))
         self._socket = socket.create_connection((host, port))
         self._file = self._socket.makefile("rw")
 
