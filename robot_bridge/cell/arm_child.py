@@ -39,6 +39,9 @@ _AGAIN_S: Final = 0.1
 _BRAKE_FOR_S: Final = 3.0
 _STILL_M_S: Final = 0.002
 _CONNECT_S: Final = 15.0
+_CLOSE_S: Final = 10.0
+"""A vendor's library that takes longer to say goodbye is left without."""
+_HUNG: Final = 8
 _ALLOW: Final = Verdict(Reaction.ALLOW)
 _WATCHED_WITHIN_S: Final = 0.5
 _RELIEF_M: Final = 0.004
@@ -321,6 +324,9 @@ class ArmChild:
                     break
             time.sleep(0.05)
         self._tell_safety({"leaving": self._leaving})
+        limit = threading.Timer(_CLOSE_S, os._exit, (_HUNG,))
+        limit.daemon = True
+        limit.start()
         self._worker.end(_BRAKE_FOR_S)
         if self._locking is not None:
             self._locking.join()

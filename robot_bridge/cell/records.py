@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from robot_bridge.cell.shared import RECORD_BYTES
 from robot_bridge.contracts import ArmMode, ArmState, GripperState, ObjectSensed, Pose
 
 _MODES: Final = tuple(ArmMode)
@@ -14,6 +15,8 @@ _SENSED: Final = tuple(ObjectSensed)
 _ARM: Final = struct.Struct("<qd 3d4d 6d 6d ? B ?d d?")
 _GRIPPER: Final = struct.Struct("<qd?B")
 _FLAGS: Final = struct.Struct("<???B")
+_MOST_WORDS: Final = (600, 150, 30, 0)
+"""Letters of each word, fewer where a record would not fit: what locks motion must never fail to be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +50,7 @@ def pack_report(report: Report) -> bytes:
         numbers += _GRIPPER.pack(
             gripper.t_host_ns, gripper.width_m, gripper.moving, _SENSED.index(gripper.object_sensed)
         )
-    words = {
-        "latch": report.latch[:600],
-        "note": report.note[:600],
-        "fault": "" if gripper is None else gripper.fault[:300],
-        "codes": {} if arm is None else {key[:40]: _short(value) for key, value in list(arm.codes.items())[:16]},
-    }
-    return head + numbers + json.dumps(words, ensure_ascii=False).encode()
+    return next(record for most in _MOST_WORDS if len(record := head + numbers + _words(report, most)) <= RECORD_BYTES)
 
 
 def unpack_report(record: bytes) -> Report:
@@ -80,8 +77,20 @@ def speed_m_s(state: ArmState) -> float:
     return float(np.linalg.norm(state.twist[:3]))
 
 
-def _short(value: int | str) -> int | str:
-    return value[:40] if isinstance(value, str) else value
+def _words(report: Report, most: int) -> bytes:
+    """Returns the words as JSON, each of at most ``most`` letters."""
+    codes = {} if report.arm is None else report.arm.codes
+    words = {
+        "latch": report.latch[:most],
+        "note": report.note[:most],
+        "fault": "" if report.gripper is None else report.gripper.fault[:most],
+        "codes": {key[:most]: _short(value, most) for key, value in list(codes.items())[: min(most, 16)]},
+    }
+    return json.dumps(words, ensure_ascii=False).encode("utf-8", "replace")
+
+
+def _short(value: int | str, most: int) -> int | str:
+    return value[:most] if isinstance(value, str) else value
 
 
 def _pack_arm(arm: ArmState) -> bytes:

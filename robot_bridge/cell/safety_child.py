@@ -35,6 +35,7 @@ _AGAIN_S: Final = 0.1
 _ORPHAN_S: Final = 10.0
 _GRACE_S: Final = 0.5
 _RETREAT: Final = "contact_retract"
+_ENDED: Final = "program_stopped"
 _STILL_M_S: Final = 0.002
 _CONNECT_S: Final = 10.0
 
@@ -98,7 +99,8 @@ class SafetyChild:
             self._state = self._line.state()
         # A dead process first: what the controller says of itself then is only its consequence.
         for verdict in (*self._judge_processes(), self._monitor.observe(self._state, time.monotonic_ns())):
-            self._react(verdict)
+            if not (self._arm_left and verdict.rule == _ENDED):  # the arm's process ends its program when it goes
+                self._react(verdict)
         watching = self._state is not None
         if watching and not self._told:
             self._told = True

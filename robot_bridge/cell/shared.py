@@ -119,7 +119,7 @@ class Ring:
         return self._start + _HEAD_BYTES + (number % self._records) * self._stride
 
 
-RECORD_BYTES: Final = 18432
+RECORD_BYTES: Final = 4096
 _RINGS_START: Final = 4096
 
 

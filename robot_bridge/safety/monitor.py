@@ -18,7 +18,7 @@ from robot_bridge.safety.limits import BOX_TOLERANCE_M, OVERSPEED_FACTOR, OVERSP
 from robot_bridge.safety.recovery import Recovery
 
 _DESCENT_M = 0.001
-"""A command that leads down by more than this is a descent."""
+"""A command that leads down by more than this is a descent; in an episode one that leads up by less."""
 _TRACKING_M = 0.003
 """A fast motion that ends, or runs, at the height where slow ones begin may be measured so far below it."""
 _NO_REPORT = Verdict(Reaction.HOLD, "state_age", "no report from the arm yet")
@@ -118,7 +118,9 @@ class CellSafetyMonitor:
         """Judges a command against everything that is known; see ``SafetyMonitor.filter``."""
         if self._phase is Phase.EPISODE:
             self.beat(Heartbeat.POLICY, now_ns)
-        descending = not command.target.position_m[2] >= state.pose.position_m[2] - _DESCENT_M
+        rise_m = command.target.position_m[2] - state.pose.position_m[2]
+        # Among objects whatever does not lead up may push one against another, or against a wall.
+        descending = not rise_m >= (_DESCENT_M if self._phase is Phase.EPISODE else -_DESCENT_M)
         found = self._take(self._judge(state, now_ns, descending=descending))
         if self._latch is not None:
             return _locked(self._latch)

@@ -23,10 +23,14 @@ class SimCell:
         self.path = directory / "cell.toml"
         command = [sys.executable, "-m", "qtopt.cli", "robot", "serve-sim", "--host", host, "--output", str(self.path)]
         self.process = subprocess.Popen(
-            [*command, "--camera-px", "128", "--fps", "5"], stdout=subprocess.PIPE, text=True
+            [*command, "--camera-px", "128", "--fps", "15"], stdout=subprocess.PIPE, text=True
         )
         line = self.process.stdout.readline()
         port = int(line.split("faults on port ")[1].split(";")[0])
+        # Simulator and driver share this machine with other tests: a controller that hears nothing for 0.1 s, as by
+        # default, would stop where nobody failed.
+        text = self.path.read_text()
+        self.path.write_text(text.replace("\n\n[gripper]", "\nwatchdog_hz = 4.0\n\n[gripper]"))
         self._socket = socket.create_connection((host, port))
         self._file = self._socket.makefile("rw")
 

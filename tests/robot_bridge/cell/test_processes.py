@@ -89,7 +89,7 @@ def check_stands(sim, before, reaction_s=REACTION_S):
     [
         (signal.SIGKILL, "arm", ("arm_process",), REACTION_S),
         (signal.SIGSEGV, "arm", ("arm_process",), REACTION_S),
-        # The controller's own watchdog, 0.1 s, is quicker than ours, 0.2 s, to notice a frozen process.
+        # The controller's own watchdog may be quicker than ours to notice a frozen process.
         (signal.SIGSTOP, "arm", ("arm_process", "program_stopped"), REACTION_S),
         (signal.SIGKILL, "safety", ("safety_process",), REACTION_S),
         (signal.SIGSTOP, "safety", ("safety_process",), 0.6),

@@ -178,6 +178,11 @@ class TestContact:
         assert bench.send(command(z_m=0.12), wrench=wrench).reaction is ALLOW
         assert bench.force(16.0).reaction is ALLOW  # on the way up
 
+    def test_a_level_push_among_objects_ends_as_a_descent_does(self, bench):
+        bench.put(z_m=0.1)
+        assert bench.send(command(z_m=0.1)).reaction is ALLOW
+        assert rule_of(bench.force(15.1)) == (HOLD, "contact_descend")
+
     def test_thirty_newtons_send_the_tool_up(self, bench):
         bench.put(z_m=0.1)
         verdict = bench.force(31.0)
