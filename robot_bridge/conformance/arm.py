@@ -38,6 +38,7 @@ class ArmContract:
         ACCURACY_RAD: the same for orientation.
         STRAIGHT_M: how far it strays from the straight line.
         SPEED_M_S: of test motions.
+        TOP_SPEED: the speed it reports is at most this times the speed asked for.
         ACCEL_M_S2: of test motions, and of stops.
         REACTION_S: from a call of ``stop`` to the beginning of braking, on the machine that runs the test.
         REPORT_S: age at most of a report in normal operation.
@@ -49,6 +50,7 @@ class ArmContract:
     ACCURACY_RAD: ClassVar[float] = 0.02
     STRAIGHT_M: ClassVar[float] = 0.004
     SPEED_M_S: ClassVar[float] = 0.10
+    TOP_SPEED: ClassVar[float] = 1.2
     ACCEL_M_S2: ClassVar[float] = 0.5
     REACTION_S: ClassVar[float] = 0.15
     REPORT_S: ClassVar[float] = 0.10
@@ -169,7 +171,8 @@ class ArmContract:
         with Watch(arm) as watch:
             assert self.go(arm, target).outcome is MotionOutcome.REACHED
         assert watch.stray_m(self.start(), target) < self.STRAIGHT_M
-        assert 0.5 * self.SPEED_M_S < watch.top_speed_m_s() < 1.2 * self.SPEED_M_S
+        top_m_s = watch.top_speed_m_s()
+        assert 0.5 * self.SPEED_M_S < top_m_s < self.TOP_SPEED * self.SPEED_M_S, f"{top_m_s:.3f} m/s reported"
 
     @pytest.mark.parametrize("how", ["stop", "hold"])
     def test_it_is_stopped_from_another_thread(self, arm: Arm, how: str) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 pytest.importorskip("rtde_control", reason="needs ur_rtde: pip install qtopt[ur]")
 
+from robot_bridge.contracts import MotionOutcome
 from robot_bridge.drivers.ur import DRIVER
 from tests.contracts.arm import ArmContract
 from tests.robot_bridge.drivers.ur_server import Controller
@@ -20,16 +21,38 @@ def controller():
     controller.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def options(controller):
     """The controller's watchdog waits for a second, as the machine that tests is busier than a robot's."""
     return DRIVER.options(host=controller.host, watchdog_hz=1.0)
 
 
+@pytest.fixture(scope="module")
+def kept():
+    """The driver that is connected, if one is."""
+    arms = []
+    yield arms
+    for arm in arms:
+        arm.close()
+
+
 class TestUrArm(ArmContract):
     @pytest.fixture
-    def open_arm(self, options):
+    def open_arm(self, options, kept):
+        """A controller takes one driver at a time."""
+        while kept:
+            kept.pop().close()
         return lambda: DRIVER.open(options)
+
+    @pytest.fixture
+    def arm(self, options, kept):
+        """The driver of the test before, which may have stopped it: ``ur_rtde`` takes its time to connect."""
+        if not kept:
+            kept.append(DRIVER.open(options))
+            kept[0].connect(self.DEADLINE_S)
+        kept[0].recover()
+        assert self.go(kept[0], self.start()).outcome is MotionOutcome.REACHED
+        return kept[0]
 
     @pytest.fixture
     def stop_channel(self, options):

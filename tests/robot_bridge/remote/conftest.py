@@ -28,7 +28,6 @@ class Served:
         values = {"url": f"{self.scheme}://127.0.0.1:{self.port}", "token_file": self.token_file, "link_timeout_s": 2.0}
         return LinkOptions(**{**values, "ca_file": self.ca_file, **changes})
 
-
     def kill(self):
         self.process.kill()
         self.process.wait()
