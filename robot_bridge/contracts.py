@@ -5,10 +5,10 @@ the driver's edge. Host times are ``time.monotonic_ns()``. A pose is ``T_base_tc
 finger tips. No call blocks without a deadline, and the end of a motion is a value, not an exception.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -366,53 +366,6 @@ class SafetyMonitor(Protocol):
     def acknowledge(self, operator: str, reason: str) -> None:
         """Unlocks motion in a person's name. Raises RobotError where the cause is still there."""
         ...
-
-
-ARM_DRIVERS = "robot_bridge.arms"
-GRIPPER_DRIVERS = "robot_bridge.grippers"
-CAMERA_DRIVERS = "robot_bridge.cameras"
-"""Entry-point groups; each entry names a driver object of the kind below."""
-
-
-@dataclass(frozen=True, slots=True)
-class ArmDriver:
-    """How to make an arm from its table in the cell file; imported without its vendor's library.
-
-    Attributes:
-        options: the frozen configuration dataclass of the ``[arm]`` table, ``driver`` left out.
-        open: makes an unconnected ``Arm``; imports the vendor's library. Called in a child process.
-        open_stop_channel: makes an unconnected ``StopChannel``; called in the safety process.
-        extra: what to install, as in ``pip install qtopt[extra]``; empty for nothing.
-    """
-
-    options: type
-    open: Callable[[Any], Arm]
-    open_stop_channel: Callable[[Any], StopChannel]
-    extra: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class GripperDriver:
-    """How to make a gripper.
-
-    Attributes:
-        options: the frozen configuration dataclass of the ``[gripper]`` table.
-        open: makes an unconnected ``Gripper`` in the arm's process; some share the arm's own connection.
-        extra: what to install.
-    """
-
-    options: type
-    open: Callable[[Any, Arm], Gripper]
-    extra: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class CameraDriver:
-    """How to make a camera: options of a ``[camera.NAME]`` table, its maker, and what to install."""
-
-    options: type
-    open: Callable[[Any], Camera]
-    extra: str = ""
 
 
 def quaternion_distance_rad(first: Pose, second: Pose) -> float:

@@ -11,14 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from qtopt.errors import ConfigError
 from robot_bridge.cell_file import CellFile, Table, build_options
-from robot_bridge.contracts import (
-    ARM_DRIVERS,
-    CAMERA_DRIVERS,
-    GRIPPER_DRIVERS,
-    ArmDriver,
-    CameraDriver,
-    GripperDriver,
-)
+from robot_bridge.driver import ARM_DRIVERS, CAMERA_DRIVERS, GRIPPER_DRIVERS, ArmDriver, CameraDriver, GripperDriver
 
 _DRIVERS = "robot_bridge.drivers"
 BUILT_IN: Mapping[str, Mapping[str, str]] = {

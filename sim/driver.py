@@ -11,16 +11,9 @@ from dataclasses import dataclass, field
 
 from qtopt.config import STRICT
 from qtopt.errors import RobotError
-from robot_bridge.contracts import (
-    ArmDriver,
-    ArmMode,
-    ArmState,
-    Capability,
-    MotionOutcome,
-    MotionResult,
-    Pose,
-)
+from robot_bridge.contracts import ArmMode, ArmState, Capability, MotionOutcome, MotionResult, Pose
 from robot_bridge.displacement import tilt_rad, to_pose, to_tool
+from robot_bridge.driver import ArmDriver
 from sim.config import SimConfig
 from sim.plant import Plant
 

@@ -10,7 +10,8 @@ from itertools import count
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError, RobotError, StaleFrame
 from qtopt.types import JsonValue
-from robot_bridge.contracts import CameraDriver, Capability, Frame
+from robot_bridge.contracts import Capability, Frame
+from robot_bridge.driver import CameraDriver
 from sim.driver import plant_of
 from sim.plant import Plant
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError, RobotError
-from robot_bridge.contracts import Arm, Capability, GripperDriver, GripperState, ObjectSensed
+from robot_bridge.contracts import Arm, Capability, GripperState, ObjectSensed
+from robot_bridge.driver import GripperDriver
 from sim.driver import SimArm
 from sim.hand import MAX_WIDTH_M
 from sim.plant import PlantState

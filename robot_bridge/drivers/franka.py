@@ -10,17 +10,8 @@ import time
 from typing import Any, Final
 
 from qtopt.errors import RobotError
-from robot_bridge.contracts import (
-    Arm,
-    ArmDriver,
-    ArmMode,
-    ArmState,
-    Capability,
-    GripperDriver,
-    MotionOutcome,
-    MotionResult,
-    Pose,
-)
+from robot_bridge.contracts import Arm, ArmMode, ArmState, Capability, MotionOutcome, MotionResult, Pose
+from robot_bridge.driver import ArmDriver, GripperDriver
 from robot_bridge.drivers.franka_frames import (
     force_condition,
     joint_motion,

@@ -11,16 +11,8 @@ from collections.abc import Callable
 from typing import Final
 
 from qtopt.errors import RobotError
-from robot_bridge.contracts import (
-    Arm,
-    ArmDriver,
-    ArmState,
-    Capability,
-    GripperDriver,
-    MotionOutcome,
-    MotionResult,
-    Pose,
-)
+from robot_bridge.contracts import Arm, ArmState, Capability, MotionOutcome, MotionResult, Pose
+from robot_bridge.driver import ArmDriver, GripperDriver
 from robot_bridge.drivers.http_gripper import HttpGripper, HttpGripperOptions
 from robot_bridge.drivers.http_stop import HttpStopChannel
 from robot_bridge.remote.link import Link, LinkOptions, Refused

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError, RobotError
-from robot_bridge.contracts import Arm, Capability, Gripper, GripperDriver, GripperState, ObjectSensed
+from robot_bridge.contracts import Arm, Capability, Gripper, GripperState, ObjectSensed
+from robot_bridge.driver import GripperDriver
 from robot_bridge.drivers.robotiq_wires import Registers, RtuWire, SocketWire, Wire
 
 FAULTS = {

@@ -8,17 +8,8 @@ import time
 from typing import Final
 
 from qtopt.errors import RobotError
-from robot_bridge.contracts import (
-    Arm,
-    ArmDriver,
-    ArmMode,
-    ArmState,
-    Capability,
-    GripperDriver,
-    MotionOutcome,
-    MotionResult,
-    Pose,
-)
+from robot_bridge.contracts import Arm, ArmMode, ArmState, Capability, MotionOutcome, MotionResult, Pose
+from robot_bridge.driver import ArmDriver, GripperDriver
 from robot_bridge.drivers.no_stop import NoStopChannel
 from robot_bridge.drivers.so101_geometry import Joints, forward, inverse, tilt_rad, to_tool
 from robot_bridge.drivers.so101_gripper import So101Gripper, So101GripperOptions

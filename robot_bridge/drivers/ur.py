@@ -13,15 +13,8 @@ import time
 from typing import Any
 
 from qtopt.errors import RobotError
-from robot_bridge.contracts import (
-    ArmDriver,
-    ArmMode,
-    ArmState,
-    Capability,
-    MotionOutcome,
-    MotionResult,
-    Pose,
-)
+from robot_bridge.contracts import ArmMode, ArmState, Capability, MotionOutcome, MotionResult, Pose
+from robot_bridge.driver import ArmDriver
 from robot_bridge.drivers.dashboard import Dashboard
 from robot_bridge.drivers.rotvec import to_rotvec_pose
 from robot_bridge.drivers.rtde import RtdeReader

@@ -10,7 +10,8 @@ import cv2
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError, RobotError
 from qtopt.types import JsonValue
-from robot_bridge.contracts import Camera, CameraDriver, Capability
+from robot_bridge.contracts import Camera, Capability
+from robot_bridge.driver import CameraDriver
 from robot_bridge.drivers.frames import Captured, Crop, ThreadedCamera, check_crop
 
 READ_TIMEOUT_S = 1.0

@@ -14,17 +14,8 @@ import time
 from typing import Any, Final
 
 from qtopt.errors import RobotError
-from robot_bridge.contracts import (
-    Arm,
-    ArmDriver,
-    ArmMode,
-    ArmState,
-    Capability,
-    GripperDriver,
-    MotionOutcome,
-    MotionResult,
-    Pose,
-)
+from robot_bridge.contracts import Arm, ArmMode, ArmState, Capability, MotionOutcome, MotionResult, Pose
+from robot_bridge.driver import ArmDriver, GripperDriver
 from robot_bridge.drivers.xarm_gripper import XArmGripper
 from robot_bridge.drivers.xarm_motion import NEAR_RAD, near, refusal_of, still, too_fast, velocity_towards
 from robot_bridge.drivers.xarm_options import XArmGripperOptions, XArmOptions

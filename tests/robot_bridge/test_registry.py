@@ -11,7 +11,7 @@ import pytest
 from qtopt.errors import ConfigError
 from robot_bridge import registry
 from robot_bridge.cell_file import CellFile, Table, cell_config, load_cell_file
-from robot_bridge.contracts import ARM_DRIVERS, ArmDriver, CameraDriver
+from robot_bridge.driver import ARM_DRIVERS, ArmDriver, CameraDriver
 
 EXAMPLES = sorted(each.name for each in resources.files("robot_bridge.cells").iterdir() if each.name.endswith(".toml"))
 

@@ -1,0 +1,53 @@
+"""What a package that brings a driver exports: how to make it, and from which table of the cell file."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from robot_bridge.contracts import Arm, Camera, Gripper, StopChannel
+
+ARM_DRIVERS = "robot_bridge.arms"
+GRIPPER_DRIVERS = "robot_bridge.grippers"
+CAMERA_DRIVERS = "robot_bridge.cameras"
+"""Entry-point groups; each entry names a driver object of the kind below."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArmDriver:
+    """How to make an arm from its table in the cell file; imported without its vendor's library.
+
+    Attributes:
+        options: the frozen configuration dataclass of the ``[arm]`` table, ``driver`` left out.
+        open: makes an unconnected ``Arm``; imports the vendor's library. Called in a child process.
+        open_stop_channel: makes an unconnected ``StopChannel``; called in the safety process.
+        extra: what to install, as in ``pip install qtopt[extra]``; empty for nothing.
+    """
+
+    options: type
+    open: Callable[[Any], Arm]
+    open_stop_channel: Callable[[Any], StopChannel]
+    extra: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GripperDriver:
+    """How to make a gripper.
+
+    Attributes:
+        options: the frozen configuration dataclass of the ``[gripper]`` table.
+        open: makes an unconnected ``Gripper`` in the arm's process; some share the arm's own connection.
+        extra: what to install.
+    """
+
+    options: type
+    open: Callable[[Any, Arm], Gripper]
+    extra: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CameraDriver:
+    """How to make a camera: options of a ``[camera.NAME]`` table, its maker, and what to install."""
+
+    options: type
+    open: Callable[[Any], Camera]
+    extra: str = ""
