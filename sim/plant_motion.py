@@ -17,7 +17,7 @@ _MOST_N = 150.0
 _MOST_NM = 12.0
 _BRAKE_N = 1000.0
 _BRAKE_NM = 50.0
-_GIVE_UP_M = 0.01
+_GIVE_UP_M = 0.015
 """The hand lags this far behind: something stands in the way."""
 _GIVE_UP_RAD = 0.25
 _FINGER_LEAD_M = 0.004
