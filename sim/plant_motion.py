@@ -10,14 +10,14 @@ from sim.world import TIME_STEP_S
 YAW_ACCEL_RAD_S2 = 4.0
 _BASE_N = 6.0
 _BASE_NM = 1.5
-_STIFFNESS_N_M = 6_000.0
+_STIFFNESS_N_M = 8_000.0
 """Of arm, gripper and the pads on its fingers in a row: the softest of them counts."""
 _STIFFNESS_NM_RAD = 60.0
 _MOST_N = 150.0
 _MOST_NM = 12.0
 _BRAKE_N = 1000.0
 _BRAKE_NM = 50.0
-_GIVE_UP_M = 0.01
+_GIVE_UP_M = 0.02
 """The hand lags this far behind: something stands in the way."""
 _GIVE_UP_RAD = 0.25
 _FINGER_LEAD_M = 0.004

@@ -18,7 +18,7 @@ _EXTRA_S: Final = 4.0
 _ANSWER_S: Final = 2.0
 _HOLD_S: Final = 0.1
 _TRAVEL_ABOVE_RIM_M: Final = 0.15
-_TURN_RAD: Final = math.radians(60.0)
+TURN_RAD: Final = math.radians(60.0)
 _UPRIGHT_RAD: Final = math.radians(10.0)
 _NEAR_M: Final = 0.02
 _REST_S: Final = 2.0
@@ -60,7 +60,7 @@ class CellRobot:
         here = self._tool(self._arm().pose)
         slow_z_m = self._cell.bin.floor_z_m + self._cell.limits.slow_height_m
         reached = here
-        for leg in waypoints(here, target, slow_z_m, _TURN_RAD):
+        for leg in waypoints(here, target, slow_z_m, TURN_RAD):
             reached, touched = self._leg(reached, leg)
             if touched:
                 break

@@ -198,7 +198,8 @@ class SafetyChild:
 
     def _hear_arm(self, message: Message) -> None:
         if "pid" in message:
-            self._arm_process = os.pidfd_open(message["pid"])
+            with contextlib.suppress(ProcessLookupError):  # dead already, as its channel will say
+                self._arm_process = os.pidfd_open(message["pid"])
         self._arm_ready = self._arm_ready or bool(message.get("ready"))
         self._arm_left = self._arm_left or "leaving" in message
         if "phase" in message:

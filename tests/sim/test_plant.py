@@ -106,7 +106,7 @@ def test_a_push_is_measured_and_withstood_until_it_is_too_much(high):
         high.push((0.0, 0.0, force_n))
         wait(high, lambda state, n=force_n: state.wrench[2] == pytest.approx(n, abs=0.5))
         time.sleep(0.1)
-        assert high.state().tool.z_m == pytest.approx(0.25, abs=8e-3)
+        assert high.state().tool.z_m == pytest.approx(0.25, abs=0.018)
     high.push((0.0, 0.0, 0.0))
     wait(high, lambda state: abs(state.wrench[2]) < 0.1)
 

@@ -9,9 +9,10 @@ from qtopt.agent.exploration import ScriptedPolicy
 from qtopt.apps.process import say
 from qtopt.specs import TERMINATE
 from qtopt.types import Observation
+from robot_bridge.cell.robot import TURN_RAD
 from robot_bridge.cell_file import CellFile, cell_config
 from robot_bridge.contracts import ArmMode, ArmState, MotionCommand, Reaction
-from robot_bridge.displacement import limit_action, to_pose
+from robot_bridge.displacement import limit_action, to_pose, waypoints
 from robot_bridge.robot import ToolPose
 from robot_bridge.safety.facts import CellFacts, Phase, is_at_least
 from robot_bridge.safety.monitor import CellSafetyMonitor
@@ -40,14 +41,18 @@ def dry_run(cell: CellFile, seed: int) -> int:
             executed, target = limit_action(decision.action, tool, config.limits)
             if executed[TERMINATE]:
                 break
-            limits = cell.limits
-            command = MotionCommand(to_pose(target), limits.speed_m_s, limits.accel_m_s2, limits.yaw_rate_rad_s)
-            verdict = monitor.filter(command, _state(tool, now_ns), now_ns)
-            verdicts[verdict.reaction.value] += 1
-            if is_at_least(verdict, Reaction.HOLD):
-                say(f"{verdict.reaction.value} by {verdict.rule}: {verdict.reason}")
+            limits, refused = cell.limits, False
+            for leg in waypoints(tool, target, cell.bin.floor_z_m + limits.slow_height_m, TURN_RAD):
+                command = MotionCommand(to_pose(leg), limits.speed_m_s, limits.accel_m_s2, limits.yaw_rate_rad_s)
+                verdict = monitor.filter(command, _state(tool, now_ns), now_ns)
+                verdicts[verdict.reaction.value] += 1
+                refused = is_at_least(verdict, Reaction.HOLD)
+                if refused:
+                    say(f"{verdict.reaction.value} by {verdict.rule}: {verdict.reason}")
+                    break
+                tool, now_ns = leg, now_ns + _STEP_NS
+            if refused:
                 break
-            tool, now_ns = target, now_ns + _STEP_NS
     say(f"{_EPISODES} scripted episodes on paper: " + ", ".join(f"{n} {what}" for what, n in sorted(verdicts.items())))
     return 4 if any(verdicts[each.value] for each in (Reaction.HOLD, Reaction.STOP, Reaction.LATCH)) else 0
 

@@ -20,7 +20,7 @@ class SimCell:
     """``qtopt robot serve-sim`` on an address of its own; ``truth`` asks the plant, not the wire."""
 
     def __init__(self, directory, host):
-        self.path = directory / "cell.toml"
+        self.host, self.path = host, directory / "cell.toml"
         command = [sys.executable, "-m", "qtopt.cli", "robot", "serve-sim", "--host", host, "--output", str(self.path)]
         self.process = subprocess.Popen(
             [*command, "--camera-px", "128", "--fps", "15"], stdout=subprocess.PIPE, text=True
