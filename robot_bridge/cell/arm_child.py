@@ -210,9 +210,9 @@ class ArmChild:
             if not hard and ask is not self._held:
                 _log.warning("held by %s", self._note)
             self._held, self._braked_at = ask, now
-            threading.Thread(target=self._hold_aside, args=(hard,), daemon=True).start()
+            threading.Thread(target=self._hold_aside, kwargs={"hard": hard}, daemon=True).start()
 
-    def _hold_aside(self, hard: bool) -> None:  # noqa: FBT001
+    def _hold_aside(self, *, hard: bool) -> None:
         try:
             if hard:
                 self._arm.stop(self._cell.limits.stop_decel_m_s2)

@@ -181,6 +181,7 @@ class UrArm:
                 self._await(lambda: self.state().mode is not ArmMode.MOVING, _STANDSTILL_S, "")
         self._closing.set()
         if self._control is not None and not self._reader.lost and self._fresh():
+            # The arm stands; should the library fail here, its program ends with the connection.
             with contextlib.suppress(Exception), self._lock:
                 self._control.stopScript()
                 self._control.disconnect()

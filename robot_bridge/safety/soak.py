@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -88,7 +89,7 @@ class Breach(Exception):
     """A command passed that should not have."""
 
 
-def _require(holds: bool, otherwise: str, *evidence: object) -> None:  # noqa: FBT001
+def _require(holds: bool, otherwise: str, *evidence: object) -> None:  # noqa: FBT001 (reads as an assert does)
     if not holds:
         raise Breach(f"{otherwise}: {evidence}")
 
@@ -124,9 +125,9 @@ class Soak:
             if self.monitor.latched is not None or self._chance.random() < 0.05:
                 self._begin()
 
-    def _state(self, **changes: object) -> ArmState:
+    def _state(self, **changes: Any) -> ArmState:
         state = ArmState(self._now_ns, self._now_ns * 1e-9, to_pose(self._tool), _STILL, _STILL, (), ArmMode.READY)
-        return dataclasses.replace(state, **changes) if changes else state  # type: ignore[arg-type]
+        return dataclasses.replace(state, **changes) if changes else state
 
     def _tick(self) -> ArmState:
         self._now_ns += _TICK_NS

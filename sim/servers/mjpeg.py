@@ -179,7 +179,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
         self.end_headers()
-        wanted = lambda: not (camera._closing.is_set() or camera.fault.close)  # noqa: E731
+
+        def wanted() -> bool:
+            return not (camera._closing.is_set() or camera.fault.close)
+
         try:
             with camera.parts(wanted) as parts:
                 for jpeg in parts:

@@ -122,7 +122,8 @@ class UrServer:
 
     def _freeze(self, *, on: bool) -> None:
         now = self._controller.outputs()["timestamp"]
-        self._controller.frozen_time_s = float(now) if on else None  # type: ignore[arg-type]
+        assert isinstance(now, float)
+        self._controller.frozen_time_s = now if on else None
 
     def _jump(self, by_m: list[float]) -> None:
         x, y, z = by_m

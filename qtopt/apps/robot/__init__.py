@@ -52,14 +52,14 @@ class Calibrate:
     Attributes:
         cell: the cell file.
         what: ``box``: lead the tool to the bin's corners by hand; ``gripper``: what closed, empty fingers report;
-            ``success``: how much pictures of an untouched bin differ; ``latency``: how late pictures come.
-        repeats: closes, pairs of pictures, or swings.
+            ``success``: how much pictures of an untouched bin differ.
+        repeats: closes, or pairs of pictures.
     """
 
     __pydantic_config__ = STRICT
 
     cell: CellPath
-    what: Annotated[Literal["box", "gripper", "success", "latency"], tyro.conf.Positional]
+    what: Annotated[Literal["box", "gripper", "success"], tyro.conf.Positional]
     repeats: int = 50
 
     def __post_init__(self) -> None:

@@ -25,8 +25,6 @@ def main(config: Calibrate) -> int:
     cell = load_cell_file(config.cell)
     if config.what == "box":
         return _box(cell)
-    if config.what == "latency":
-        raise ConfigError("calibrate latency is not there yet; set latency_s by hand: 0.13 s is usual for a UVC camera")
     begin("calibrate")
     with _standing_clear(config) as physical:
         return _gripper(physical, config.repeats) if config.what == "gripper" else _success(physical, config.repeats)

@@ -1,7 +1,6 @@
 """Who acts on a cell: the script, the server, an exported network, a person, or a person over one of the others."""
 
 import contextlib
-from collections.abc import Callable
 from pathlib import Path
 
 from qtopt.agent.exploration import ScriptedPolicy
@@ -57,7 +56,11 @@ def choose(
         return _always(with_person(scripted))
     if source == "remote":
         served = with_person(ServedPolicy(remote.policy(), scripted))
-        build: Callable[[ModelSnapshot], Policy] = lambda _: served  # noqa: E731
+
+        def build(snapshot: ModelSnapshot) -> Policy:
+            del snapshot  # the server acts with its own copy; the version is what is followed
+            return served
+
         return with_person(scripted), Follower(remote.model, build)
     return _always(with_person(_exported(Path(source.removeprefix("onnx:")), cell)))
 
