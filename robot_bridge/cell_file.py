@@ -165,20 +165,15 @@ class PolicyConfig:
 
     Attributes:
         source: ``scripted``, ``remote`` (the server's policy service) or ``onnx:DIRECTORY``.
-        max_age_h: a policy that has not been refreshed for so long is old.
-        when_old: what then happens.
     """
 
     __pydantic_config__ = STRICT
 
     source: str = "scripted"
-    max_age_h: float = 24.0
-    when_old: Literal["scripted", "stop"] = "stop"
 
     def __post_init__(self) -> None:
         if self.source not in ("scripted", "remote") and not self.source.startswith("onnx:"):
             raise ConfigError(f'[policy] source is "{self.source}", expected "scripted", "remote" or "onnx:DIRECTORY"')
-        check_bounds(self, {"max_age_h": (0.1, 1e6)}, "policy")
 
 
 @dataclass(frozen=True)
