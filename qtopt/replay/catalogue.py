@@ -1,7 +1,8 @@
-"""The landing table and the catalogue: one SQLite file in write-ahead mode, every commit flushed to the disk.
+"""The catalogue: the list of all episodes and segments, one SQLite file in write-ahead mode.
 
-Landed episodes (their rows and frames) and the list of all episodes and segments are in one database, so that sealing
-moves episodes from one to the other in one transaction. Why SQLite: docs/decisions/0001-landing-database.md.
+Sealing, quarantine and whatever else only the catalogue knows are flushed to the disk with their transaction. Landed
+episodes are entered without a flush: the landing log has them (``qtopt/replay/landing_log.py``). Why SQLite, and why
+the log beside it: docs/decisions/0001-landing-database.md.
 """
 
 import os
@@ -19,8 +20,6 @@ from qtopt.replay.record import EpisodeRow, Record
 from qtopt.replay.schema import Rows, rows_from_bytes, rows_to_bytes
 
 CATALOGUE_FILE = "catalogue.db"
-_PAGE_BYTES = 65536  # a frame is a page or a few: the fewer, the faster it is written and found
-_CHECKPOINT_PAGES = 2048  # every 128 MB: each checkpoint writes and flushes the pages a second time
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS episode (
@@ -32,6 +31,7 @@ CREATE TABLE IF NOT EXISTS segment (
     number INTEGER PRIMARY KEY, first_position INTEGER NOT NULL, rows INTEGER NOT NULL, episodes INTEGER NOT NULL,
     frame_bytes INTEGER NOT NULL, chunk_bytes INTEGER NOT NULL,
     row_crc32c INTEGER NOT NULL) STRICT;
+-- Where stores of format 1 have their landed episodes; read and sealed, never added to.
 CREATE TABLE IF NOT EXISTS landed_rows (first_position INTEGER PRIMARY KEY, rows BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS landed_frame (position INTEGER PRIMARY KEY, frame BLOB NOT NULL) STRICT;
 """
@@ -93,10 +93,8 @@ class Catalogue:
                 timeout=60.0,
             )
             if not self._read_only:
-                connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=FULL")
-                connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
         with self._write_lock:
             self._connections.append(connection)
         return connection
@@ -114,9 +112,13 @@ class Catalogue:
                 self._connections.pop().close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Commits durably at the end of the block, or leaves everything as it was."""
+    def _transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """Commits at the end of the block, or leaves everything as it was.
+
+        A durable commit is on the disk, with all before it; others are later, in their order.
+        """
         with self._write_lock, _translated(self._path):
+            self._writer.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
@@ -137,27 +139,18 @@ class Catalogue:
         finally:
             reader.execute("ROLLBACK")
 
-    def land(self, records: Sequence[Record], end: int) -> tuple[list[EpisodeRow | bytes], int]:
-        """Stores new episodes from position ``end`` on, durably and all together.
+    def digests(self, uuids: Sequence[str]) -> dict[str, bytes]:
+        """Returns the digests of those of the UUIDs that are known."""
+        query = "SELECT digest FROM episode WHERE uuid = ?"
+        with self._write_lock, _translated(self._path):
+            found = ((uuid, self._writer.execute(query, (uuid,)).fetchone()) for uuid in uuids)
+            return {uuid: bytes(known[0]) for uuid, known in found if known is not None}
 
-        Returns:
-            for each record its row as stored, or the digest under which its UUID is known already; and the new end.
-        """
-        results: list[EpisodeRow | bytes] = []
-        with self._transaction() as writer:
-            for record in records:
-                known = writer.execute("SELECT digest FROM episode WHERE uuid = ?", (record.row.uuid,)).fetchone()
-                if known is not None:
-                    results.append(bytes(known[0]))
-                    continue
-                row = replace(record.row, first_position=end)
+    def enter(self, rows: Sequence[EpisodeRow]) -> None:
+        """Enters landed episodes, all or none; they are flushed to the disk later, as the landing log has them."""
+        with self._transaction(durable=False) as writer:
+            for row in rows:
                 _insert_episode(writer, row)
-                writer.execute("INSERT INTO landed_rows VALUES (?, ?)", (end, rows_to_bytes(record.rows)))
-                numbered = ((end + step, frame) for step, frame in enumerate(record.frames))
-                writer.executemany("INSERT INTO landed_frame VALUES (?, ?)", numbered)
-                results.append(row)
-                end += len(record.rows)
-        return results, end
 
     def seal(self, segment: SegmentRow) -> None:
         """Enters a segment and takes its episodes out of the landing table, in one transaction."""

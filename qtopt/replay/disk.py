@@ -1,4 +1,4 @@
-"""Episodes on disk: landed ones in the catalogue's database, sealed ones in segments."""
+"""Episodes on disk: landed ones in the landing log, sealed ones in segments."""
 
 import json
 import shutil
@@ -15,7 +15,8 @@ import structlog
 from qtopt.errors import EpisodeConflict, StoreError, StoreFull
 from qtopt.replay.catalogue import Catalogue, SegmentRow
 from qtopt.replay.checksum import crc32c
-from qtopt.replay.landing import GroupCommitter
+from qtopt.replay.landing import GroupCommitter, land, lost_groups, sealed_meanwhile
+from qtopt.replay.landing_log import LANDING, LandingLog
 from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow, Record
 from qtopt.replay.schema import STEP_DTYPE, Rows, StoreFormat
@@ -87,32 +88,45 @@ class DiskShelf:
         self._move_lock = threading.Lock()  # while landed episodes become sealed ones
         if not read_only:
             (root / SEGMENTS).mkdir(exist_ok=True)
+        while not self._load():
+            pass
+        if not read_only:
+            self._remove_unknown()
+            self._log.drop_before(self._layout.end)
+            for records in lost_groups(self.catalogue, self._log, self._layout.end):
+                self._commit(records)
+        self._committer = None if read_only else GroupCommitter(self._commit, max_waiting)
+
+    def _load(self) -> bool:
+        """Tells the store of every episode and takes the landed rows into memory.
+
+        Returns:
+            False, having done nothing, when another process sealed what was being read.
+        """
         with self.catalogue.snapshot():
             self._layout = _Layout.of(self.catalogue.segments())
             self._tail = Tail(self._layout.end)
             self._landed_bytes = 0
-            self._load()
-        if not read_only:
-            self._remove_unknown()
-        self._committer = None if read_only else GroupCommitter(self._commit, max_waiting)
-
-    def _load(self) -> None:
-        """Tells the store of every episode and takes the landed rows into memory."""
-        landed = self.catalogue.landed_rows()
-        bad = []
-        for batch in self.catalogue.batches():
-            self._publish(batch)
-            for row in batch:
-                if row.first_position < self._layout.end:
-                    continue
-                rows = landed.get(row.first_position)
-                if rows is None or len(rows) != row.length + 1 or not row.check(rows):
-                    rows = _unreadable(row)
-                    bad.append(row.first_position)
-                self._tail.extend(rows)
-                self._landed_bytes += int(rows["frame_bytes"].sum())
+            self._log = LandingLog(self.root / LANDING, self._segment_bytes, read_only=self._read_only)
+            landed = self.catalogue.landed_rows()
+            landed |= {first: episode.rows for first, episode in self._log.episodes.items()}
+            if self._read_only and sealed_meanwhile(self.catalogue, landed, self._layout.end, self.root):
+                return False
+            bad = []
+            for batch in self.catalogue.batches():
+                self._publish(batch)
+                for row in batch:
+                    if row.first_position < self._layout.end:
+                        continue
+                    rows = landed.get(row.first_position)
+                    if rows is None or len(rows) != row.length + 1 or not row.check(rows):
+                        rows = _unreadable(row)
+                        bad.append(row.first_position)
+                    self._tail.extend(rows)
+                    self._landed_bytes += int(rows["frame_bytes"].sum())
         if bad:
             self._found.append(Damaged(bad, "landed steps do not match their checksum"))
+        return True
 
     def _remove_unknown(self) -> None:
         """Removes what an interrupted seal left; its episodes are still landed."""
@@ -154,7 +168,7 @@ class DiskShelf:
         return self._committer.submit(record)
 
     def _commit(self, records: Sequence[Record]) -> list[bool | StoreError]:
-        results, _ = self.catalogue.land(records, self._tail.end)
+        results = land(self.catalogue, self._log, records, self._tail.end)
         stored: list[EpisodeRow] = []
         answers: list[bool | StoreError] = []
         for record, result in zip(records, results, strict=True):
@@ -214,7 +228,7 @@ class DiskShelf:
         return frames
 
     def _landed_frame(self, position: int, size: int) -> bytes:
-        frame = self.catalogue.landed_frame(position)
+        frame = self._newest_frame(position)
         if frame is not None:
             return frame
         with self._move_lock:  # it has just been sealed, or by another process, or it is gone
@@ -226,6 +240,10 @@ class DiskShelf:
         number = int(np.searchsorted(layout.starts, position, side="right")) - 1
         segment = self._segment(layout.segments[number])
         return _read(segment, segment.frame_offsets(np.array([position]))[0], size)
+
+    def _newest_frame(self, position: int) -> bytes | None:
+        frame = self._log.frame(position)
+        return self.catalogue.landed_frame(position) if frame is None else frame
 
     def _segment(self, row: SegmentRow) -> Segment:
         with self._open_lock:
@@ -315,6 +333,7 @@ class DiskShelf:
             with self._move_lock:
                 self.catalogue.seal(segment)
                 self._layout = _Layout.of([*self._layout.segments, segment])
+            self._log.drop_before(stop)
             self._tail.drop_before(stop)
             self._landed_bytes -= size
             self._landed_since = time.monotonic()
@@ -360,7 +379,7 @@ class DiskShelf:
             zip(rows["frame_bytes"].tolist(), rows["frame_crc32c"].tolist(), strict=True)
         ):
             position = segment.first_position + step
-            frame = (self.catalogue.landed_frame(position) or b"")[:size].ljust(size, b"\0")
+            frame = (self._newest_frame(position) or b"")[:size].ljust(size, b"\0")
             if crc32c(frame) != expected:
                 bad.append(position)
             yield frame

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from qtopt.errors import CheckpointError, StoreError
 from qtopt.replay.catalogue import CATALOGUE_FILE
 from qtopt.replay.disk import SEGMENTS, DiskShelf
 from qtopt.replay.lock import WriterLock
-from qtopt.replay.schema import STORE_FILE, StoreFormat, read_format
+from qtopt.replay.schema import FORMAT_VERSION, STORE_FILE, StoreFormat, read_format
 from qtopt.replay.segment_files import flush
 from qtopt.replay.shelf import Damaged
 from qtopt.replay.store import ReplayConfig, ReplayStore
@@ -55,6 +56,8 @@ class EpisodeStore(ReplayStore):
         self._lock = None if read_only else WriterLock(root)
         try:
             _require_catalogue(root, read_only=read_only)
+            if not read_only:
+                self.format = _renewed(root, self.format)
             self._shelf: DiskShelf = DiskShelf(
                 root,
                 self.format,
@@ -174,6 +177,18 @@ def _prepare(root: Path, fmt: StoreFormat | None, *, read_only: bool) -> StoreFo
     fmt.write(root / STORE_FILE)
     flush(root)
     return fmt
+
+
+def _renewed(root: Path, fmt: StoreFormat) -> StoreFormat:
+    """Makes a store of an older format one of ours before anything is written that an older release would not find."""
+    renewed = replace(fmt, format_version=FORMAT_VERSION)
+    if renewed != fmt:
+        temporary = (root / STORE_FILE).with_suffix(".tmp")
+        renewed.write(temporary)
+        flush(temporary)
+        temporary.replace(root / STORE_FILE)
+        flush(root)
+    return renewed
 
 
 def _require_catalogue(root: Path, *, read_only: bool) -> None:
