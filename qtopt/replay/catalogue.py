@@ -16,8 +16,8 @@ from typing import Any
 
 from qtopt.errors import CorruptEpisode, StoreError, StoreFull
 from qtopt.replay.checksum import crc32c
-from qtopt.replay.record import EpisodeRow, Record
-from qtopt.replay.schema import Rows, rows_from_bytes, rows_to_bytes
+from qtopt.replay.record import EpisodeRow
+from qtopt.replay.schema import Rows, rows_from_bytes
 
 CATALOGUE_FILE = "catalogue.db"
 

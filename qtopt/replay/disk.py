@@ -15,7 +15,7 @@ import structlog
 from qtopt.errors import EpisodeConflict, StoreError, StoreFull
 from qtopt.replay.catalogue import Catalogue, SegmentRow
 from qtopt.replay.checksum import crc32c
-from qtopt.replay.landing import GroupCommitter, land, lost_groups, sealed_meanwhile
+from qtopt.replay.landing import GroupCommitter, land, lost_groups, sealed_meanwhile, unreadable
 from qtopt.replay.landing_log import LANDING, LandingLog
 from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow, Record
@@ -100,8 +100,7 @@ class DiskShelf:
     def _load(self) -> bool:
         """Tells the store of every episode and takes the landed rows into memory.
 
-        Returns:
-            False, having done nothing, when another process sealed what was being read.
+        Returns False, having done nothing, when another process sealed what was being read.
         """
         with self.catalogue.snapshot():
             self._layout = _Layout.of(self.catalogue.segments())
@@ -120,7 +119,7 @@ class DiskShelf:
                         continue
                     rows = landed.get(row.first_position)
                     if rows is None or len(rows) != row.length + 1 or not row.check(rows):
-                        rows = _unreadable(row)
+                        rows = unreadable(row)
                         bad.append(row.first_position)
                     self._tail.extend(rows)
                     self._landed_bytes += int(rows["frame_bytes"].sum())
@@ -383,13 +382,6 @@ class DiskShelf:
             if crc32c(frame) != expected:
                 bad.append(position)
             yield frame
-
-
-def _unreadable(row: EpisodeRow) -> Rows:
-    """Returns rows that hold the place of an episode whose steps are lost; no frame matches their checksum."""
-    rows = np.zeros(row.length + 1, STEP_DTYPE)
-    rows["frame_crc32c"] = np.uint32(0xFFFFFFFF)
-    return rows
 
 
 def _by_segment(layout: _Layout, positions: IntArray, sealed: np.ndarray) -> Iterator[tuple[SegmentRow, IntArray]]:

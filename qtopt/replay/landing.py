@@ -8,13 +8,14 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import structlog
 
 from qtopt.errors import CorruptEpisode, StoreError
 from qtopt.replay.catalogue import Catalogue
 from qtopt.replay.landing_log import LandingLog
 from qtopt.replay.record import EpisodeRow, Record
-from qtopt.replay.schema import Rows
+from qtopt.replay.schema import STEP_DTYPE, Rows
 
 _log = structlog.get_logger(__name__)
 
@@ -74,6 +75,13 @@ def sealed_meanwhile(catalogue: Catalogue, landed: Mapping[int, Rows], start: in
         return False
     with closing(Catalogue(root, read_only=True)) as now:
         return now.segments() != catalogue.segments()
+
+
+def unreadable(row: EpisodeRow) -> Rows:
+    """Returns rows that hold the place of an episode whose steps are lost; no frame matches their checksum."""
+    rows = np.zeros(row.length + 1, STEP_DTYPE)
+    rows["frame_crc32c"] = np.uint32(0xFFFFFFFF)
+    return rows
 
 
 class GroupCommitter:

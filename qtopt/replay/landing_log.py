@@ -78,8 +78,9 @@ class LandingLog:
         self._files: list[_File] = []
         self._current: _File | None = None
         self.episodes: dict[int, LandedEpisode] = {}
-        if not read_only:
-            directory.mkdir(exist_ok=True)
+        if not read_only and not directory.exists():
+            directory.mkdir()
+            flush(directory.parent)
         for path in sorted(directory.glob("*.log")):
             with contextlib.suppress(FileNotFoundError):  # sealed and removed meanwhile, by who writes the store
                 file = _File(path, os.O_RDONLY)
@@ -157,7 +158,9 @@ class LandingLog:
     def record(self, episode: LandedEpisode) -> Record:
         """Reads all of an episode; raises CorruptEpisode when it does not match its checksums."""
         frames, offset = [], episode.offset
-        for size, expected in zip(*(episode.rows[name].tolist() for name in ("frame_bytes", "frame_crc32c")), strict=True):
+        for size, expected in zip(
+            *(episode.rows[name].tolist() for name in ("frame_bytes", "frame_crc32c")), strict=True
+        ):
             frames.append(_pread(episode.file, offset, size))
             offset += size
             if crc32c(frames[-1]) != expected:
