@@ -57,7 +57,7 @@ def _translated(path: Path) -> Iterator[None]:
     """Turns what SQLite raises into StoreFull or StoreError."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where damaged text is in the message
         name = getattr(error, "sqlite_errorname", "")
         if name in _FULL:
             raise StoreFull(f"{path}: no room ({error}); nothing was stored: free disk space and try again") from error

@@ -133,7 +133,10 @@ def _landed(reader: sqlite3.Connection, report: RebuildReport) -> Iterator[Recor
     """Yields the sound episodes of a landing table, from either end of the table up to where it cannot be read."""
     seen: set[int] = set()
     for order in ("ASC", "DESC"):
-        query = f"SELECT {EPISODE_COLUMNS} FROM episode WHERE segment IS NULL ORDER BY first_position {order}"
+        query = (
+            f"SELECT {EPISODE_COLUMNS} FROM episode WHERE segment IS NULL "
+            f"AND first_position IN (SELECT first_position FROM landed_rows) ORDER BY first_position {order}"
+        )
         try:
             for values in reader.execute(query):
                 if values[0] in seen:
