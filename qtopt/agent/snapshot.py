@@ -61,7 +61,8 @@ def check(payload: bytes) -> None:
     """
     config = replace(network_config(read_header(payload)), precision="float32")  # `auto` would measure, without memory
     try:
-        found = {name: (tuple(facts["shape"]), facts["dtype"]) for name, facts in deserialize(payload)}
+        entries = deserialize(payload)  # type: ignore[no-untyped-call]
+        found = {name: (tuple(facts["shape"]), facts["dtype"]) for name, facts in entries}
         with torch.device("meta"):
             wanted = build_network(config).state_dict()
     except (SafetensorError, ConfigError, RuntimeError, MemoryError) as error:

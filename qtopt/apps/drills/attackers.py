@@ -76,7 +76,9 @@ class _Caller:
     def refused(self, method: str, request: bytes, *codes: grpc.StatusCode) -> str:
         """Returns with which words a call was refused; raises GotThrough when it was not, or said too much."""
         try:
-            self._channel.unary_unary(method)(request, timeout=_DEADLINE_S, metadata=self._metadata)
+            self._channel.unary_unary(method, _as_it_is, _as_it_is)(
+                request, timeout=_DEADLINE_S, metadata=self._metadata
+            )
         except grpc.RpcError as error:
             return _checked(error, codes)
         raise GotThrough(f"{method} was answered")
@@ -88,11 +90,16 @@ class _Caller:
             time.sleep(_DEADLINE_S)
             yield b""
 
-        call = self._channel.stream_unary(method).future(nothing(), timeout=_DEADLINE_S, metadata=self._metadata)
+        begin = self._channel.stream_unary(method, _as_it_is, _as_it_is)
+        call = begin.future(nothing(), timeout=_DEADLINE_S, metadata=self._metadata)
         error = call.exception()
         if error is None:
             raise GotThrough(f"{method} was answered")
         return _checked(error, (grpc.StatusCode.UNAVAILABLE,))
+
+
+def _as_it_is(data: bytes) -> bytes:
+    return data
 
 
 def _checked(error: Exception, codes: tuple[grpc.StatusCode, ...]) -> str:
