@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from qtopt.apps.certificates import host_name
 from qtopt.apps.certs import Keys
-from qtopt.errors import AccessDenied, ConfigError, NotAuthenticated, SchemaMismatch, ServerUnavailable
+from qtopt.errors import AccessDenied, ConfigError, NotAuthenticated, ServerUnavailable
 from qtopt.rpc import Audit, BackgroundServer, ClientConfig, Limits, ModelRegistry, ServerConfig, Services, connect
 from qtopt.rpc.gen import model_pb2, monitor_pb2, policy_pb2, replay_pb2
 from qtopt.rpc.roles import ROLES, Role, make_identity
@@ -272,9 +272,3 @@ def test_knocking_without_end_does_not_fill_the_log(tmp_path):
     assert 60 <= len(lines) < 70
     assert lines[-1]["peer"] == "10.0.0.8:1"
     assert max(len(line["why"]) for line in lines) == 500
-
-
-def test_an_episode_with_another_size_is_refused_before_it_is_decoded(connection, episode):
-    small = replace(episode, images=episode.images[:, :8, :8])
-    with pytest.raises(SchemaMismatch, match="found 8x8 pixels, expected 16x16"):
-        connection.replay.append(small)
