@@ -17,6 +17,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 from qtopt.rpc.background import BackgroundServer
 from qtopt.rpc.board import FigureBoard, RoleFigures
 from qtopt.rpc.connection import Connection, connect
+from qtopt.rpc.metrics import ServerMetrics
 from qtopt.rpc.model import ModelClient
 from qtopt.rpc.monitor import MonitorClient
 from qtopt.rpc.policy import PolicyClient
@@ -40,6 +41,7 @@ __all__ = [
     "RoleFigures",
     "Server",
     "ServerConfig",
+    "ServerMetrics",
     "Services",
     "connect",
 ]

@@ -316,7 +316,7 @@ def _json(metadata: Mapping[str, JsonValue]) -> str:
 def _object(text: str) -> dict[str, JsonValue]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SchemaMismatch(f"episode metadata: found text that is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise SchemaMismatch(f"episode metadata: found a JSON {type(value).__name__}, expected an object")

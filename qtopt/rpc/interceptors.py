@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
-from qtopt.errors import QtOptError
+from qtopt.errors import QtOptError, SchemaMismatch
 from qtopt.rpc.status import log_and_hide, to_status
 
 if TYPE_CHECKING:  # only grpc's stubs know these as generic
@@ -22,7 +23,10 @@ _OPEN_TO_ALL: Final = "/grpc.health.v1.Health/"
 
 
 class ErrorInterceptor(Interceptor):
-    """Sends what a unary call raises as a status with its message; unforeseen errors are logged here."""
+    """Sends what a unary call raises as a status with its message; unforeseen errors are logged here.
+
+    Requests are parsed here too: gRPC would answer one that cannot be with INTERNAL, and without a reason.
+    """
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -32,16 +36,24 @@ class ErrorInterceptor(Interceptor):
         if handler is None or handler.unary_unary is None:
             return handler
         inner: Any = handler.unary_unary
+        parse: Any = handler.request_deserializer
         method = handler_call_details.method
 
-        async def answer(request: Any, context: Context) -> Any:
+        async def answer(data: bytes, context: Context) -> Any:
             try:
                 with log_and_hide(method):
-                    return await inner(request, context)
+                    return await inner(_parsed(parse, data, method), context)
             except QtOptError as error:
                 return await context.abort(*to_status(error))
 
-        return grpc.unary_unary_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)
+        return grpc.unary_unary_rpc_method_handler(answer, None, handler.response_serializer)
+
+
+def _parsed(parse: Callable[[bytes], Any], data: bytes, method: str) -> Any:
+    try:
+        return parse(data)
+    except DecodeError as error:
+        raise SchemaMismatch(f"{method}: found {len(data)} bytes that are no request of this call: {error}") from error
 
 
 class TokenInterceptor(Interceptor):

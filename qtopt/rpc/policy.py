@@ -137,7 +137,7 @@ def _state(rng: np.random.Generator) -> str:
 def _set_state(rng: np.random.Generator, text: str) -> None:
     try:
         rng.bit_generator.state = json.loads(text)
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise SchemaMismatch(
             "policy: found the state of another random generator, expected PCG64 as numpy.random.default_rng makes it"
         ) from error

@@ -24,7 +24,8 @@ class ServerConfig:
         key_file: PEM private key.
         client_ca_file: PEM certificates that sign clients' certificates; clients without one are refused.
         token_file: file that holds the bearer token clients must send.
-        reflection: whether tools may ask for the services' descriptions.
+        reflection: whether tools may ask for the services' descriptions; unset, on loopback only. Where there is a
+            token, it is asked for here as everywhere.
         max_calls: calls handled at a time; more are refused.
     """
 
@@ -36,7 +37,7 @@ class ServerConfig:
     key_file: Path | None = None
     client_ca_file: Path | None = None
     token_file: Path | None = None
-    reflection: bool = True
+    reflection: bool | None = None
     max_calls: int = 512
 
     def __post_init__(self) -> None:
@@ -59,6 +60,11 @@ class ServerConfig:
     def address(self) -> str:
         """The address to bind, as gRPC writes it."""
         return join_address(self.host, self.port)
+
+    @property
+    def describes_itself(self) -> bool:
+        """Whether the server offers reflection."""
+        return is_loopback(self.host) if self.reflection is None else self.reflection
 
 
 @dataclass(frozen=True)
