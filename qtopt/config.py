@@ -151,7 +151,7 @@ def from_plain(kind: type[T], values: Any, where: str = "configuration") -> T:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc']) or 'value'}: {fault['msg']} (found {_SHORT.repr(fault['input'])})"
+            f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['msg']} (found {_SHORT.repr(fault['input'])})"
             for fault in error.errors()
         )
         raise ConfigError(f"{where}: {faults}") from error

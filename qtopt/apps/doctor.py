@@ -15,7 +15,17 @@ from qtopt.apps.process import say
 from qtopt.config import STRICT
 
 _ROLES = {
-    "serve": ("grpc", "google.protobuf", "grpc_health", "grpc_reflection", "sqlite3", "google_crc32c", "zarr", "torch"),
+    "serve": (
+        "grpc",
+        "google.protobuf",
+        "grpc_health",
+        "grpc_reflection",
+        "prometheus_client",
+        "sqlite3",
+        "google_crc32c",
+        "zarr",
+        "torch",
+    ),
     "collect": ("grpc", "google.protobuf", "torch", "sim.bullet", "pybullet_data", "gymnasium", "cv2"),
     "label": ("grpc", "google.protobuf", "torch", "safetensors"),
     "train": ("grpc", "google.protobuf", "torch", "safetensors"),

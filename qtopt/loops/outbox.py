@@ -6,7 +6,7 @@ from typing import Protocol
 
 import structlog
 
-from qtopt.errors import EpisodeConflict, ServerUnavailable, StoreFull
+from qtopt.errors import EpisodeConflict, QtOptError, ServerUnavailable, StoreFull
 from qtopt.interfaces import EpisodeSink
 from qtopt.loops.metrics import Clock
 from qtopt.loops.retry import Backoff
@@ -75,6 +75,9 @@ class Outbox:
             except EpisodeConflict as error:
                 log.warning("episode refused", error=str(error))
                 refused = True
+            except QtOptError:
+                self._spool.put(episode)  # whoever mends the disagreement finds it there: grasps are dear
+                raise
         self._spool.put(episode)
         self.flush()
         return not (refused or self.waiting)

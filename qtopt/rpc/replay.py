@@ -14,7 +14,7 @@ from qtopt.rpc.channel import Channel
 from qtopt.rpc.gen import replay_pb2 as pb
 from qtopt.rpc.gen import types_pb2 as types_pb
 from qtopt.rpc.gen.replay_pb2_grpc import ReplayServiceServicer, ReplayServiceStub
-from qtopt.rpc.handshake import check_schemas, local_schema
+from qtopt.rpc.handshake import local_schema, negotiate
 from qtopt.rpc.interceptors import Context
 from qtopt.rpc.metrics import ServerMetrics
 from qtopt.rpc.workers import Workers
@@ -96,8 +96,7 @@ class ReplayServicer(ReplayServiceServicer):
 
     async def Handshake(self, request: pb.HandshakeRequest, context: Context) -> pb.HandshakeResponse:
         """Answers with the server's schema, or refuses naming what differs."""
-        check_schemas(request.schema, self._schema)
-        return pb.HandshakeResponse(schema=self._schema)
+        return pb.HandshakeResponse(schema=negotiate(request.schema, self._schema))
 
     async def AppendEpisode(self, request: pb.AppendEpisodeRequest, context: Context) -> pb.AppendEpisodeResponse:
         """Acknowledges an episode after the store's ``append`` has returned."""

@@ -1,5 +1,6 @@
 """What is read from a disk, as targets of fuzzing: every kind of file that a process opens, damaged."""
 
+import contextlib
 import random
 import shutil
 from collections.abc import Callable
@@ -14,9 +15,11 @@ from qtopt.apps import train
 from qtopt.apps.drills.mutate import damage_bytes
 from qtopt.apps.drills.rpc_targets import IMAGE_PX, Target, make_episode
 from qtopt.config import load_yaml, save_yaml
+from qtopt.errors import CorruptEpisode
 from qtopt.exported import read_manifest
 from qtopt.replay import EpisodeStore, LabelRingConfig, StoreFormat, read_format, rebuild_catalogue
 from qtopt.replay.label_ring import LabelRing
+from qtopt.replay.rebuild import UNREADABLE
 from qtopt.replay.segment_files import check_shard, read_tables
 from qtopt.replay.segments import Segment
 from qtopt.types import Targets
@@ -99,11 +102,12 @@ def _store_targets(rng: np.random.Generator, room: Path) -> list[Target]:
     rows = np.arange(row.first_position, row.first_position + row.rows)
 
     def read_segment(path: Path) -> None:
-        try:
+        with contextlib.suppress(*UNREADABLE, CorruptEpisode):  # as ``rebuild_catalogue`` takes them
             read_tables(path)
-        except (OSError, ValueError, KeyError, TypeError):
-            pass  # as ``rebuild_catalogue`` takes them
-        opened = Segment(segment, row)
+        try:
+            opened = Segment(segment, row)
+        except (FileNotFoundError, ValueError) as error:  # as the shelf takes them
+            raise CorruptEpisode(str(error)) from error
         opened.rows(rows)
         for offset in opened.frame_offsets(rows):
             opened.read_frame(offset, 100)
@@ -121,22 +125,15 @@ def _store_targets(rng: np.random.Generator, room: Path) -> list[Target]:
     files = [path for path in sorted(segment.rglob("*")) if path.is_file()]
     names = {path.relative_to(segment).as_posix(): path for path in files}
     interesting = [name for name in names if "episode_" in name or name in ("zarr.json", "frames/c/0", "actions/c/0/0")]
-    catalogue = (whole / "catalogue.db").read_bytes()
+    form, database = own / "store.json", own / "catalogue.db"
+    catalogue = (database.read_bytes(),)
     return [
-        Target(
-            "store.json", ((whole / "store.json").read_bytes(),), _writing(own / "store.json", read_format), weight=0.3
-        ),
+        Target("store.json", (form.read_bytes(),), _restoring_take(form, lambda _: read_format(own)), weight=0.3),
         *(_restoring(f"segment: {name}", names[name], read_segment, 0.004) for name in interesting if "/c/" in name),
         _restoring("segment: zarr.json", names["zarr.json"], read_segment, 0.01),
-        Target("catalogue", (catalogue,), _restoring_take(own / "catalogue.db", read_store), _damage_head, 0.0006),
-        Target(
-            "catalogue, rebuilt", (catalogue,), _restoring_take(own / "catalogue.db", rebuild), _damage_head, 0.0003
-        ),
+        Target("catalogue", catalogue, _restoring_take(database, read_store), _damage_head, 0.0006),
+        Target("catalogue, rebuilt", catalogue, _restoring_take(database, rebuild), _damage_head, 0.0003),
     ]
-
-
-def _writing(path: Path, read: Callable[[Path], object]) -> Callable[[bytes], object]:
-    return _restoring_take(path, lambda changed: read(changed.parent))
 
 
 def _restoring(name: str, path: Path, read: Callable[[Path], object], weight: float) -> Target:

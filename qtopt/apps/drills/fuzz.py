@@ -5,6 +5,7 @@ would have made it. In this process the code that takes it apart is called direc
 gRPC. Only this project's own errors may come of it: anything else is a fault, and its input is kept.
 """
 
+import logging
 import random
 import sys
 import tempfile
@@ -78,15 +79,14 @@ class Tally:
 def main(config: Config) -> int:
     """Runs until all inputs were taken or the time is up; returns 1 after a fault, a hang or growth."""
     set_up_logs("fuzz", sys.stderr)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(60))
+    logging.disable(logging.CRITICAL)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     warnings.simplefilter("ignore")  # of libraries about what is damaged
     started = time.monotonic()
     until_s = started + 60 * config.minutes if config.minutes else float("inf")
     with tempfile.TemporaryDirectory(dir=config.room) as room:
-        targets = [
-            *rpc_targets(np.random.default_rng(config.seed)),
-            *file_targets(np.random.default_rng(1), Path(room)),
-        ]
+        chance = np.random.default_rng(config.seed)
+        targets = [*rpc_targets(chance), *file_targets(chance, Path(room))]
         tally, memory = take_all(targets, config, until_s)
         live, breaches = fuzz_server(targets, config.live, config.seed, Path(room))
     breaches += [f"fault: {name} ({count} times): {tally.traces[name]}" for name, count in tally.faults.items()]

@@ -1,4 +1,4 @@
-"""Damaged calls to a real server, a process of its own: it must go on answering, with clear errors, at the same size."""
+"""Damaged calls to a real server, a process of its own: it must go on answering, clearly, at the same size."""
 
 import random
 import subprocess

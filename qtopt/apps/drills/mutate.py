@@ -43,7 +43,7 @@ Damage = Callable[[random.Random, bytes], bytes]
 
 
 def damage_bytes(rng: random.Random, data: bytes) -> bytes:
-    """Returns ``data`` with one to four changes: bits, bytes, numbers, ranges cut, doubled, moved, or the end cut off."""
+    """Returns ``data`` with one to four changes: bits, bytes, numbers, ranges cut, doubled or moved, the end cut."""
     changed = bytearray(data)
     for _ in range(1 + (rng.getrandbits(8) & 3)):
         kind, where = rng.getrandbits(3), rng.randrange(len(changed) + 1)
@@ -71,7 +71,7 @@ def damage_bytes(rng: random.Random, data: bytes) -> bytes:
 def damage_fields(rng: random.Random, message: Message) -> None:
     """Changes one field of a message, somewhere within it, to a value that its type allows and nobody would send."""
     while True:
-        fields = message.DESCRIPTOR.fields
+        fields: Sequence[FieldDescriptor] = message.DESCRIPTOR.fields
         if not fields:
             return
         field = rng.choice(fields)

@@ -1,4 +1,4 @@
-"""What arrives over gRPC, as targets of fuzzing: each request as a server takes it apart, each answer as a client does."""
+"""What arrives over gRPC, as targets of fuzzing: requests as a server takes them apart, answers as a client does."""
 
 import random
 import time
@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from qtopt.apps.drills.mutate import damage_bytes, damage_fields
 from qtopt.errors import SchemaMismatch
-from qtopt.replay import MemoryStore, ReplayConfig, StoreFormat
+from qtopt.replay import MemoryStore, StoreFormat
 from qtopt.replay.record import encode_episode
 from qtopt.rpc import FigureBoard, codec, policy, replay
 from qtopt.rpc.gen import model_pb2, monitor_pb2, policy_pb2, replay_pb2
@@ -65,7 +65,7 @@ def make_episode(rng: np.random.Generator, steps: int = 3, px: int = IMAGE_PX) -
 def rpc_targets(rng: np.random.Generator) -> list[Target]:
     """Returns one target for each request and each answer with content."""
     episodes = [make_episode(rng, steps) for steps in (1, 3)]
-    store = MemoryStore(_FORMAT, ReplayConfig(), np.random.default_rng(0))
+    store = MemoryStore(_FORMAT, rng=np.random.default_rng(0))
     for episode in episodes:
         store.append(episode)
     transitions = store.sample_transitions(4, 1.0)
