@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from qtopt.apps import collected, room
+from qtopt.apps import collected, doctor, room
 from qtopt.apps.metrics import FigureCollector, MetricsConfig, expose
 from qtopt.apps.reporting import Reporting
 from qtopt.errors import ConfigError
 from qtopt.loops.collect import Collected
-from qtopt.rpc import ServerMetrics
+from qtopt.rpc import BackgroundServer, ServerConfig, ServerMetrics, Services
 from qtopt.types import Outcome
 from tests.episodes import make_episode
 
@@ -62,7 +62,7 @@ def test_a_collector_tells_the_same_to_the_table_and_to_prometheus(rng, tmp_path
     assert found["qtopt_policy_age_seconds", robot] == board.figures["policy_age_s"] == 7.0
     assert found["qtopt_success_ratio", robot] == board.figures["success_recent"] == 0.5
     assert found["qtopt_behaviour_success_ratio", ("behaviour", "scripted"), robot] == 0.5
-    assert found["qtopt_time_ratio", ("part", "environment"), robot] == 0.5
+    assert found["qtopt_time_ratio", ("part", "environment"), robot] == pytest.approx(0.5, abs=0.01)
     assert found["qtopt_disk_free_bytes", robot] > 0
     assert found["qtopt_role_info", ("role", "collector"), ("version", "0.1.0")] == 1
     assert found["process_resident_memory_bytes",] > 1e6
@@ -124,6 +124,15 @@ def test_the_server_sums_up_how_calls_went():
     assert figures["append_p99_below_s"] == 5.0
     assert figures["append_mean_s"] == pytest.approx((196 * 0.004 + 5 * 3.0) / 201)
     assert metrics.registry.get_sample_value("qtopt_calls_total", {"method": "others", "code": "UNIMPLEMENTED"}) == 1
+
+
+def test_the_doctor_asks_a_server_for_its_health():
+    with BackgroundServer(ServerConfig(port=0), Services((16, 16), lambda: None)) as server:
+        found = doctor._server(doctor.Asked(server.address))
+        assert "ReplayService NOT_SERVING, ModelService SERVING" in found.seen  # it has no store
+        assert not found.good
+    assert "nobody answered" in doctor._server(doctor.Asked(server.address)).seen
+    assert "expected host:port" in doctor._server(doctor.Asked("nowhere")).seen
 
 
 def test_a_disk_says_what_is_wrong_with_it(tmp_path):

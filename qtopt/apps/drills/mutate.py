@@ -71,7 +71,7 @@ def damage_bytes(rng: random.Random, data: bytes) -> bytes:
 def damage_fields(rng: random.Random, message: Message) -> None:
     """Changes one field of a message, somewhere within it, to a value that its type allows and nobody would send."""
     while True:
-        fields: Sequence[FieldDescriptor] = message.DESCRIPTOR.fields
+        fields: Sequence[Any] = message.DESCRIPTOR.fields
         if not fields:
             return
         field = rng.choice(fields)
