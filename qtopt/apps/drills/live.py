@@ -43,10 +43,12 @@ def fuzz_server(targets: list[Target], inputs: int, seed: int, room: Path) -> tu
 
     Args:
         targets: those that a server has calls for are used.
-        inputs: requests to send.
+        inputs: requests to send; none starts no server.
         seed: of all chance.
         room: directory for the server's files.
     """
+    if not inputs:
+        return {}, []
     port = free_port()
     words = ["serve", f"--listen.port={port}", f"--image-px={IMAGE_PX}", "--min-free-mb=0"]
     words += [f"--store={room / 'live-store'}", f"--models={room / 'live-models'}"]
