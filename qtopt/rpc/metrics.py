@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -41,12 +41,15 @@ class ServerMetrics:
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
-        self._calls = Counter("qtopt_calls", "Calls answered", ["method", "code"], **own)
-        self._seconds = Histogram("qtopt_call_seconds", "Time to the answer", ["method"], buckets=_BUCKETS_S, **own)
-        self._stored = Counter("qtopt_episodes_stored", "New episodes stored", ["robot", "outcome"], **own)
-        self._serving = Gauge("qtopt_serving", "Whether a service serves, as gRPC health tells it", ["service"], **own)
+        self.registry = own = CollectorRegistry()
+        self._calls = Counter("qtopt_calls", "Calls answered", ["method", "code"], registry=own)
+        self._seconds = Histogram(
+            "qtopt_call_seconds", "Time to the answer", ["method"], buckets=_BUCKETS_S, registry=own
+        )
+        self._stored = Counter("qtopt_episodes_stored", "New episodes stored", ["robot", "outcome"], registry=own)
+        self._serving = Gauge(
+            "qtopt_serving", "Whether a service serves, as health tells it", ["service"], registry=own
+        )
         self._robots: set[str] = set()
 
     def answered(self, method: str, code: str, seconds: float) -> None:
@@ -103,10 +106,10 @@ class CountingInterceptor(Interceptor):
     ) -> Handler:
         """Returns the handler, wrapped."""
         method = handler_call_details.method
-        handler = await continuation(handler_call_details)
+        handler = cast("Handler | None", await continuation(handler_call_details))
         if handler is None:
             self._metrics.answered(method, "UNIMPLEMENTED", 0.0)
-            return handler
+            return cast(Handler, handler)  # gRPC refuses the call
         if handler.unary_unary is None:
             return handler
         inner: Any = handler.unary_unary

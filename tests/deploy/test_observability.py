@@ -49,3 +49,11 @@ def test_prometheus_reads_the_rules_and_its_configuration():
         pytest.skip("promtool is not installed")
     for words in (["rules", "alerts.yml"], ["config", "--syntax-only", "prometheus.yml"]):
         subprocess.run([tool, "check", *words], cwd=DEPLOY / "prometheus", check=True, capture_output=True)
+    told = subprocess.run(
+        [tool, "test", "rules", "alerts_test.yml"],
+        cwd=DEPLOY / "prometheus",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
