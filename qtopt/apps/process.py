@@ -107,8 +107,14 @@ def set_up_logs(role: str, to: TextIO) -> None:
     renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if to.isatty():
         renderer = structlog.dev.ConsoleRenderer()
+
+    def name_role(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["role"] = role  # no context variable: threads begin without any
+        return event
+
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        name_role,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -119,7 +125,6 @@ def set_up_logs(role: str, to: TextIO) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debugging else logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(to),
     )
-    structlog.contextvars.bind_contextvars(role=role)
     handler = logging.StreamHandler(to)  # of libraries, and of parts of ours that do without structlog
     plain = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=plain, foreign_pre_chain=shared))
