@@ -42,7 +42,7 @@ def test_what_once_was_a_fault_is_refused(targets, path):
 def test_damaged_inputs_are_no_faults(targets, tmp_path):
     rng, tally = random.Random(7), fuzz.Tally()
     for target in targets.values():
-        for _ in range(60 if target.weight > 0.1 else 2):
+        for _ in range(60 if target.weight > 0.02 else 2):
             fuzz.take_one(target, target.damage(rng, rng.choice(target.seeds)), tally, tmp_path)
     assert tally.traces == {}
     assert tally.refused.total() > 200

@@ -40,15 +40,15 @@ def file_targets(rng: np.random.Generator, room: Path) -> list[Target]:
     learner = Learner(LearnerConfig(), seed=0)
     return [
         _file("spool file", room / "episode.safetensors", (spool.encode_episode(episode),), spool.decode_episode, 0.5),
-        _file("cell file", room / "cell.toml", cells, load_cell_file, 0.2),
+        _file("cell file", room / "cell.toml", cells, load_cell_file, 0.05),
         _file(
             "configuration",
             room / "config.yaml",
             ((room / "seed.yaml").read_bytes(),),
             lambda path: load_yaml(train.Config, path),
-            0.01,
+            0.002,
         ),
-        _file("label file", room / "labels.npz", (_labels(room / "seed.npz"),), _read_labels, 0.2),
+        _file("label file", room / "labels.npz", (_labels(room / "seed.npz"),), _read_labels, 0.1),
         Target("networks", (learner.snapshot(),), load_policy_network, _damage_head, 0.01),
         _manifest(room / "exported"),
         *_store_targets(rng, room),
@@ -166,7 +166,7 @@ def _checkpoint_targets(learner: Learner, directory: Path) -> list[Target]:
             (path.read_bytes(),),
             _restoring_take(path, lambda _: Learner.restore(directory)),
             _damage_head,
-            0.0005,
+            0.0002,
         )
         for path in sorted(directory.iterdir())
         if path.name.startswith("learner")
