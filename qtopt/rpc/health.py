@@ -64,7 +64,7 @@ class Health:
             await self.servicer.set(name, _NOT_SERVING)
 
     def _look_at_all(self) -> dict[str, str | None]:
-        return {name: look() for name, look in self._looks.items()}
+        return {name: _trouble(look) for name, look in self._looks.items()}
 
     async def _look_again(self) -> None:
         while True:
@@ -83,6 +83,13 @@ class Health:
                     log.info("%s serves", name)
         self._troubles = troubles
         self._metrics.serving({name: trouble is None for name, trouble in troubles.items()})
+
+
+def _trouble(look: Look) -> str | None:
+    try:
+        return look()
+    except Exception as error:  # whatever it is, nobody can vouch for the service
+        return f"found {type(error).__name__} when looking: {error}"
 
 
 def check_health(config: ClientConfig, services: tuple[str, ...], timeout_s: float = 2.0) -> dict[str, str]:

@@ -41,6 +41,20 @@ def test_a_full_disk_is_told_and_so_is_that_it_has_room_again(monkeypatch):
         becomes(server, {"": "SERVING", REPLAY: "SERVING"})
 
 
+def test_what_cannot_be_looked_at_does_not_serve(monkeypatch):
+    monkeypatch.setattr(health, "LOOK_EVERY_S", 0.05)
+    broken = [True]
+
+    def look():
+        if broken:
+            raise OSError("stale file handle")
+
+    with BackgroundServer(ServerConfig(port=0), Services(SIZE, DictStore, looks={"Model": look})) as server:
+        becomes(server, {"": "NOT_SERVING", MODEL: "NOT_SERVING", REPLAY: "SERVING"})
+        broken.clear()
+        becomes(server, {"": "SERVING"})
+
+
 def test_a_disk_that_hangs_is_told(monkeypatch):
     monkeypatch.setattr(health, "LOOK_EVERY_S", 0.05)
     monkeypatch.setattr(health, "_ANSWER_WITHIN_S", 0.1)
