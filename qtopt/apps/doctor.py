@@ -132,7 +132,9 @@ def _server(asked: Asked) -> Finding:
 
     name = f"server {asked.address}"
     try:
-        config = ClientConfig(asked.address, asked.ca_file, asked.cert_file, asked.key_file)
+        config = ClientConfig(
+            address=asked.address, ca_file=asked.ca_file, cert_file=asked.cert_file, key_file=asked.key_file
+        )
         whole, *parts = check_health(config, ("", *_SERVICES)).values()
     except QtOptError as error:
         return Finding(name, str(error), good=False)

@@ -10,7 +10,7 @@ import numpy as np
 from qtopt.agent.cem import CemConfig
 from qtopt.agent.network import QNetwork
 from qtopt.agent.policy import CemPolicy
-from qtopt.agent.snapshot import load_policy_network
+from qtopt.agent.snapshot import check, load_policy_network
 from qtopt.apps.metrics import MetricsConfig, expose
 from qtopt.apps.process import begin, limit_threads, logger
 from qtopt.apps.room import free_bytes, trouble
@@ -19,7 +19,7 @@ from qtopt.errors import RemoteError, ServerUnavailable
 from qtopt.interfaces import Policy
 from qtopt.replay import ReplayConfig, StoreFormat
 from qtopt.replay.episode_store import EpisodeStore
-from qtopt.rpc import BackgroundServer, ModelRegistry, ServerConfig, Services
+from qtopt.rpc import Audit, BackgroundServer, ModelRegistry, ServerConfig, Services
 from qtopt.types import Decision, Observation
 
 
@@ -38,6 +38,7 @@ class Config:
         replay: store, sampling, labels.
         min_free_mb: with less room on a disk, health says that what writes there does not serve [MB].
         metrics: where Prometheus finds this process's figures.
+        audit: file that is told who appended, published and was refused, as JSON lines; at 16 MB a new one begins.
     """
 
     __pydantic_config__ = STRICT
@@ -52,6 +53,7 @@ class Config:
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     min_free_mb: float = 500.0
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    audit: Path | None = None
 
 
 class NewestNetwork:
@@ -97,13 +99,14 @@ def main(config: Config) -> int:
     """Serves until it is told to stop."""
     stop = begin("server")
     limit_threads(config.threads)
-    registry = ModelRegistry(config.models)
+    audit = Audit(config.audit)
+    registry = ModelRegistry(config.models.absolute(), check=check)
     newest = NewestNetwork(registry)
     opened: list[EpisodeStore] = []
 
     def open_store() -> EpisodeStore:
         fmt = StoreFormat.for_images(config.image_px, codec=config.replay.codec)
-        opened.append(EpisodeStore(config.store, fmt, config.replay, rng=np.random.default_rng(config.seed)))
+        opened.append(EpisodeStore(config.store.absolute(), fmt, config.replay, rng=np.random.default_rng(config.seed)))
         return opened[0]
 
     services = Services(
@@ -117,6 +120,7 @@ def main(config: Config) -> int:
             "Model": lambda: trouble(config.models, config.min_free_mb),
             "Policy": lambda: None if registry.version else "no networks were published yet",
         },
+        audit=audit,
     )
     own: list[Callable[[], dict[str, float]]] = [lambda: {"disk_free_bytes": free_bytes(config.store)}]
     own.append(registry.figures)
@@ -140,5 +144,6 @@ def main(config: Config) -> int:
     finally:
         for store in opened:
             store.close()
+        audit.close()
     logger().info("server ended")
     return 0

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from qtopt.rpc.gen import model_pb2, monitor_pb2, policy_pb2, replay_pb2
-from qtopt.rpc.interceptors import Context, Continuation, Handler, Interceptor
+from qtopt.rpc.interceptors import Context, Continuation, Handler, Interceptor, behaviour_of, run, with_behaviour
 from qtopt.types import Episode
 
 MAX_ROBOTS: Final = 256
@@ -106,19 +106,17 @@ class CountingInterceptor(Interceptor):
     ) -> Handler:
         """Returns the handler, wrapped."""
         method = handler_call_details.method
-        handler = cast("Handler | None", await continuation(handler_call_details))
-        if handler is None:
-            self._metrics.answered(method, "UNIMPLEMENTED", 0.0)
-            return cast(Handler, handler)  # gRPC refuses the call
-        if handler.unary_unary is None:
+        handler = await continuation(handler_call_details)
+        assert handler is not None  # the gate behind has one for every method, those that there are not included
+        if handler.response_streaming:
             return handler
-        inner: Any = handler.unary_unary
+        inner = behaviour_of(handler)
 
         async def answer(request: Any, context: Context) -> Any:
             begun_s = time.perf_counter()
             code = "CANCELLED"
             try:
-                response = await inner(request, context)
+                response = await run(inner, request, context)
                 code = "OK"
                 return response
             except grpc.aio.AbortError:
@@ -127,7 +125,7 @@ class CountingInterceptor(Interceptor):
             finally:
                 self._metrics.answered(method, code, time.perf_counter() - begun_s)
 
-        return grpc.unary_unary_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)
+        return with_behaviour(handler, answer)
 
 
 def _name(code: Any) -> str:

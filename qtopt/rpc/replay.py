@@ -169,10 +169,7 @@ class ReplayServicer(ReplayServiceServicer):
             robot=message.collector[:_LOGGED], episode=message.uuid[:_LOGGED], policy_version=message.policy_version
         ):
             try:
-                episode = codec.decode_episode(message)
-                found = episode.images.shape[1:3]
-                if found != self._image_size:
-                    raise SchemaMismatch(f"episode: found images of {found} pixels, expected {self._image_size}")
+                episode = codec.decode_episode(message, self._image_size)
                 is_new = store.append(episode)
             except QtOptError as error:
                 log.warning("episode refused", kind=type(error).__name__, error=str(error))
