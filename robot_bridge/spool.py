@@ -214,7 +214,7 @@ def decode_episode(path: Path) -> Episode:
             collector=known["collector"],
             metadata=known["metadata"],
         )
-    except (SafetensorError, OSError, KeyError, ValueError, SchemaMismatch) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError, SchemaMismatch) as error:
         raise CorruptEpisode(f"{path.name}: cannot be read: {error}") from error
 
 
@@ -224,7 +224,7 @@ def _said_digest(source: Path | bytes) -> str | None:
     try:
         length = int.from_bytes(head[:8], "little")
         digest = json.loads(head[8 : 8 + length])["__metadata__"]["digest"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return str(digest)
 

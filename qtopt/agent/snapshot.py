@@ -43,10 +43,10 @@ def unpack(payload: bytes) -> TargetNetworks:
     header = read_header(payload)
     config = network_config(header)
     try:
-        arrays = load(payload)
-    except SafetensorError as error:
+        arrays, step = load(payload), int(header["step"])
+    except (SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(f"published weights cannot be read: {error}") from error
-    return TargetNetworks(_load(config, arrays, "theta1."), _load(config, arrays, "theta2."), int(header["step"]))
+    return TargetNetworks(_load(config, arrays, "theta1."), _load(config, arrays, "theta2."), step)
 
 
 def load_policy_network(payload: bytes) -> QNetwork:
@@ -90,10 +90,11 @@ def read_header(payload: bytes) -> dict[str, str]:
         raise CheckpointError(
             f"expected safetensors with a '{FORMAT}' header, found bytes that are not: {error}"
         ) from error
-    if header.get("format") != FORMAT:
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != FORMAT:
         raise CheckpointError(
             f"expected a policy of format '{FORMAT}', "
-            f"found {header.get('format')!r}; give a policy.safetensors that this project wrote"
+            f"found {found!r}; give a policy.safetensors that this project wrote"
         )
     return {str(key): str(value) for key, value in header.items()}
 

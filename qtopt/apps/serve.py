@@ -1,6 +1,7 @@
 """The server's process: episode store, labels, networks, figures and policy service on one port."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from qtopt.agent.cem import CemConfig
 from qtopt.agent.network import QNetwork
 from qtopt.agent.policy import CemPolicy
 from qtopt.agent.snapshot import check, load_policy_network
+from qtopt.apps.metrics import MetricsConfig, expose
 from qtopt.apps.process import begin, limit_threads, logger
+from qtopt.apps.room import free_bytes, trouble
 from qtopt.config import STRICT
 from qtopt.errors import RemoteError, ServerUnavailable
 from qtopt.interfaces import Policy
@@ -33,6 +36,8 @@ class Config:
         threads: threads of torch, for the policy service.
         cem: sizes of the search for the best action, in the policy service.
         replay: store, sampling, labels.
+        min_free_mb: with less room on a disk, health says that what writes there does not serve [MB].
+        metrics: where Prometheus finds this process's figures.
         audit: file that is told who appended, published and was refused, as JSON lines; at 16 MB a new one begins.
     """
 
@@ -46,6 +51,8 @@ class Config:
     threads: int = 1
     cem: CemConfig = field(default_factory=CemConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    min_free_mb: float = 500.0
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     audit: Path | None = None
 
 
@@ -108,13 +115,32 @@ def main(config: Config) -> int:
         registry=registry,
         make_policy=lambda: NewestPolicy(newest, config.cem),
         policy_version=lambda: newest.version,
+        looks={
+            "Replay": lambda: trouble(config.store, config.min_free_mb),
+            "Model": lambda: trouble(config.models, config.min_free_mb),
+            "Policy": lambda: None if registry.version else "no networks were published yet",
+        },
         audit=audit,
     )
+    own: list[Callable[[], dict[str, float]]] = [lambda: {"disk_free_bytes": free_bytes(config.store)}]
+    own.append(registry.figures)
+
+    def figures() -> dict[str, float]:
+        return {name: value for part in own for name, value in part().items()}
+
+    def all_figures() -> dict[str, float]:
+        stats = opened[0].stats() if opened else {}
+        return {name: value for name, value in stats.items() if isinstance(value, float)} | figures()
+
     try:
-        with BackgroundServer(config.listen, services) as server:
+        with (
+            expose(config.metrics, "server", all_figures, services.metrics.registry),
+            BackgroundServer(config.listen, services) as server,
+        ):
+            own.append(server.figures)
             logger().info("serving", address=server.address, store=str(config.store))
-            while not stop.wait(1.0):
-                pass
+            while not stop.wait(2.0):
+                services.board.report("server", figures())
     finally:
         for store in opened:
             store.close()

@@ -4,11 +4,15 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from qtopt.errors import EpisodeConflict, ServerUnavailable, StoreFull
+import structlog
+
+from qtopt.errors import EpisodeConflict, QtOptError, ServerUnavailable, StoreFull
 from qtopt.interfaces import EpisodeSink
 from qtopt.loops.metrics import Clock
 from qtopt.loops.retry import Backoff
 from qtopt.types import Episode
+
+log = structlog.get_logger(__name__)
 
 
 class EpisodeSpool(Protocol):
@@ -55,13 +59,25 @@ class Outbox:
             SchemaMismatch: the server keeps another kind of episodes.
             StoreFull: this machine's disk has no room either.
         """
+        with structlog.contextvars.bound_contextvars(
+            robot=episode.collector, episode=episode.uuid, policy_version=episode.policy_version
+        ):
+            delivered = self._deliver(episode)
+            log.debug("episode", delivered=delivered, outcome=episode.outcome.name.lower(), steps=len(episode))
+        return delivered
+
+    def _deliver(self, episode: Episode) -> bool:
         refused = False
         if not self.waiting:
             try:
                 if self._attempt(lambda: self._sink.append(episode)):
                     return True
-            except EpisodeConflict:
+            except EpisodeConflict as error:
+                log.warning("episode refused", error=str(error))
                 refused = True
+            except QtOptError:
+                self._spool.put(episode)  # whoever mends the disagreement finds it there: grasps are dear
+                raise
         self._spool.put(episode)
         self.flush()
         return not (refused or self.waiting)
@@ -76,8 +92,9 @@ class Outbox:
             return False
         try:
             deliver()
-        except (ServerUnavailable, StoreFull):
+        except (ServerUnavailable, StoreFull) as error:
             self._backoff.failed()
+            log.warning("episodes wait on the disk", waiting=self.waiting, error=str(error))
             return False
         self._backoff.succeeded()
         return True

@@ -18,6 +18,8 @@ from qtopt.replay.schema import read_format, rows_from_bytes
 from qtopt.replay.segment_files import flush, read_tables
 
 _TEMPORARY = "rebuild.tmp"
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading a segment's damaged tables raises."""
 
 
 @dataclass
@@ -91,7 +93,7 @@ def _enter_segments(root: Path, catalogue: Catalogue, report: RebuildReport) -> 
     for path in sorted((root / SEGMENTS).glob("*.zarr")):
         try:
             found.append(read_tables(path))
-        except (OSError, ValueError, KeyError, TypeError, CorruptEpisode) as error:
+        except (*UNREADABLE, CorruptEpisode) as error:
             report.notes.append(f"{path}: {error}")
     end = 0
     for segment, episodes in sorted(found, key=lambda item: item[0].first_position):

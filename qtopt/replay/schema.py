@@ -99,7 +99,7 @@ def dump_json(value: Any) -> str:
     """Returns the one JSON text of ``value``: sorted keys, no spaces; raises SchemaMismatch when it is not JSON."""
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise SchemaMismatch(f"metadata: {error}; expected JSON values with finite numbers") from error
 
 
@@ -215,7 +215,7 @@ def read_format(root: Path) -> StoreFormat:
         values: dict[str, JsonValue] = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise StoreError(f"{root}: no episode store here ({STORE_FILE} is missing); check the path") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: cannot be read: {error}; expected the JSON description of a store") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT_NAME:
         raise SchemaMismatch(f"{path}: not the description of a {FORMAT_NAME}")

@@ -215,10 +215,10 @@ def never_had(directory: Path, name: str) -> bool:
     if name != specs.IS_INTERVENTION or (directory / name).exists():
         return False
     try:
-        attributes = json.loads((directory / "zarr.json").read_text())["attributes"]
-    except (OSError, ValueError, KeyError):
+        columns = json.loads((directory / "zarr.json").read_text())["attributes"].get("step_columns", ())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
-    return name not in attributes.get("step_columns", ())
+    return isinstance(columns, list) and name not in columns
 
 
 def column_is_sound(directory: Path, name: str) -> bool:

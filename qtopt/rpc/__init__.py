@@ -19,6 +19,7 @@ from qtopt.rpc.background import BackgroundServer
 from qtopt.rpc.board import FigureBoard, RoleFigures
 from qtopt.rpc.connection import Connection, connect
 from qtopt.rpc.limits import Limits
+from qtopt.rpc.metrics import ServerMetrics
 from qtopt.rpc.model import ModelClient
 from qtopt.rpc.monitor import MonitorClient
 from qtopt.rpc.policy import PolicyClient
@@ -44,6 +45,7 @@ __all__ = [
     "RoleFigures",
     "Server",
     "ServerConfig",
+    "ServerMetrics",
     "Services",
     "connect",
 ]

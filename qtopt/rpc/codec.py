@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from qtopt.errors import CheckpointError, CorruptEpisode, SchemaMismatch
 from qtopt.rpc.arrays import (
@@ -117,10 +118,15 @@ def decode_episode(message: pb.Episode, image_size: tuple[int, int] | None = Non
 
     Raises:
         CorruptEpisode: the content does not match the digest.
-        SchemaMismatch: the content is as it was sent, but no episode of this schema.
+        SchemaMismatch: the content is as it was sent, but no episode of this schema, or one of a release to come.
     """
     raw = message.images.raw
     if episode_digest(message, raw) != message.digest:
+        if len(UnknownFieldSet(message)):
+            raise SchemaMismatch(
+                f"episode {message.uuid!r}: found fields that this release does not know, under a digest that has them "
+                "in it: upgrade the server first, then its collectors"
+            )
         raise CorruptEpisode(
             f"episode {message.uuid!r}: the content does not match its SHA-256: damaged on the way, send it again"
         )

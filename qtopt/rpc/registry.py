@@ -43,6 +43,7 @@ class ModelRegistry:
         self._changed = threading.Condition()
         self._newest: ModelSnapshot | None = None
         self._version = 0
+        self._published_s = 0.0  # on the wall clock, as the files' times are
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
             self._load(directory)
@@ -52,6 +53,17 @@ class ModelRegistry:
         """The newest version; 0 before the first."""
         newest = self._newest
         return 0 if newest is None else newest.version
+
+    def figures(self) -> dict[str, float]:
+        """Returns version and gradient step of the newest networks and their age [s]; none before the first."""
+        newest, at_s = self._newest, self._published_s
+        if newest is None:
+            return {}
+        return {
+            "policy_version": float(newest.version),
+            "policy_step": float(newest.step),
+            "policy_age_s": max(0.0, time.time() - at_s),
+        }
 
     def latest(self, newer_than: int = 0) -> ModelSnapshot | None:
         """Returns the newest snapshot if its version is above ``newer_than``, else None."""
@@ -86,6 +98,7 @@ class ModelRegistry:
                 _write(self._directory, snapshot)
             self._version = snapshot.version
             self._newest = snapshot
+            self._published_s = time.time()
             self._changed.notify_all()
             if self._directory is not None:
                 self._remove_old(self._directory)
@@ -104,6 +117,7 @@ class ModelRegistry:
                 log.warning("published networks %s are left out: %s", path, error)
                 continue
             self._newest = ModelSnapshot(version, step, payload, digest)
+            self._published_s = path.stat().st_mtime
             return
 
     def _remove_old(self, directory: Path) -> None:

@@ -4,13 +4,13 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from qtopt.errors import ConfigError
@@ -22,7 +22,9 @@ from qtopt.rpc.channel import SERVER_OPTIONS
 from qtopt.rpc.doorkeeper import Doorkeeper
 from qtopt.rpc.gate import Access, Gate
 from qtopt.rpc.gen import model_pb2_grpc, monitor_pb2_grpc, policy_pb2_grpc, replay_pb2_grpc
+from qtopt.rpc.health import Health, Look
 from qtopt.rpc.interceptors import ErrorInterceptor
+from qtopt.rpc.metrics import CountingInterceptor, ServerMetrics
 from qtopt.rpc.model import ModelServicer
 from qtopt.rpc.monitor import MonitorServicer
 from qtopt.rpc.policy import PolicyServicer
@@ -34,8 +36,7 @@ from qtopt.rpc.tls import ServerCertificates
 log = logging.getLogger(__name__)
 
 _PREFIX: Final = "qtopt.v1."
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_OPENING: Final = "the store is being opened"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Services:
         board: the roles' figures.
         make_policy: returns a new policy for one session; None serves no policy.
         policy_version: returns the version of the networks behind the policies.
+        metrics: counts what is served.
+        looks: by service (``Replay``, ``Model``, ``Policy``), says what keeps it from serving; asked every few seconds.
         audit: is told who appended, published and was refused. Closing is its owner's.
     """
 
@@ -58,6 +61,8 @@ class Services:
     board: FigureBoard = field(default_factory=FigureBoard)
     make_policy: Callable[[], Policy] | None = None
     policy_version: Callable[[], int] = lambda: 0
+    metrics: ServerMetrics = field(default_factory=ServerMetrics)
+    looks: Mapping[str, Look] = field(default_factory=dict)
     audit: Audit = field(default_factory=Audit)
 
 
@@ -77,15 +82,18 @@ class Server:
         self._services = services
         self._server: grpc.aio.Server | None = None
         self._doorkeeper = Doorkeeper(services.audit)
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        self._replay = ReplayServicer(services.image_size)
+        self._replay = ReplayServicer(services.image_size, services.metrics)
         self._model = ModelServicer(services.registry)
         self._policy = None
         if services.make_policy is not None:
             self._policy = PolicyServicer(services.make_policy, services.policy_version, services.image_size)
-        self._names = [f"{_PREFIX}{name}Service" for name in ("Replay", "Model", "Monitor")]
-        if self._policy is not None:
-            self._names.append(f"{_PREFIX}PolicyService")
+        served = ("Replay", "Model", "Monitor") + (("Policy",) if self._policy is not None else ())
+        looks = {name: services.looks.get(name, _nothing) for name in served}
+        looks["Replay"] = lambda: _OPENING if not self._replay.is_open else services.looks.get("Replay", _nothing)()
+        self._names = [_full(name) for name in served]
+        self._health = Health(
+            {_full(name): look for name, look in looks.items()}, (_full("Replay"), _full("Model")), services.metrics
+        )
 
     async def start(self) -> int:
         """Binds, opens the store and serves; returns the port. Health says NOT_SERVING until the store is open.
@@ -97,7 +105,7 @@ class Server:
         keep_freed_memory()
         server = self._make()
         port = self._bind(server)
-        await self._set_health(_NOT_SERVING)
+        await self._health.look()
         await server.start()
         self._server = server
         try:
@@ -106,7 +114,8 @@ class Server:
             await self.stop(0.0)
             raise
         self._replay.opened(store)
-        await self._set_health(_SERVING)
+        await self._health.look()
+        self._health.watch()
         log.info("serving on %s", join_address(self._config.host, port))
         return port
 
@@ -115,7 +124,7 @@ class Server:
         server, self._server = self._server, None
         if server is None:
             return
-        await self._set_health(_NOT_SERVING)
+        await self._health.stop()
         await server.stop(grace_s)
         await self._doorkeeper.close()
         for servicer in (self._replay, self._model, self._policy):
@@ -131,7 +140,7 @@ class Server:
         config = self._config
         gate = Gate(config, Access(config), self._services.audit, self._doorkeeper)
         server = grpc.aio.server(
-            interceptors=[ErrorInterceptor(), gate],
+            interceptors=[CountingInterceptor(self._services.metrics), ErrorInterceptor(), gate],
             options=[*SERVER_OPTIONS, *config.limits.channel_options()],
             maximum_concurrent_rpcs=config.max_calls,
         )
@@ -140,8 +149,8 @@ class Server:
         monitor_pb2_grpc.add_MonitorServiceServicer_to_server(MonitorServicer(self._services.board), server)
         if self._policy is not None:
             policy_pb2_grpc.add_PolicyServiceServicer_to_server(self._policy, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        if self._config.reflection:
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
+        if self._config.describes_itself:
             reflection.enable_server_reflection([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
         return server
 
@@ -158,9 +167,17 @@ class Server:
         self._doorkeeper.start(port)
         return port
 
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", *self._names):
-            await self._health.set(name, status)
+    def figures(self) -> dict[str, float]:
+        """Returns how calls went, and how many wait for a thread of each kind."""
+        return self._services.metrics.figures() | self._replay.figures()
+
+
+def _full(name: str) -> str:
+    return f"{_PREFIX}{name}Service"
+
+
+def _nothing() -> None:
+    """Says that nothing keeps a service from serving."""
 
 
 def _probe(config: ServerConfig) -> None:

@@ -25,7 +25,8 @@ class ServerConfig:
         key_file: PEM private key.
         client_ca_file: PEM certificates that sign clients' certificates; clients without one are refused.
         token_file: list of the clients' tokens, hashed; clients without one of them are refused.
-        reflection: whether tools may ask for the services' descriptions.
+        reflection: whether tools may ask for the services' descriptions; unset, on loopback only. Where clients are
+            asked who they are, tools are too.
         max_calls: calls handled at a time; more are refused.
         limits: how much of the server one client may take.
     """
@@ -38,7 +39,7 @@ class ServerConfig:
     key_file: Path | None = None
     client_ca_file: Path | None = None
     token_file: Path | None = None
-    reflection: bool = True
+    reflection: bool | None = None
     max_calls: int = 512
     limits: Limits = field(default_factory=Limits)
 
@@ -62,6 +63,11 @@ class ServerConfig:
     def address(self) -> str:
         """The address to bind, as gRPC writes it."""
         return join_address(self.host, self.port)
+
+    @property
+    def describes_itself(self) -> bool:
+        """Whether the server offers reflection."""
+        return is_loopback(self.host) if self.reflection is None else self.reflection
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,11 @@ class Workers:
         self._inside = 0
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"rpc-{name}")
 
+    @property
+    def inside(self) -> int:
+        """Calls that run or wait in line."""
+        return self._inside
+
     async def run(self, work: Callable[[], Result]) -> Result:
         """Runs ``work`` in a thread and returns its result; raises ServerUnavailable when too many wait already."""
         if self._inside >= self._limit:

@@ -18,7 +18,8 @@ def container_commands():
     """Yields the argument lists of all containers."""
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     for service in compose["services"].values():
-        yield service["command"]
+        if service["image"] == "qtopt":
+            yield service["command"]
     for file in sorted((DEPLOY / "kubernetes").glob("*.yaml")):
         for manifest in yaml.safe_load_all(file.read_text()):
             if manifest["kind"] in ("Deployment", "StatefulSet"):

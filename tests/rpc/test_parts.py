@@ -54,6 +54,7 @@ class TestFigureBoard:
             ("", {}, {}),
             ("x", {str(index): 0.0 for index in range(600)}, {}),
             ("x", {}, {"text": "y" * 5000}),
+            ("x", {}, {str(index): "y" * 4000 for index in range(17)}),
         ):
             with pytest.raises(SchemaMismatch, match="report"):
                 figures.report(role, numbers, texts)

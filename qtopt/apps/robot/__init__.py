@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from qtopt.apps.metrics import MetricsConfig
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError
 from qtopt.rpc.settings import ClientConfig
@@ -81,6 +82,7 @@ class Collect:
         dry_run: runs one scripted episode through limits and safety monitor without starting anything.
         name: stored with each episode; the cell's name without one.
         seed: of start poses and exploration.
+        metrics: where Prometheus finds this process's figures.
     """
 
     __pydantic_config__ = STRICT
@@ -94,6 +96,7 @@ class Collect:
     dry_run: bool = False
     name: str = ""
     seed: int = 0
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     def __post_init__(self) -> None:
         if self.episodes < 0:
