@@ -49,7 +49,7 @@ class ReplayConfig:
         max_open_segments: segments whose files are held open at a time.
         max_waiting: appended episodes that may wait for the disk; more make their senders wait.
         quarantine_mb: room for episodes kept aside [MB]; what comes beyond it is refused and logged only.
-        min_free_mb: room on the disk below which no episode is taken and health says so [MB].
+        min_free_mb: room on a disk below which no episode is taken and health says that the server does not serve [MB].
         retention: how much of the past is kept.
     """
 
@@ -66,7 +66,7 @@ class ReplayConfig:
     max_open_segments: int = 512
     max_waiting: int = 256
     quarantine_mb: float = 256.0
-    min_free_mb: float = 32.0
+    min_free_mb: float = 128.0
     retention: RetentionConfig = field(default_factory=RetentionConfig)
 
     def __post_init__(self) -> None:
