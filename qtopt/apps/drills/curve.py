@@ -43,16 +43,16 @@ class _Life:
 
 
 def read_lives(journal: Path) -> list[_Life]:
-    """Returns the trainer's lives in order; a last line that death cut short is left out."""
+    """Returns the trainer's lives in order; death cuts no line short, as each is one write."""
     lives: list[_Life] = []
-    for line in journal.read_text().split("\n")[:-1]:
-        words = line.split()
-        if words[-1] == "life":  # after whatever the life before could not finish
+    for line in journal.read_text().splitlines():
+        step, _, said = line.partition(" ")
+        if step == "life":
             lives.append(_Life({}, []))
-        elif words[1] == "saved":
-            lives[-1].saved.append(int(words[0]))
-        elif lives:
-            lives[-1].losses[int(words[0])] = float(words[1])
+        elif said == "saved":
+            lives[-1].saved.append(int(step))
+        else:
+            lives[-1].losses[int(step)] = float(said)
     return lives
 
 

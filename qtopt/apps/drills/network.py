@@ -114,7 +114,8 @@ class Drill:
         }
         for name in self._config.only or spells:
             spells[name](name)
-        self.breaches += self._processes.stop(["senders", "server"])
+        for name in ("senders", "server"):
+            self.breaches += self._processes.stop([name])
 
     def _spell(self, name: str, weather: Weather) -> None:
         finished, delivered = self._witness.finished, self._witness.delivered
@@ -178,8 +179,9 @@ class Drill:
     def _connections(self) -> int:
         """Returns how many connections the server's kernel holds established."""
         pid = self._processes.running["server"].pid
-        rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
-        return sum(row[3] == _ESTABLISHED and int(row[1].partition(":")[2], 16) == self._port for row in rows)
+        tables = [Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:] for table in ("tcp", "tcp6")]
+        rows = [line.split() for lines in tables for line in lines]
+        return sum(row[3] == _ESTABLISHED and int(row[1].rpartition(":")[2], 16) == self._port for row in rows)
 
 
 def _make_secrets(directory: Path) -> Path:
