@@ -121,7 +121,7 @@ class Drill:
         finished, delivered = self._witness.finished, self._witness.delivered
         self._link.weather = weather
         time.sleep(self._config.spell_s)
-        during = {
+        during: dict[str, JsonValue] = {
             "finished_meanwhile": self._witness.finished - finished,
             "delivered_meanwhile": self._witness.delivered - delivered,
             "most_waiting": self._witness.waiting,
@@ -171,10 +171,10 @@ class Drill:
         return None
 
     def _start_server(self) -> None:
-        self._processes.start("server", serve.main, self._serve, self._link.ends[0])
+        self._processes.start("server", serve.main, self._serve, network=self._link.ends[0])
 
     def _start_senders(self) -> None:
-        self._processes.start("senders", senders.main, self._send, self._link.ends[1])
+        self._processes.start("senders", senders.main, self._send, network=self._link.ends[1])
 
     def _connections(self) -> int:
         """Returns how many connections the server's kernel holds established."""

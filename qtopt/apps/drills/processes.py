@@ -36,10 +36,19 @@ class Processes:
         self.running: dict[str, ForkServerProcess] = {}
 
     def start(
-        self, name: str, main: Callable[[Any], int], config: object, network: str | None = None
+        self, name: str, main: Callable[[Any], int], config: object, *, network: str | None = None, nice: int = 0
     ) -> ForkServerProcess:
-        """Starts ``main(config)``, in a network namespace if one is named."""
-        process = self._context.Process(target=_run, args=(main, config, self.log(name), network), name=name)
+        """Starts ``main(config)``.
+
+        Args:
+            name: of the process and its log.
+            main: a program's function, importable by name.
+            config: what it gets.
+            network: network namespace to run in; None for the drill's own.
+            nice: added to its scheduling priority number.
+        """
+        given = (main, config, self.log(name), network, nice)
+        process = self._context.Process(target=_run, args=given, name=name)
         process.start()
         self.running[name] = process
         return process
@@ -94,11 +103,12 @@ def enter_network(name: str) -> None:
         os.close(handle)
 
 
-def _run(main: Callable[[Any], int], config: object, log: Path, network: str | None) -> None:
+def _run(main: Callable[[Any], int], config: object, log: Path, network: str | None, nice: int) -> None:
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)  # which ends with the drill, however that ends
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    os.nice(nice)
     if network is not None:
         enter_network(network)
     raise SystemExit(main(config))

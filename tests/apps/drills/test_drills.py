@@ -19,7 +19,7 @@ def result(tmp_path):
 
 def test_roles_that_are_killed_go_on_and_every_episode_arrives_once(tmp_path, result):
     path, read = result
-    assert kill_roles.main(kill_roles.Config(times=1, spread_s=0.5, root=tmp_path, json=path)) == 0
+    assert kill_roles.main(kill_roles.Config(times=1, steps=1, spread_s=0.5, root=tmp_path, json=path)) == 0
     found = read()
     assert found["kills"] == {"server": 1, "trainer": 1, "updater": 1, "collector": 1}
     assert found["finished"] == found["stored"] > 0
