@@ -6,7 +6,6 @@ on standard output says so. The fault port takes what a test or ``faults`` wants
 """
 
 import argparse
-import ipaddress
 import json
 import os
 import signal
@@ -18,6 +17,7 @@ from typing import Any
 from qtopt.errors import ConfigError
 from sim.config import SimConfig
 from sim.plant import Plant
+from sim.servers.loopback import require_loopback
 from sim.servers.ur_controller import Controller
 from sim.servers.ur_lines import DASHBOARD_PORT, SCRIPT_PORTS, TextServer, dashboard, faults, scripts
 from sim.servers.ur_rtde import PORT, RtdeServer
@@ -44,8 +44,7 @@ class UrServer:
         fault_port: int = 0,
         spoil_camera: Callable[[str], None] | None = None,
     ) -> None:
-        if not ipaddress.ip_address(host).is_loopback:
-            raise ConfigError(f"host is {host}, expected a loopback address such as 127.0.3.1: nothing is secured here")
+        require_loopback(host)
         if frequency_hz not in FREQUENCIES_HZ:
             raise ConfigError(f"frequency is {frequency_hz} Hz, expected 125 or 500")
         self._plant, self._spoil_camera = plant, spoil_camera

@@ -1,12 +1,11 @@
 """Cuts, loses, delays and halves the link between collectors and their server, and measures when all goes on by itself.
 
-The server stands in one network namespace, collectors in another (``link.py``), with TLS and a token between them.
+The server stands in one network namespace, collectors in another (``link.py``), with mutual TLS and a token between them.
 After each spell of weather the link is whole again, and the time is measured until every collector's disk holds no more
 than the episode on its way. At the end every episode has to be in the store, once and in order.
 """
 
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,8 +16,9 @@ from typing import Final
 
 import tyro
 
-import qtopt
 from qtopt.apps import serve
+from qtopt.apps.certificates import host_name
+from qtopt.apps.certs import Keys
 from qtopt.apps.drills import senders
 from qtopt.apps.drills.arrivals import compare
 from qtopt.apps.drills.link import CUT, Link, Weather
@@ -29,6 +29,7 @@ from qtopt.apps.process import free_port
 from qtopt.config import STRICT
 from qtopt.replay import ReplayConfig
 from qtopt.rpc import ClientConfig, ServerConfig
+from qtopt.rpc.roles import Role, make_identity
 from qtopt.types import JsonValue
 
 _SERVER: Final = "10.77.0.1"
@@ -71,14 +72,15 @@ class Drill:
         self._config, self._root = config, root
         self._processes, self._link, self._witness = processes, link, witness
         port = free_port()
-        secrets = _make_secrets(root / "secrets")
+        ours, theirs = _make_secrets(root / "secrets")
         self._serve = serve.Config(
             listen=ServerConfig(
                 host=_SERVER,
                 port=port,
-                cert_file=secrets / "server.crt",
-                key_file=secrets / "server.key",
-                token_file=secrets / "token",
+                cert_file=ours / "server.crt",
+                key_file=ours / "server.key",
+                client_ca_file=ours / "ca.crt",
+                token_file=ours / "tokens",
             ),
             store=root / "store",
             models=root / "models",
@@ -87,7 +89,12 @@ class Drill:
         )
         self._send = senders.Config(
             server=ClientConfig(
-                f"{_SERVER}:{port}", ca_file=secrets / "ca.crt", token_file=secrets / "token", connect_timeout_s=60.0
+                f"{_SERVER}:{port}",
+                ca_file=theirs / "ca.crt",
+                cert_file=theirs / "client.crt",
+                key_file=theirs / "client.key",
+                token_file=theirs / "token",
+                connect_timeout_s=60.0,
             ),
             root=root / "spools",
             count=config.collectors,
@@ -184,10 +191,13 @@ class Drill:
         return sum(row[3] == _ESTABLISHED and int(row[1].rpartition(":")[2], 16) == self._port for row in rows)
 
 
-def _make_secrets(directory: Path) -> Path:
-    script = Path(qtopt.__file__).parents[1] / "deploy" / "make-secrets.sh"
-    subprocess.run([script, directory, _SERVER], check=True, stdout=subprocess.DEVNULL)
-    return directory
+def _make_secrets(directory: Path) -> tuple[Path, Path]:
+    """Makes certificates and a token; returns the server's folder and the collectors'."""
+    keys = Keys(directory)
+    keys.make_authority()
+    keys.make_server([host_name(_SERVER)], days=1.0)
+    keys.make_client(make_identity("drill", Role.COLLECTOR), days=1.0)
+    return directory / "server", directory / "clients" / "drill"
 
 
 def main(config: Config) -> int:
