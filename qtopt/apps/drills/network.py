@@ -1,6 +1,6 @@
 """Cuts, loses, delays and halves the link between collectors and their server, and measures when all goes on by itself.
 
-The server stands in one network namespace, collectors in another (``link.py``), with mutual TLS and a token between them.
+The server stands in one network namespace, collectors in another (``link.py``), mutual TLS and a token between them.
 After each spell of weather the link is whole again, and the time is measured until every collector's disk holds no more
 than the episode on its way. At the end every episode has to be in the store, once and in order.
 """
