@@ -108,9 +108,10 @@ class Scene:
         """Delivers one more episode, or has it spooled; returns whether it was acknowledged."""
         number = self._ledger.begin(0)
         episode = numbered_episode(0, number, _IMAGE_PX, _STEPS)
-        acknowledged = self._outbox.deliver(episode)
+        self._outbox.keep(episode)
+        self._outbox.flush()
         self._ledger.acknowledged(0, is_new=True)  # the collector has done its part: from now on it must not be lost
-        return acknowledged
+        return not self._outbox.waiting
 
     def fill(self) -> None:
         """Delivers until an episode has to be spooled, and some more."""
