@@ -20,12 +20,14 @@ from typing import Any, Final
 from qtopt.errors import RobotError
 from robot_bridge.cell import parts
 from robot_bridge.cell.channel import Channel, ChannelClosed, Message
+from robot_bridge.cell.last_way import LastWay
 from robot_bridge.cell.launch import die_at_once, prefer
 from robot_bridge.cell.places import Places
 from robot_bridge.cell.records import Report, pack_report, speed_m_s
 from robot_bridge.cell.shared import Board, Member
 from robot_bridge.cell_file import CellFile
 from robot_bridge.contracts import ArmState, Reaction, StopChannel, Verdict
+from robot_bridge.drivers.no_stop import NoStopChannel
 from robot_bridge.safety.facts import Phase
 from robot_bridge.safety.monitor import CellSafetyMonitor
 
@@ -45,7 +47,7 @@ class SafetyChild:
 
     Args:
         cell: what the cell file says.
-        line: connected.
+        line: connected; where it is none, the end of the arm's process takes its place.
         monitor: judges reports.
         board: shared with collector and arm's process.
         collector: channel to the collector.
@@ -63,7 +65,9 @@ class SafetyChild:
         arm: Channel,
         places: Places,
     ) -> None:
-        self._cell, self._line, self._monitor, self._board, self._places = cell, line, monitor, board, places
+        self._cell, self._monitor, self._board, self._places = cell, monitor, board, places
+        self._alone = isinstance(line, NoStopChannel)
+        self._line = LastWay(board, self._kill_arm_process) if self._alone else line
         self._collector, self._arm = collector, arm
         self._state: ArmState | None = None
         self._latch = "" if monitor.latched is None else f"{monitor.latched.rule}: {monitor.latched.reason}"
@@ -167,7 +171,9 @@ class SafetyChild:
             self._stop_now()
 
     def _stands(self) -> bool:
-        """Returns whether a report that is new shows the arm standing."""
+        """Returns whether a report that is new shows the arm standing; without a second way, whether its process ended."""
+        if self._alone and self._arm_gone:
+            return True
         if self._state is None:
             return False
         age_s = (time.monotonic_ns() - self._state.t_host_ns) / 1e9

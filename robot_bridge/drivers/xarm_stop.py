@@ -39,6 +39,7 @@ Six = tuple[float, float, float, float, float, float]
 TEACHING: Final = 2
 _WINDOW: Final = 8
 _ERROR_POLL_S: Final = 0.1
+_ANEW_S: Final = 0.3
 _PROTECTIVE = frozenset({22, 23, 24, 30, 31, 35, 37, 38, 53, 60})
 
 
@@ -55,6 +56,11 @@ def mode_of(state: int, mode: int, error: int) -> ArmMode:
     if state in (0, 2):
         return ArmMode.READY
     return ArmMode.SAFEGUARD_STOP if state == 3 else ArmMode.IDLE
+
+
+def _taken(link: ControlLink) -> bool:
+    status, _ = link.request(SET_STATE, bytes([STOP]))
+    return not status & INVALID_BIT
 
 
 class XArmStopChannel:
@@ -114,8 +120,20 @@ class XArmStopChannel:
         return True
 
     def stop(self) -> bool:
-        """Sends the stop; returns whether the controller took it. Never raises."""
-        return self.set_state(STOP)
+        """Sends the stop, over a new connection where the old one broke; returns whether it was taken. Never raises."""
+        try:
+            return _taken(self._link)
+        except RobotError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                return False
+        anew = ControlLink(self._options.host, self._options.control_port)
+        try:
+            anew.connect(_ANEW_S)
+            return _taken(anew)
+        except RobotError:
+            return False
+        finally:
+            anew.close()
 
     def set_state(self, state: int) -> bool:
         """Asks for a state that moves nothing; returns whether the controller took it. Never raises."""

@@ -154,7 +154,7 @@ class ServeSim:
     """A simulated bin and arm behind a vendor's protocol, with camera and gripper; prints the cell file for it.
 
     Attributes:
-        protocol: the vendor's.
+        protocol: the vendor's, or the remote arm's.
         host: a loopback address of its own.
         output: writes the cell file there; standard output gets it otherwise.
         objects: in the bin.
@@ -166,7 +166,7 @@ class ServeSim:
 
     __pydantic_config__ = STRICT
 
-    protocol: Literal["ur", "xarm"] = "ur"
+    protocol: Literal["ur", "xarm", "http"] = "ur"
     host: str = "127.0.3.1"
     output: Path | None = None
     objects: int = 5

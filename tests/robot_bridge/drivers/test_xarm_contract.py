@@ -28,8 +28,6 @@ class RecoveredXArm(XArm):
 
 
 class TestXArm(ArmContract):
-    TOP_SPEED = 1.5  # no report holds a speed: it is the way between reports, which come late from a busy machine
-
     @pytest.fixture
     def open_arm(self, server):
         return lambda: RecoveredXArm(server.options)
