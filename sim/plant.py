@@ -75,9 +75,9 @@ class PlantState:
 
 
 class Sample(NamedTuple):
-    """Where the tool point was [m] at a simulated time [s]."""
+    """Where the tool point was [m] when the clock on the wall (``time.monotonic``) showed so much [s]."""
 
-    time_s: float
+    clock_s: float
     x_m: float
     y_m: float
     z_m: float
@@ -209,9 +209,9 @@ class Plant:
             return Scene(self._state.tool, self._state.width_m, seen, self._fillings)
 
     def trace(self, since_s: float) -> list[Sample]:
-        """Returns where the tool was at each time step later than ``since_s``, as far as a minute back."""
+        """Returns where the tool was after each time step since ``since_s`` (``time.monotonic``), a minute at most."""
         with self._door, self._lock:
-            return [each for each in self._trace if each.time_s > since_s]
+            return [each for each in self._trace if each.clock_s > since_s]
 
     def push(self, force_n: tuple[float, float, float]) -> None:
         """Pushes the hand with a force [N, base frame] until told otherwise, as a person or an obstacle would."""
@@ -268,7 +268,7 @@ class Plant:
             self._world.doze()
         self._state = self._measure(holding=holding)
         tool = self._state.tool
-        self._trace.append(Sample(self._state.time_s, tool.x_m, tool.y_m, tool.z_m))
+        self._trace.append(Sample(time.monotonic(), tool.x_m, tool.y_m, tool.z_m))
 
     def _measure(self, *, holding: bool = False) -> PlantState:
         here, rates = self._hand.motion()

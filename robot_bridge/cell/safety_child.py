@@ -171,7 +171,7 @@ class SafetyChild:
             self._stop_now()
 
     def _stands(self) -> bool:
-        """Returns whether a report that is new shows the arm standing; without a second way, whether its process ended."""
+        """Returns whether a new report shows the arm standing; without a second way, or its process has ended."""
         if self._alone and self._arm_gone:
             return True
         if self._state is None:

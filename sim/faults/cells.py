@@ -14,7 +14,7 @@ from typing import Any, Final
 from qtopt.errors import RobotError
 from sim.faults.judge import Sample
 
-SPEED_M_S: Final = 0.10
+SPEED_M_S: Final = 0.07
 _HEAL: Final = ("silent", "frozen_clock", "split_frames", "duplicate_frames", "emergency_stop", "safeguard", "nan")
 _XARM_WORDS: Final = {
     "silent": "silent_reports",
@@ -72,7 +72,7 @@ class SimulatedCell:
         return self._ask({"truth": True} if self.protocol == "xarm" else {"fault": "truth"})
 
     def trace(self, since_s: float) -> list[Sample]:
-        """Returns the tool's way since then, in the plant's time."""
+        """Returns the tool's way since ``since_s`` of ``time.monotonic``."""
         asked = {"trace": since_s} if self.protocol == "xarm" else {"fault": "trace", "since_s": since_s}
         trace: list[Sample] = self._ask(asked)["trace"]
         return trace
@@ -111,7 +111,7 @@ class SimulatedCell:
         self._lines.write(json.dumps(request) + "\n")
         self._lines.flush()
         answer: dict[str, Any] = json.loads(self._lines.readline())
-        if "error" in answer:
+        if isinstance(answer.get("error"), str):  # the truth of an xArm has its error's number
             raise RobotError(f"{self.protocol}, {request}: {answer['error']}")
         return answer
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 Sample = Sequence[float]
-"""Time [s], x, y, z [m], as ``sim.plant.Sample`` and as JSON has it."""
+"""Clock (``time.monotonic``) [s], x, y, z [m], as ``sim.plant.Sample`` and as JSON has it."""
 
 STILL_M_S = 0.002
 _SPAN_S = 0.02
@@ -17,14 +17,12 @@ class Course:
     """A tool's course after a fault.
 
     Attributes:
-        speed_m_s: at the fault.
         stood_s: after the fault, when it came to rest for good; nan where it never did.
         way_m: farthest from where it was at the fault, until it stood.
         drift_m: how far it went after it stood.
         watched_s: for how long it was watched after it stood.
     """
 
-    speed_m_s: float
     stood_s: float
     way_m: float
     drift_m: float
@@ -32,19 +30,19 @@ class Course:
 
 
 def course(trace: Sequence[Sample], fault_s: float) -> Course:
-    """Returns the course after ``fault_s`` of a record that begins a moment earlier; times in the plant's own clock."""
+    """Returns the course after ``fault_s`` of a record that begins a moment earlier; times by the clock on the wall."""
     speeds = _speeds(trace)
     after = [(sample, speed) for sample, speed in zip(trace, speeds, strict=True) if sample[0] >= fault_s]
     if not after:
         raise ValueError(f"the record of {len(trace)} samples ends before the fault at {fault_s:.2f} s")
-    first, speed = after[0]
+    first, _ = after[0]
     last_moving = max((index for index, (_, each) in enumerate(after) if each > STILL_M_S), default=-1)
     rest = [sample for sample, _ in after[last_moving + 1 :]]
     if not rest:
-        return Course(speed, math.nan, _farthest(first, [sample for sample, _ in after]), math.nan, 0.0)
+        return Course(math.nan, _farthest(first, [sample for sample, _ in after]), math.nan, 0.0)
     way_m = _farthest(first, [sample for sample, _ in after[: last_moving + 2]])
     stood_s = max(0.0, rest[0][0] - fault_s)
-    return Course(speed, stood_s, way_m, _farthest(rest[0], rest), rest[-1][0] - rest[0][0])
+    return Course(stood_s, way_m, _farthest(rest[0], rest), rest[-1][0] - rest[0][0])
 
 
 def _farthest(start: Sample, samples: Sequence[Sample]) -> float:

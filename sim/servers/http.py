@@ -62,12 +62,13 @@ class SpoiltArm(SimArm):
 
     def move_to(self, target: Pose, speed_m_s: float, accel_m_s2: float, deadline_s: float) -> MotionResult:
         """Moves where nothing has stopped it."""
-        if self.stopped is not None:
-            return MotionResult(MotionOutcome.REJECTED, f"the arm is in {self.stopped}")
+        if self._why():
+            return MotionResult(MotionOutcome.REJECTED, self._why())
         result = super().move_to(target, speed_m_s * self.slider, accel_m_s2, deadline_s)
-        if self.stopped is not None:
-            return MotionResult(MotionOutcome.FAULT, f"the arm went into {self.stopped}", result.pose)
-        return result
+        return MotionResult(MotionOutcome.FAULT, self._why(), result.pose) if self._why() else result
+
+    def _why(self) -> str:
+        return "" if self.stopped is None else f"the arm is in {self.stopped}"
 
     def go_into(self, mode: ArmMode | None) -> None:
         """Stops, as the arm's own safety controller does; None: a person has cleared it."""
@@ -144,8 +145,10 @@ class HttpArmCell:
             "gripper": lambda: setattr(self._gripper, "fault", str(request["what"]) if switch else ""),
             "camera": lambda: self._spoil_camera(str(request["what"]) if switch else "none"),
             "refill": lambda: self._plant.refill(request.get("seed")),
-            **{name: lambda mode=mode: arm.go_into(mode if switch else None) for name, mode in _STOPS.items()},
         }
+        if fault in _STOPS:
+            arm.go_into(_STOPS[fault] if switch else None)
+            return {}
         if fault not in actions:
-            raise ConfigError(f"fault is {fault!r}, expected one of {', '.join(sorted(actions))}")
+            raise ConfigError(f"fault is {fault!r}, expected one of {', '.join(sorted([*actions, *_STOPS]))}")
         return actions[fault]() or {}

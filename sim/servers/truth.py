@@ -21,5 +21,5 @@ def plant_truth(plant: Plant) -> dict[str, Any]:
 
 
 def plant_trace(plant: Plant, since_s: float) -> dict[str, Any]:
-    """Returns simulated time [s] and place of the tool [m] at each time step later than ``since_s``."""
+    """Returns clock (``time.monotonic``) [s] and place of the tool [m] after each time step later than ``since_s``."""
     return {"trace": plant.trace(since_s)}

@@ -191,6 +191,42 @@ class Agreement:
     truth: tuple[Path, ...]
 
 
+@dataclass(frozen=True)
+class Faults:
+    """Makes everything go wrong with simulated cells, one after the other, and judges what the arm then really did.
+
+    Attributes:
+        protocols: of the cells.
+        cases: by their names; none runs all.
+        output: a directory for result.json.
+        guide: a document whose table is written anew.
+    """
+
+    __pydantic_config__ = STRICT
+
+    protocols: tuple[Literal["ur", "xarm", "http"], ...] = ("ur", "xarm", "http")
+    cases: tuple[str, ...] = ()
+    output: Path | None = None
+    guide: Path | None = None
+
+
+@dataclass(frozen=True)
+class Soak:
+    """Leaves a simulated cell alone with a collector and a server, and has something go wrong every 20 seconds.
+
+    Attributes:
+        minutes: how long.
+        seed: of the order of faults.
+        output: a directory for result.json.
+    """
+
+    __pydantic_config__ = STRICT
+
+    minutes: float = 30.0
+    seed: int = 0
+    output: Path | None = None
+
+
 Config = (
     Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Home, tyro.conf.subcommand("home")]
@@ -201,6 +237,8 @@ Config = (
     | Annotated[Ack, tyro.conf.subcommand("ack")]
     | Annotated[ServeSim, tyro.conf.subcommand("serve-sim")]
     | Annotated[Agreement, tyro.conf.subcommand("agreement")]
+    | Annotated[Faults, tyro.conf.subcommand("faults")]
+    | Annotated[Soak, tyro.conf.subcommand("soak")]
 )
 
 _MODULES = {
@@ -213,6 +251,8 @@ _MODULES = {
     Ack: "ack",
     ServeSim: "serve_sim",
     Agreement: "agreement",
+    Faults: "faults",
+    Soak: "soak",
 }
 
 

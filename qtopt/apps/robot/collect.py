@@ -51,7 +51,11 @@ def main(config: Collect) -> int:
             ):
                 reporting.take(turn)
                 logger().info(
-                    "episode", outcome=turn.episode.outcome.name.lower(), steps=len(turn.episode), waiting=turn.waiting
+                    "episode",
+                    uuid=turn.episode.uuid,
+                    outcome=turn.episode.outcome.name.lower(),
+                    steps=len(turn.episode),
+                    waiting=turn.waiting,
                 )
         except RobotError:
             if not stop():
