@@ -33,12 +33,13 @@ class SimulatedCell:
         protocol: ``ur``, ``xarm`` or ``http``.
         directory: where its cell file goes.
         host: a loopback address that nobody else uses.
+        speed_m_s: of the tool; so slow by default that every reaction is over before a motion would be.
 
     Attributes:
-        path: of the cell file; slow, so that every reaction is over before a motion would be.
+        path: of the cell file.
     """
 
-    def __init__(self, protocol: str, directory: Path, host: str) -> None:
+    def __init__(self, protocol: str, directory: Path, host: str, speed_m_s: float = SPEED_M_S) -> None:
         self.protocol, self.path = protocol, directory / "cell.toml"
         command = [sys.executable, "-m", "qtopt.cli", "robot", "serve-sim", "--protocol", protocol, "--host", host]
         self.process = subprocess.Popen(
@@ -52,7 +53,7 @@ class SimulatedCell:
             self.process.wait(10.0)
             raise RobotError(f"the simulated cell did not start; it said {line.strip()!r}")
         port = int(line.split("faults on port ")[1].split(";")[0])
-        text = re.sub(r"(?m)^speed_m_s = .*$", f"speed_m_s = {SPEED_M_S}", self.path.read_text())
+        text = re.sub(r"(?m)^speed_m_s = .*$", f"speed_m_s = {speed_m_s}", self.path.read_text())
         self.path.write_text(text.replace("\n\n[gripper]", _WATCHDOG) if protocol == "ur" else text)
         self._socket = socket.create_connection((host, port), 10.0)
         self._lines = self._socket.makefile("rw")

@@ -21,6 +21,7 @@ from sim.faults.cells import SimulatedCell, until
 from sim.faults.chance import draw, make
 
 _HOST: Final = "127.0.96.10"
+_SPEED_M_S: Final = 0.25
 _PAUSE_S: Final = 20.0
 _MEMORY_GROWTH: Final = 1.10
 
@@ -33,7 +34,7 @@ def main(config: Soak) -> int:
     samples: list[dict[str, JsonValue]] = []
     with tempfile.TemporaryDirectory() as directory:
         os.environ[STATE_VARIABLE] = str(Path(directory) / "cells")
-        with SimulatedCell("ur", Path(directory), _HOST) as sim, Roles(Path(directory), sim.path) as roles:
+        with SimulatedCell("ur", Path(directory), _HOST, _SPEED_M_S) as sim, Roles(Path(directory), sim.path) as roles:
             places = Places(load_cell_file(sim.path))
             began = time.monotonic()
             until(lambda: finished(roles.logs), 240.0, 1.0)
