@@ -51,8 +51,7 @@ def _how(**details: Any) -> Mapping[str, Any]:
 
 _SILENCE = ("link_lost", "program_stopped", "mode_lost", "state_age")
 _DEAD = ("arm_process", "program_stopped")
-_COLLIDED = ("protective_stop", "program_stopped", "mode_lost")
-"""An xArm's reports tell that it was stopped a tenth of a second before it has said why."""
+_COLLIDED = ("protective_stop", "program_stopped")
 _MORE = (UR, HTTP)
 _N20, _N40, _N80 = (_how(force_n=[0.0, 0.0, force_n]) for force_n in (20.0, 40.0, 80.0))
 _STILL_S = 0.35
@@ -90,7 +89,10 @@ CASES: Final = (
         "40 N on the way down, for a moment", "push", "stop", 0.25, ("contact_retract",), how=_N40, protocols=_MORE,
         down=True, rises=True, lasts_s=0.12,
     ),
-    Case("80 N on the way down", "push", "latch", 0.25, ("contact_latch", *_COLLIDED), how=_N80, down=True),
+    Case(
+        "80 N on the way down, for a moment", "push", "latch", 0.35, ("contact_latch", *_COLLIDED), how=_N80,
+        down=True, lasts_s=0.2,
+    ),
     Case("gripper silent", "gripper", "stop", 2.5, ("gripper",), how=_how(what="silent")),
     Case("camera freezes", "camera", "hold", 1.4, ("camera_age", "camera"), how=_how(what="freeze")),
     Case("camera stalls", "camera", "hold", 0.9, ("camera_age",), how=_how(what="stall")),

@@ -9,7 +9,7 @@ Sample = Sequence[float]
 
 STILL_M_S = 0.002
 _SPAN_S = 0.02
-"""Speeds are taken over this long: the motors' ripple is no motion."""
+"""Speeds are taken over this long at least: neither the motors' ripple nor a late sample is a motion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,10 @@ def _farthest(start: Sample, samples: Sequence[Sample]) -> float:
 
 
 def _speeds(trace: Sequence[Sample]) -> list[float]:
-    """Returns the speed at each sample [m/s], over the ``_SPAN_S`` that end there."""
+    """Returns the speed at each sample [m/s], over the shortest span of at least ``_SPAN_S`` that ends there."""
     speeds, begin = [], 0
     for index, sample in enumerate(trace):
-        while sample[0] - trace[begin][0] > _SPAN_S and begin < index - 1:
+        while begin + 1 < index and sample[0] - trace[begin + 1][0] >= _SPAN_S:
             begin += 1
         span_s = sample[0] - trace[begin][0]
         speeds.append(math.dist(sample[1:4], trace[begin][1:4]) / span_s if span_s > 0 else 0.0)
