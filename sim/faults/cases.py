@@ -49,7 +49,8 @@ def _how(**details: Any) -> Mapping[str, Any]:
     return MappingProxyType(details)
 
 
-_SILENCE = ("link_lost", "program_stopped", "mode_lost", "state_age")
+_SILENCE = ("link_lost", "program_stopped", "mode_lost", "state_age", "arm_process")
+"""Several notice it: both monitors, the controller's watchdog, and who watches a process that waits for an answer."""
 _DEAD = ("arm_process", "program_stopped")
 _COLLIDED = ("protective_stop", "program_stopped")
 _MORE = (UR, HTTP)

@@ -37,10 +37,11 @@ class SimulatedCell:
 
     Attributes:
         path: of the cell file.
+        host: its address.
     """
 
     def __init__(self, protocol: str, directory: Path, host: str, speed_m_s: float = SPEED_M_S) -> None:
-        self.protocol, self.path = protocol, directory / "cell.toml"
+        self.protocol, self.host, self.path = protocol, host, directory / "cell.toml"
         command = [sys.executable, "-m", "qtopt.cli", "robot", "serve-sim", "--protocol", protocol, "--host", host]
         self.process = subprocess.Popen(
             [*command, "--output", str(self.path), "--camera-px", "128", "--fps", "15"],
@@ -142,3 +143,12 @@ def until(condition: Any, seconds: float, period_s: float = 0.01) -> bool:
             return False
         time.sleep(period_s)
     return True
+
+
+def end_on_sigterm() -> None:
+    """Has SIGTERM end this process as an exception does, so that nothing that it started is left behind."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)

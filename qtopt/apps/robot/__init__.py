@@ -198,8 +198,8 @@ class Faults:
     Attributes:
         protocols: of the cells.
         cases: by their names; none runs all.
-        output: a directory for result.json.
-        guide: a document whose table is written anew.
+        output: a directory for result.json; findings of other cases and cells that stand there stay.
+        guide: a document whose table is written anew from it.
     """
 
     __pydantic_config__ = STRICT

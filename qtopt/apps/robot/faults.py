@@ -6,6 +6,7 @@ import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from qtopt.apps.hardware import hardware
 from qtopt.apps.process import say
@@ -14,8 +15,8 @@ from qtopt.apps.rundir import provenance
 from qtopt.errors import ConfigError
 from robot_bridge.cell.launch import prefer
 from robot_bridge.cell.places import STATE_VARIABLE
-from sim.faults.cases import CASES, Case
-from sim.faults.cells import SimulatedCell
+from sim.faults.cases import ALL, CASES, Case
+from sim.faults.cells import SimulatedCell, end_on_sigterm
 from sim.faults.run import Finding, Matrix
 from sim.faults.table import placed, table
 
@@ -27,22 +28,18 @@ def main(config: Faults) -> int:
     if unknown:
         raise ConfigError(f"found the cases {sorted(unknown)}, expected some of {sorted(names)}")
     cases = [case for case in CASES if not config.cases or case.name in config.cases]
+    end_on_sigterm()
     prefer()  # the collector's part is this process's, and it waits behind no other program
-    findings = [
-        each
-        for number, protocol in enumerate(config.protocols)
-        for each in _run(protocol, cases, f"127.0.95.{10 + number}")
-    ]
+    findings = [each for protocol in config.protocols for each in _run(protocol, cases)]
     if config.output is not None:
-        _write(config.output, findings)
-    if config.guide is not None:
-        rows = table([asdict(each) for each in findings])
-        config.guide.write_text(placed(config.guide.read_text(), rows))
+        told = _write(config.output, [asdict(each) for each in findings])
+        if config.guide is not None:
+            config.guide.write_text(placed(config.guide.read_text(), table(told)))
     return int(any(each.failure for each in findings))
 
 
-def _run(protocol: str, cases: list[Case], host: str) -> list[Finding]:
-    findings = []
+def _run(protocol: str, cases: list[Case]) -> list[Finding]:
+    findings, host = [], f"127.0.95.{10 + ALL.index(protocol)}"
     with tempfile.TemporaryDirectory() as directory:
         os.environ[STATE_VARIABLE] = directory
         with SimulatedCell(protocol, Path(directory), host) as sim, Matrix(sim) as matrix:
@@ -66,13 +63,14 @@ def _tell(finding: Finding, took_s: float) -> None:
     )
 
 
-def _write(directory: Path, findings: list[Finding]) -> None:
+def _write(directory: Path, findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Writes the findings, beside those of other cases and cells that stand there; returns all of them."""
     directory.mkdir(parents=True, exist_ok=True)
-    facts = provenance()
-    content = {
-        "commit": facts["commit"],
-        "command": facts["command"],
-        "hardware": hardware(),
-        "findings": [asdict(each) for each in findings],
-    }
-    (directory / "result.json").write_text(json.dumps(content, indent=1) + "\n")
+    path, facts = directory / "result.json", provenance()
+    known = json.loads(path.read_text())["findings"] if path.exists() else []
+    new = {(each["case"], each["protocol"]) for each in findings}
+    run = {"commit": facts["commit"], "command": facts["command"], "hardware": hardware()}
+    told = [each for each in known if (each["case"], each["protocol"]) not in new]
+    told += [{**each, "commit": facts["commit"]} for each in findings]
+    path.write_text(json.dumps({**run, "findings": told}, indent=1) + "\n")
+    return told

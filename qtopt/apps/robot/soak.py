@@ -17,7 +17,7 @@ from qtopt.apps.rundir import provenance
 from qtopt.types import JsonValue
 from robot_bridge.cell.places import STATE_VARIABLE, Places
 from robot_bridge.cell_file import load_cell_file
-from sim.faults.cells import SimulatedCell, until
+from sim.faults.cells import SimulatedCell, end_on_sigterm, until
 from sim.faults.chance import draw, make
 
 _HOST: Final = "127.0.96.10"
@@ -28,6 +28,7 @@ _MEMORY_GROWTH: Final = 1.10
 
 def main(config: Soak) -> int:
     """Returns 1 where something was lost, left behind or grew."""
+    end_on_sigterm()
     rng = random.Random(config.seed)
     troubles: Counter[str] = Counter()
     locks: Counter[str] = Counter()

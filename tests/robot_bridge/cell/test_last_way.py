@@ -16,7 +16,7 @@ from robot_bridge.cell.robot import CellRobot
 from robot_bridge.cell_file import load_cell_file
 from robot_bridge.robot import ToolPose
 from robot_bridge.safety.facts import Phase
-from tests.robot_bridge.cell.cells import wait_until
+from sim.faults.cells import until
 from tests.robot_bridge.drivers.so101_cell import Servos, make_cell
 
 pytestmark = [pytest.mark.serial, pytest.mark.timeout(200)]
@@ -60,7 +60,7 @@ def under_way(servos, robot):
     thread = threading.Thread(target=go)
     thread.start()
     start = servos.ask()["positions"][0]
-    assert wait_until(lambda: abs(servos.ask()["positions"][0] - start) > 15), raised
+    assert until(lambda: abs(servos.ask()["positions"][0] - start) > 15, 20.0), raised
     return thread, raised
 
 
@@ -69,11 +69,11 @@ def test_the_end_of_the_arms_process_is_a_standing_arm_and_a_lock(servos, cell, 
     robot, places = cell
     thread, raised = under_way(servos, robot)
     os.kill(robot.processes.arm.pid, number)
-    assert wait_until(lambda: robot.processes.arm.poll() is not None, 3.0)
+    assert until(lambda: robot.processes.arm.poll() is not None, 3.0)
     stood = servos.ask()["positions"]
     thread.join(30)
     assert raised
-    assert wait_until(lambda: (latch := places.latched()) is not None and latch.rule == "arm_process", 3.0)
+    assert until(lambda: (latch := places.latched()) is not None and latch.rule == "arm_process", 3.0)
     time.sleep(0.4)
     assert servos.ask()["positions"] == pytest.approx(stood, abs=14), "some 3 mm at the tool"
     assert robot.processes.arm.wait(5.0) == -signal.SIGKILL
