@@ -15,6 +15,7 @@ from qtopt.errors import RobotError
 from sim.faults.judge import Sample
 
 SPEED_M_S: Final = 0.07
+_LIFT_M: Final = 0.1
 _HEAL: Final = ("silent", "frozen_clock", "split_frames", "duplicate_frames", "emergency_stop", "safeguard", "nan")
 _XARM_WORDS: Final = {
     "silent": "silent_reports",
@@ -94,6 +95,11 @@ class SimulatedCell:
         if self.protocol != "xarm":
             self.inject("speed_slider", fraction=1.0)
         self.inject("person")
+
+    def free(self) -> None:
+        """Does what a person does where the tool presses on something: leads it up, straight and slowly. UR only."""
+        self.inject("person", lift_m=_LIFT_M)
+        until(lambda: not self.truth()["moving"], 10.0, 0.1)
 
     def close(self) -> None:
         """Ends the process."""

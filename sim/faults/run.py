@@ -17,6 +17,8 @@ from qtopt.interfaces import StepResult
 from qtopt.specs import make_action
 from qtopt.types import Outcome
 from robot_bridge.cell.open import PhysicalCell
+from robot_bridge.cell.places import Places
+from robot_bridge.cell_file import load_cell_file
 from sim.faults.cases import Case
 from sim.faults.cells import SPEED_M_S, SimulatedCell, until
 from sim.faults.judge import Course, course
@@ -201,11 +203,10 @@ class Matrix:
     def _restore(self) -> None:
         """Heals the simulated cell and acknowledges, as a person would after a look."""
         self._sim.heal()
-        if self._cell is None:
-            return
         time.sleep(0.3)
-        if self._cell.places.latched() is not None:
-            self._cell.places.latch_file.acknowledge("the fault matrix", "the fault was taken back")
+        places = Places(load_cell_file(self._sim.path))
+        if places.latched() is not None:
+            places.latch_file.acknowledge("the fault matrix", "the fault was taken back")
 
 
 def _is_being_written(cell: PhysicalCell) -> bool:

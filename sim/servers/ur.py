@@ -6,6 +6,7 @@ on standard output says so. The fault port takes what a test or ``faults`` wants
 """
 
 import argparse
+import dataclasses
 import ipaddress
 import json
 import os
@@ -80,7 +81,7 @@ class UrServer:
         actions: dict[str, Callable[[], dict[str, Any] | None]] = {
             "truth": self._truth,
             "trace": lambda: plant_trace(self._plant, float(request["since_s"])),
-            "person": self._controller.person_clears,
+            "person": lambda: self._person(float(request.get("lift_m", 0.0))),
             "frozen_clock": lambda: self._freeze(on=switch),
             "protective_stop": lambda: self._controller.protective_stop("asked for by a test"),
             "emergency_stop": lambda: self._controller.emergency_stop(pressed=switch),
@@ -118,6 +119,13 @@ class UrServer:
             "payload_kg": self._controller.payload[0],
             "log": self._controller.log[-20:],
         }
+
+    def _person(self, lift_m: float) -> None:
+        """Clears what stopped the arm, and leads the tool straight up with the pendant where that is asked for."""
+        self._controller.person_clears()
+        if lift_m:
+            here = self._plant.state().tool
+            self._plant.move_to(dataclasses.replace(here, z_m=here.z_m + lift_m), 0.05, 0.5)
 
     def _freeze(self, *, on: bool) -> None:
         now = self._controller.outputs()["timestamp"]

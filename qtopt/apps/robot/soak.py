@@ -24,6 +24,7 @@ _HOST: Final = "127.0.96.10"
 _SPEED_M_S: Final = 0.25
 _PAUSE_S: Final = 20.0
 _MEMORY_GROWTH: Final = 1.10
+_PRESSED: Final = ("contact_latch", "contact_retract", "protective_stop")
 
 
 def main(config: Soak) -> int:
@@ -45,11 +46,11 @@ def main(config: Soak) -> int:
                 troubles[trouble.name] += 1
                 make(trouble, sim, lambda: roles.processes(places))
                 roles.revive()
-                _acknowledge(places, locks)
+                _acknowledge(sim, places, locks)
                 samples.append({"minute": round((time.monotonic() - began) / 60, 2), **roles.sample(sim.process.pid)})
                 say(f"{trouble.name}: {len(finished(roles.logs))} episodes, {json.dumps(samples[-1])}")
                 time.sleep(max(0.0, due - time.monotonic()))
-                _acknowledge(places, locks)
+                _acknowledge(sim, places, locks)
             waiting = roles.end()
             told, stored = finished(roles.logs), delivered(roles.store)
         left = left_behind(directory, _HOST)
@@ -63,11 +64,13 @@ def main(config: Soak) -> int:
     return int(bool(result["troubles"]))
 
 
-def _acknowledge(places: Places, locks: Counter[str]) -> None:
+def _acknowledge(sim: SimulatedCell, places: Places, locks: Counter[str]) -> None:
     """Does what a person does who comes, looks, and unlocks."""
     latch = places.latched()
     if latch is not None:
         locks[latch.rule] += 1
+        if latch.rule in _PRESSED:
+            sim.free()
         places.latch_file.acknowledge("soak", "the fault was taken back")
 
 
