@@ -24,7 +24,10 @@ def table(findings: Sequence[Mapping[str, Any]]) -> str:
         f"|---|---|---|{'---|' * len(protocols)}",
     ]
     for case in CASES:
-        cells = [_cell(case, found.get((case.name, protocol))) for protocol in protocols]
+        cells = [
+            _cell(case, found.get((case.name, protocol))) if protocol in case.protocols else ""
+            for protocol in protocols
+        ]
         lines.append(f"| {case.name} | {_must(case)} | {case.label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -47,7 +50,7 @@ def _must(case: Case) -> str:
 
 def _cell(case: Case, finding: Mapping[str, Any] | None) -> str:
     if finding is None:
-        return ""
+        return "not run"
     if finding["failure"]:
         return f"**failed: {finding['failure']}**"
     if case.reaction == "nothing" and not case.rises:

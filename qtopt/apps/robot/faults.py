@@ -32,7 +32,7 @@ def main(config: Faults) -> int:
     prefer()  # the collector's part is this process's, and it waits behind no other program
     findings = [each for protocol in config.protocols for each in _run(protocol, cases)]
     if config.output is not None:
-        told = _write(config.output, [asdict(each) for each in findings])
+        told = _write(config.output, [_plain(each) for each in findings])
         if config.guide is not None:
             config.guide.write_text(placed(config.guide.read_text(), table(told)))
     return int(any(each.failure for each in findings))
@@ -49,6 +49,11 @@ def _run(protocol: str, cases: list[Case]) -> list[Finding]:
                     findings.append(matrix.run(case))
                     _tell(findings[-1], time.monotonic() - began)
     return findings
+
+
+def _plain(finding: Finding) -> dict[str, Any]:
+    """Returns a finding as JSON has it, which knows no NaN."""
+    return {key: None if value != value else value for key, value in asdict(finding).items()}
 
 
 def _tell(finding: Finding, took_s: float) -> None:
