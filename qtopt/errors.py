@@ -10,6 +10,8 @@
     * CheckpointError: weights or a checkpoint that cannot be used (exit code 5)
     * RemoteError: a call to another process failed (exit code 6)
         * ServerUnavailable: nobody answered in time; the call may be tried again
+        * AccessDenied: the server knows who calls, and does not let them
+            * NotAuthenticated: the server does not know who calls
     * RobotError: the arm or the camera did not do what was asked (exit code 7)
         * StaleFrame: the camera gave no picture that is new enough
         * FrozenFrame: the camera gives the same picture again and again
@@ -70,6 +72,14 @@ class RemoteError(QtOptError):
 
 class ServerUnavailable(RemoteError):
     """Nobody answered in time. The call may be tried again."""
+
+
+class AccessDenied(RemoteError):
+    """The server knows who calls, and that role may not make the call."""
+
+
+class NotAuthenticated(AccessDenied):
+    """The server does not know who calls: no, a wrong or an expired token, or a certificate without a role."""
 
 
 class RobotError(QtOptError):

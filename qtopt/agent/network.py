@@ -65,8 +65,10 @@ class NetworkConfig:
 NO_STATE = (0.0, 0.1)
 """What a network without state gets: open fingers, 0.1 m high, the middle of where they move."""
 
-PAPER_PROFILE = NetworkConfig(kind="paper", image=ImageConfig(stored_px=512, crop_px=472), reach=Reach(lifted_m=0.0))
-"""Square frames of 512 px, cropped to 472 as in the paper; the network alone decides where to end."""
+PAPER_PROFILE = NetworkConfig(
+    kind="paper", image=ImageConfig(stored_px=512, crop_px=472, photometric=1.0), reach=Reach(lifted_m=0.0)
+)
+"""Square frames of 512 px, cropped to 472 as in the paper, and its colours; the network alone decides where to end."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from qtopt.errors import CheckpointError, ConfigError, ProcessFailed
 from qtopt.loops.label import LabelLoopConfig
 from qtopt.loops.report import Report, read_report
 from qtopt.loops.train import TrainLoopConfig
-from qtopt.replay import ReplayConfig
+from qtopt.replay import EpisodeStore, ReplayConfig
 from qtopt.types import JsonValue
 from sim.config import SimConfig
 
@@ -130,6 +130,11 @@ class Job:
     def result(self) -> Path:
         """The evaluation's report."""
         return self.directory.evaluations / "result.json"
+
+    @property
+    def minutes(self) -> float:
+        """How long it has trained [min], sessions before a restart left out."""
+        return float(max((row.get("minutes", 0.0) for row in self.directory.read_metrics()), default=0.0))
 
     def stage(self) -> tuple[str, Any] | None:
         """Returns the command that comes next and its configuration; None when all is done."""
@@ -247,14 +252,23 @@ def _write(config: Config, variants: Sequence[Variant], planned: Sequence[Job]) 
         own = [job for job in planned if job.variant == variant.name]
         if all(job.result.exists() for job in own):
             results[variant.name] = [read_report(job.result) for job in own]
+    with EpisodeStore(config.store, read_only=True) as store:
+        grasps = int(store.stats()["episodes"])
     facts: Mapping[str, JsonValue] = {
+        "objects": planned[0].evaluation.objects,
+        "profile": config.learner.network.kind,
         "store": str(config.store),
+        "grasps": grasps,
         "gradient_steps": config.steps,
         "episodes_of_each_seed": config.episodes,
-        "training_seeds": list(config.seeds),
+        "seeds": list(config.seeds),
         "first_evaluation_seed": config.evaluation_seed,
     }
-    ablation_report.write(config.output, facts, variants, results)
+    wall_s = {
+        variant.name: round(sum(60 * job.minutes for job in planned if job.variant == variant.name), 1)
+        for variant in variants
+    }
+    ablation_report.write(config.output, facts, variants, results, wall_s)
 
 
 class Board:

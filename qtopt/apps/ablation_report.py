@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from qtopt.apps.rundir import provenance
+from qtopt.apps.hardware import hardware
+from qtopt.apps.rundir import command, provenance
 from qtopt.apps.variants import Variant
 from qtopt.loops.compare import Paired, pair
 from qtopt.loops.metrics import Proportion, wilson
@@ -24,6 +25,7 @@ def write(
     facts: Mapping[str, JsonValue],
     variants: Sequence[Variant],
     results: Mapping[str, Sequence[Report]],
+    wall_s: Mapping[str, float],
 ) -> None:
     """Writes ``ablation.json`` and ``README.md``.
 
@@ -33,6 +35,7 @@ def write(
         variants: in the order of the table, the baseline first.
         results: one report for each training seed, by the variant's name; one that is not finished is missing, and its
             row says so.
+        wall_s: time of training, all seeds together, by the variant's name [s].
     """
     baseline = results.get(variants[0].name)
     table: list[JsonValue] = []
@@ -42,14 +45,24 @@ def write(
         success = None if own is None else _together([success_of_report(report) for report in own])
         is_baseline = variant is variants[0]
         apart = None if own is None or baseline is None or is_baseline else difference(own, baseline)
-        table.append(_entry(variant, success, apart))
+        table.append(_entry(variant, success, apart) | {"seeds": facts["seeds"], "wall_s": wall_s[variant.name]})
         lines.append(_line(variant, success, apart))
-    ablation = {**facts, "variants": table, "provenance": dict(provenance())}
+    trained = [report["provenance"] for own in results.values() for report in own]
+    commits = sorted({str(each["commit"]) for each in trained if isinstance(each, dict)})
+    ablation = {
+        **facts,
+        "wall_s": round(sum(wall_s.values()), 1),
+        "command": command(),
+        "commit": ", ".join(commits),
+        "hardware": hardware(),
+        "variants": table,
+        "written_by": dict(provenance()),
+    }
     _replace(directory / "ablation.json", json.dumps(ablation, indent=1) + "\n")
     _replace(directory / "README.md", _page(facts, lines))
 
 
-def _entry(variant: Variant, success: Proportion | None, apart: Paired | None) -> JsonValue:
+def _entry(variant: Variant, success: Proportion | None, apart: Paired | None) -> dict[str, JsonValue]:
     entry: dict[str, JsonValue] = {
         "name": variant.name,
         "reason": variant.reason,
@@ -58,8 +71,8 @@ def _entry(variant: Variant, success: Proportion | None, apart: Paired | None) -
         "paper_remembered_not_verified": variant.remembered,
     }
     if success is not None and success.trials:
-        entry |= {"episodes": success.trials, "successes": success.successes, "success": round(success.rate, 4)}
-        entry["wilson_95"] = [round(success.low, 4), round(success.high, 4)]
+        entry |= {"episodes": success.trials, "successes": success.successes, "final_success": round(success.rate, 4)}
+        entry["interval"] = [round(success.low, 4), round(success.high, 4)]
     if apart is not None:
         entry["to_baseline"] = apart.to_json()  # A is the variant, B the baseline
     return entry

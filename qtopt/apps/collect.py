@@ -37,7 +37,7 @@ class Config:
         name: stored with each episode; different for each collector.
         spool: directory that keeps finished episodes while the server is away.
         start: policy to act with until the server has networks: a checkpoint or a run's directory or the word
-            pretrained; without it the script acts.
+            pretrained; the script then keeps only its last share. Without it the script acts alone at first.
         seed: of scenes and exploration.
         session: changes the chance under one seed. A collector that is started again with the same spool needs no
             other one: it counts its starts there.
@@ -68,11 +68,12 @@ class Config:
 
 def build_policy(config: Config, snapshot: ModelSnapshot | None) -> Policy:
     """Returns the policy that collects with the networks of ``snapshot``, or before there are any."""
-    scripted = ScriptedPolicy(config.exploration.scripted)
+    exploration = config.exploration if config.start is None else config.exploration.without_scripted_phase()
+    scripted = ScriptedPolicy(exploration.scripted)
     if snapshot is None:
-        return ExploringPolicy(scripted, None, config.exploration)
+        return ExploringPolicy(scripted, None, exploration)
     learned = CemPolicy(load_policy_network(snapshot.payload), config.cem)
-    return ExploringPolicy(scripted, learned, config.exploration, snapshot.step)
+    return ExploringPolicy(scripted, learned, exploration, snapshot.step)
 
 
 def first_policy(config: Config) -> Policy:

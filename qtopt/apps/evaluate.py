@@ -199,7 +199,7 @@ def _evaluate(
         "file": str(path),
         "started": time.time(),
         "checkpoint": None if config.checkpoint is None else str(config.checkpoint),
-        "sim": to_plain(config.sim),
+        "sim": to_plain(config.cell()),
         "cem": to_plain(config.cem),
         "provenance": {name: value for name, value in provenance().items()},
         **(more or {}),

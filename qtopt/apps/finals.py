@@ -151,7 +151,7 @@ class Job:
             "policy_sha256": hashlib.sha256((self.checkpoint / POLICY_FILE).read_bytes()).hexdigest(),
             "objects": planned.objects,
             "seed": planned.seed,
-            "sim": to_plain(planned.sim),
+            "sim": to_plain(planned.cell()),
             "cem": to_plain(planned.cem),
         }
         same = all(report.get(name) == value for name, value in asked.items())

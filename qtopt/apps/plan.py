@@ -219,7 +219,7 @@ def roles(config: Config, directory: RunDirectory, port: int, session: int) -> l
             seed=_mix(config.seed, 1000 + number),
             session=session,
             sim=config.sim,
-            exploration=config.exploration if config.start is None else config.exploration.without_scripted_phase(),
+            exploration=config.exploration,
             cem=config.cem,
         )
         planned.append(Role(f"collector-{number}", "collect", collector))

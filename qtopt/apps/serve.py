@@ -9,14 +9,14 @@ import numpy as np
 from qtopt.agent.cem import CemConfig
 from qtopt.agent.network import QNetwork
 from qtopt.agent.policy import CemPolicy
-from qtopt.agent.snapshot import load_policy_network
+from qtopt.agent.snapshot import check, load_policy_network
 from qtopt.apps.process import begin, limit_threads, logger
 from qtopt.config import STRICT
 from qtopt.errors import RemoteError, ServerUnavailable
 from qtopt.interfaces import Policy
 from qtopt.replay import ReplayConfig, StoreFormat
 from qtopt.replay.episode_store import EpisodeStore
-from qtopt.rpc import BackgroundServer, ModelRegistry, ServerConfig, Services
+from qtopt.rpc import Audit, BackgroundServer, ModelRegistry, ServerConfig, Services
 from qtopt.types import Decision, Observation
 
 
@@ -33,6 +33,7 @@ class Config:
         threads: threads of torch, for the policy service.
         cem: sizes of the search for the best action, in the policy service.
         replay: store, sampling, labels.
+        audit: file that is told who appended, published and was refused, as JSON lines; at 16 MB a new one begins.
     """
 
     __pydantic_config__ = STRICT
@@ -45,6 +46,7 @@ class Config:
     threads: int = 1
     cem: CemConfig = field(default_factory=CemConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    audit: Path | None = None
 
 
 class NewestNetwork:
@@ -90,13 +92,14 @@ def main(config: Config) -> int:
     """Serves until it is told to stop."""
     stop = begin("server")
     limit_threads(config.threads)
-    registry = ModelRegistry(config.models)
+    audit = Audit(config.audit)
+    registry = ModelRegistry(config.models.absolute(), check=check)
     newest = NewestNetwork(registry)
     opened: list[EpisodeStore] = []
 
     def open_store() -> EpisodeStore:
         fmt = StoreFormat.for_images(config.image_px, codec=config.replay.codec)
-        opened.append(EpisodeStore(config.store, fmt, config.replay, rng=np.random.default_rng(config.seed)))
+        opened.append(EpisodeStore(config.store.absolute(), fmt, config.replay, rng=np.random.default_rng(config.seed)))
         return opened[0]
 
     services = Services(
@@ -105,6 +108,7 @@ def main(config: Config) -> int:
         registry=registry,
         make_policy=lambda: NewestPolicy(newest, config.cem),
         policy_version=lambda: newest.version,
+        audit=audit,
     )
     try:
         with BackgroundServer(config.listen, services) as server:
@@ -114,5 +118,6 @@ def main(config: Config) -> int:
     finally:
         for store in opened:
             store.close()
+        audit.close()
     logger().info("server ended")
     return 0

@@ -41,11 +41,18 @@ class PolicyServicer(PolicyServiceServicer):
     Args:
         make_policy: returns a new policy for one session; policies may share a network. Called in a worker thread.
         version: returns the version of the networks in use.
+        image_size: (height, width) [pixels] of the images that it takes; None takes any.
     """
 
-    def __init__(self, make_policy: Callable[[], Policy], version: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        make_policy: Callable[[], Policy],
+        version: Callable[[], int] = lambda: 0,
+        image_size: tuple[int, int] | None = None,
+    ) -> None:
         self._make_policy = make_policy
         self._version = version
+        self._image_size = image_size
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._workers = Workers("policy", 2)
 
@@ -78,7 +85,7 @@ class PolicyServicer(PolicyServiceServicer):
         if session is None:
             raise RemoteError(f"policy session {request.session!r} is not known (any more): begin the episode again")
         self._sessions.move_to_end(request.session)
-        observation = codec.decode_observation(request.observation)
+        observation = codec.decode_observation(request.observation, self._image_size)
         async with session.lock:
             policy = session.policy
             _set_state(session.rng, request.rng_json)
@@ -137,7 +144,7 @@ def _state(rng: np.random.Generator) -> str:
 def _set_state(rng: np.random.Generator, text: str) -> None:
     try:
         rng.bit_generator.state = json.loads(text)
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise SchemaMismatch(
             "policy: found the state of another random generator, expected PCG64 as numpy.random.default_rng makes it"
         ) from error

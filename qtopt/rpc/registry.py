@@ -10,6 +10,7 @@ import os
 import re
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -28,13 +29,17 @@ class ModelRegistry:
     Args:
         directory: where to keep them, made if it is missing; None keeps the newest in memory only.
         keep: how many versions stay on disk.
+        check: raises CheckpointError for a payload that is no networks; by default everything is taken.
     """
 
-    def __init__(self, directory: Path | None = None, *, keep: int = 3) -> None:
+    def __init__(
+        self, directory: Path | None = None, *, keep: int = 3, check: Callable[[bytes], None] = lambda payload: None
+    ) -> None:
         if keep < 1:
             raise ConfigError(f"model registry keep is {keep}, expected at least 1")
         self._directory = directory
         self._keep = keep
+        self._check = check
         self._changed = threading.Condition()
         self._newest: ModelSnapshot | None = None
         self._version = 0
@@ -63,13 +68,14 @@ class ModelRegistry:
         """Publishes safetensors bytes and returns the version given; the newest payload and step again keep theirs.
 
         Raises:
-            CheckpointError: the payload is empty or the step negative.
+            CheckpointError: the payload is empty or no networks, or the step negative.
             StoreFull: the disk has no room for them.
         """
         if not payload or step < 0:
             raise CheckpointError(
                 f"networks: found {len(payload)} bytes of step {step}, expected some bytes and a step"
             )
+        self._check(payload)
         digest = payload_digest(payload)
         with self._changed:
             newest = self._newest
@@ -93,6 +99,7 @@ class ModelRegistry:
             try:
                 payload = path.read_bytes()
                 check_payload(payload, digest)
+                self._check(payload)
             except (OSError, CheckpointError) as error:
                 log.warning("published networks %s are left out: %s", path, error)
                 continue

@@ -144,10 +144,7 @@ class ReplayServicer(ReplayServiceServicer):
                     raise ServerUnavailable(f"{error} (waited {now_s - start_s:.1f} s in all)") from error
 
     def _append(self, store: ReplayStore, message: Any) -> pb.AppendEpisodeResponse:
-        episode = codec.decode_episode(message)
-        found = episode.images.shape[1:3]
-        if found != self._image_size:
-            raise SchemaMismatch(f"episode: found images of {found} pixels, expected {self._image_size}")
+        episode = codec.decode_episode(message, self._image_size)
         return pb.AppendEpisodeResponse(is_new=store.append(episode))
 
 

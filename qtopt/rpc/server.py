@@ -16,16 +16,20 @@ from grpc_reflection.v1alpha import reflection
 from qtopt.errors import ConfigError
 from qtopt.interfaces import Policy
 from qtopt.rpc.allocator import keep_freed_memory
+from qtopt.rpc.audit import Audit
 from qtopt.rpc.board import FigureBoard
 from qtopt.rpc.channel import SERVER_OPTIONS
+from qtopt.rpc.doorkeeper import Doorkeeper
+from qtopt.rpc.gate import Access, Gate
 from qtopt.rpc.gen import model_pb2_grpc, monitor_pb2_grpc, policy_pb2_grpc, replay_pb2_grpc
-from qtopt.rpc.interceptors import ErrorInterceptor, Interceptor, TokenInterceptor
+from qtopt.rpc.interceptors import ErrorInterceptor
 from qtopt.rpc.model import ModelServicer
 from qtopt.rpc.monitor import MonitorServicer
 from qtopt.rpc.policy import PolicyServicer
 from qtopt.rpc.registry import ModelRegistry
 from qtopt.rpc.replay import ReplayServicer, ReplayStore
-from qtopt.rpc.settings import ServerConfig, join_address, read_file, read_token
+from qtopt.rpc.settings import ServerConfig, join_address
+from qtopt.rpc.tls import ServerCertificates
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +49,7 @@ class Services:
         board: the roles' figures.
         make_policy: returns a new policy for one session; None serves no policy.
         policy_version: returns the version of the networks behind the policies.
+        audit: is told who appended, published and was refused. Closing is its owner's.
     """
 
     image_size: tuple[int, int]
@@ -53,6 +58,7 @@ class Services:
     board: FigureBoard = field(default_factory=FigureBoard)
     make_policy: Callable[[], Policy] | None = None
     policy_version: Callable[[], int] = lambda: 0
+    audit: Audit = field(default_factory=Audit)
 
 
 class Server:
@@ -70,10 +76,13 @@ class Server:
         self._config = config
         self._services = services
         self._server: grpc.aio.Server | None = None
+        self._doorkeeper = Doorkeeper(services.audit)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._replay = ReplayServicer(services.image_size)
         self._model = ModelServicer(services.registry)
-        self._policy = PolicyServicer(services.make_policy, services.policy_version) if services.make_policy else None
+        self._policy = None
+        if services.make_policy is not None:
+            self._policy = PolicyServicer(services.make_policy, services.policy_version, services.image_size)
         self._names = [f"{_PREFIX}{name}Service" for name in ("Replay", "Model", "Monitor")]
         if self._policy is not None:
             self._names.append(f"{_PREFIX}PolicyService")
@@ -108,6 +117,7 @@ class Server:
             return
         await self._set_health(_NOT_SERVING)
         await server.stop(grace_s)
+        await self._doorkeeper.close()
         for servicer in (self._replay, self._model, self._policy):
             if servicer is not None:
                 await servicer.close()
@@ -118,12 +128,12 @@ class Server:
             await self._server.wait_for_termination()
 
     def _make(self) -> grpc.aio.Server:
-        token = read_token(self._config.token_file)
-        interceptors: list[Interceptor] = [ErrorInterceptor()]
-        if token is not None:
-            interceptors.insert(0, TokenInterceptor(token))
+        config = self._config
+        gate = Gate(config, Access(config), self._services.audit, self._doorkeeper)
         server = grpc.aio.server(
-            interceptors=interceptors, options=SERVER_OPTIONS, maximum_concurrent_rpcs=self._config.max_calls
+            interceptors=[ErrorInterceptor(), gate],
+            options=[*SERVER_OPTIONS, *config.limits.channel_options()],
+            maximum_concurrent_rpcs=config.max_calls,
         )
         replay_pb2_grpc.add_ReplayServiceServicer_to_server(self._replay, server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(self._model, server)
@@ -139,16 +149,14 @@ class Server:
         config = self._config
         _probe(config)
         try:
-            if config.cert_file is None or config.key_file is None:
+            if config.cert_file is None:
                 return server.add_insecure_port(config.address)
-            pair = read_file(config.key_file, "key file"), read_file(config.cert_file, "certificate file")
-            authority = None if config.client_ca_file is None else read_file(config.client_ca_file, "certificate file")
-            credentials = grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)
-            return server.add_secure_port(config.address, credentials)
+            credentials = ServerCertificates(config, self._doorkeeper.arrived).credentials()
+            port: int = server.add_secure_port(config.address, credentials)
         except RuntimeError as error:
-            raise ConfigError(
-                f"cannot listen on {config.address}: {error}: see whether the key fits the certificate"
-            ) from error
+            raise ConfigError(f"cannot listen on {config.address}: {error}") from error
+        self._doorkeeper.start(port)
+        return port
 
     async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for name in ("", *self._names):

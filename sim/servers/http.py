@@ -16,6 +16,7 @@ from robot_bridge.remote import ArmServer, ServerOptions
 from sim.driver import SimArm, SimArmOptions
 from sim.driver_gripper import SimGripper, SimGripperOptions
 from sim.plant import Plant
+from sim.servers.loopback import require_loopback
 from sim.servers.truth import plant_trace, plant_truth
 from sim.servers.ur_lines import TextServer, faults
 
@@ -105,6 +106,7 @@ class HttpArmCell:
     """
 
     def __init__(self, plant: Plant, host: str, token_file: Path, spoil_camera: Callable[[str], None]) -> None:
+        require_loopback(host)
         self._plant, self._spoil_camera = plant, spoil_camera
         self._arm = SpoiltArm(plant)
         self._arm.connect(5.0)

@@ -7,7 +7,6 @@ on standard output says so. The fault port takes what a test or ``faults`` wants
 
 import argparse
 import dataclasses
-import ipaddress
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from qtopt.errors import ConfigError
 from robot_bridge.cell.launch import prefer
 from sim.config import SimConfig
 from sim.plant import Plant
+from sim.servers.loopback import require_loopback
 from sim.servers.truth import plant_trace, plant_truth
 from sim.servers.ur_controller import Controller
 from sim.servers.ur_lines import DASHBOARD_PORT, SCRIPT_PORTS, TextServer, dashboard, faults, scripts
@@ -49,8 +49,7 @@ class UrServer:
         spoil_camera: Callable[[str], None] | None = None,
         spoil_gripper: Callable[[str], None] | None = None,
     ) -> None:
-        if not ipaddress.ip_address(host).is_loopback:
-            raise ConfigError(f"host is {host}, expected a loopback address such as 127.0.3.1: nothing is secured here")
+        require_loopback(host)
         if frequency_hz not in FREQUENCIES_HZ:
             raise ConfigError(f"frequency is {frequency_hz} Hz, expected 125 or 500")
         self._plant, self._spoil_camera, self._spoil_gripper = plant, spoil_camera, spoil_gripper

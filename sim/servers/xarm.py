@@ -23,6 +23,7 @@ from robot_bridge.cell.launch import prefer
 from sim.config import SimConfig
 from sim.plant import Plant
 from sim.servers import xarm_frames as frames
+from sim.servers.loopback import require_loopback
 from sim.servers.xarm_controller import Controller
 from sim.servers.xarm_faults import Faults
 from sim.servers.xarm_functions import Functions
@@ -42,7 +43,7 @@ class XArmServer:
     """Serves one plant to any number of clients, in one thread."""
 
     def __init__(self, plant: Plant, host: str, seed: int, spoil_camera: Callable[[str], None] | None = None) -> None:
-        self._host = host
+        self._host = require_loopback(host)
         self._controller = Controller(plant, seed)
         bus = GripperBus(plant)
         self._functions = Functions(self._controller, bus, plant)

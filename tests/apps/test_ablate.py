@@ -100,6 +100,12 @@ def test_two_variants_from_grasps_to_table(qtopt, store, tmp_path):
     table = json.loads((output / "ablation.json").read_text())
     assert [variant["name"] for variant in table["variants"]] == ["baseline", "supervised"]
     assert [variant["episodes"] for variant in table["variants"]] == [4, 4]
+    assert (table["objects"], table["grasps"], table["profile"], table["seeds"]) == ("unseen", 4, "compact", [0])
+    assert table["command"].startswith("qtopt ablate")
+    assert {"commit", "hardware", "wall_s"} <= table.keys()
+    for variant in table["variants"]:
+        low, high = variant["interval"]
+        assert low <= variant["final_success"] <= high
     assert table["variants"][1]["to_baseline"]["pairs"] == 4
     assert "to_baseline" not in table["variants"][0]
     scenes = []

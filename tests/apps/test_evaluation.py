@@ -139,7 +139,6 @@ def test_a_run_from_a_policy_trains_on_with_its_networks(qtopt, trained, tmp_pat
     config = cli.parse(plan.Config, "run", words)
     roles = {role.name: role.config for role in plan.roles(config, RunDirectory(tmp_path / "next"), 5000, 0)}
     assert roles["trainer"].start == roles["collector-0"].start == trained.root
-    assert roles["collector-0"].exploration.scripted_share(0) == config.exploration.scripted_share_end
     here = train.Config(start=trained.root, checkpoints=tmp_path / "next" / "checkpoints")
     networks = unpack(train.build_learner(here).snapshot())
     earlier = unpack((trained.checkpoints / "last" / "policy.safetensors").read_bytes())
@@ -149,6 +148,7 @@ def test_a_run_from_a_policy_trains_on_with_its_networks(qtopt, trained, tmp_pat
         assert all(bool((one == other).all()) for one, other in pairs)
     acting = collect.first_policy(roles["collector-0"])
     assert isinstance(acting._learned, CemPolicy)
+    assert acting._config.scripted_share(0) == config.exploration.scripted_share_end
     with pytest.raises(ConfigError, match="start is"):
         plan.require_same(plan.Config(), config)
 

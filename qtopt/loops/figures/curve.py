@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.axes import Axes
 
-from qtopt.loops.figures.history import Curve, common_grid, pool, resample
+from qtopt.loops.figures.history import Curve, common_grid, resample, scripted_of
 from qtopt.loops.figures.peers import PEERS
 from qtopt.loops.figures.style import (
     BLUE,
@@ -96,7 +96,7 @@ def _draw_many(axes: Axes, curves: Sequence[Curve]) -> None:
 
 
 def _draw_scripted(axes: Axes, curves: Sequence[Curve]) -> None:
-    scripted = pool([curve.scripted for curve in curves])
+    scripted = scripted_of(curves)
     if scripted.trials:
         axes.axhspan(scripted.low, scripted.high, color=GREY, alpha=0.15, linewidth=0, zorder=1)
         axes.axhline(

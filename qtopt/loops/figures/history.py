@@ -22,13 +22,13 @@ class Curve:
         name: of the run.
         grasps: (E,), grasps in the store when the evaluated networks were made.
         success: each evaluation's successes and trials, E of them.
-        scripted: the scripted policy's, all evaluations together; no trials where there was none.
+        scripted: the scripted policy's, by the seed of the scenes; runs that share a seed tried the same scenes.
     """
 
     name: str
     grasps: Array
     success: tuple[Proportion, ...]
-    scripted: Proportion
+    scripted: Mapping[int, Proportion]
 
     @property
     def rates(self) -> Array:
@@ -61,13 +61,14 @@ def curve_of(name: str, rows: Sequence[Mapping[str, Any]]) -> Curve:
         ((_grasps_at(float(report["step"]), progress), success_of_report(report)) for report in learned),
         key=lambda point: point[0],
     )
-    scripted = [success_of_report(report) for report in reports if report["policy"] == "scripted"]
-    return Curve(name, np.array([grasps for grasps, _ in points]), tuple(each for _, each in points), pool(scripted))
+    scripted = {report["seed"]: success_of_report(report) for report in reports if report["policy"] == "scripted"}
+    return Curve(name, np.array([grasps for grasps, _ in points]), tuple(each for _, each in points), scripted)
 
 
-def pool(proportions: Sequence[Proportion]) -> Proportion:
-    """Returns all trials together."""
-    return wilson(sum(each.successes for each in proportions), sum(each.trials for each in proportions))
+def scripted_of(curves: Sequence[Curve]) -> Proportion:
+    """Returns the scripted policy's success over all curves, the scenes of each seed counted once."""
+    by_seed = {seed: success for curve in curves for seed, success in curve.scripted.items()}
+    return wilson(sum(each.successes for each in by_seed.values()), sum(each.trials for each in by_seed.values()))
 
 
 def common_grid(curves: Sequence[Curve]) -> Array:

@@ -5,15 +5,16 @@ import pytest
 
 from qtopt.errors import ConfigError
 from qtopt.loops.figures.calibration import Predictions, predictions_of
-from qtopt.loops.figures.history import common_grid, curve_of, resample
+from qtopt.loops.figures.history import common_grid, curve_of, resample, scripted_of
 
 
 def progress(step, grasps):
     return {"minutes": 1.0, "trainer/step": float(step), "server/episodes": float(grasps)}
 
 
-def evaluation(step, successes, *, policy="learned", objects="unseen", episodes=10):
+def evaluation(step, successes, *, policy="learned", objects="unseen", episodes=10, seed=1000):
     report = {"policy": policy, "step": step, "objects": objects, "successes": successes, "episodes": episodes}
+    report["seed"] = seed
     return {"minutes": 1.0, "evaluation": report}
 
 
@@ -33,13 +34,22 @@ def test_an_evaluation_stands_at_the_grasps_behind_its_networks():
         evaluation(100, 6),
         evaluation(150, 9, objects="train"),
         evaluation(150, 7),
-        evaluation(200, 4, policy="scripted"),
+        evaluation(200, 4, policy="scripted", seed=1001),
         evaluation(250, 8),
     ]
     found = curve_of("run", rows)
     assert found.grasps.tolist() == [1000, 1000, 2000, 2000]
     assert found.rates.tolist() == [0.5, 0.6, 0.7, 0.8]
-    assert (found.scripted.successes, found.scripted.trials) == (7, 20)
+    scripted = scripted_of([found])
+    assert (scripted.successes, scripted.trials) == (7, 20)
+
+
+def test_the_same_scripted_scenes_count_once_over_all_runs():
+    rows = [progress(1, 1000), evaluation(1, 5)]
+    same = [curve_of(name, [*rows, evaluation(0, 3, policy="scripted")]) for name in ("one", "two")]
+    other = curve_of("three", [*rows, evaluation(0, 4, policy="scripted", seed=1001)])
+    assert (scripted_of(same).successes, scripted_of(same).trials) == (3, 10)
+    assert (scripted_of([*same, other]).successes, scripted_of([*same, other]).trials) == (7, 20)
 
 
 def test_a_run_that_never_evaluated_trained_networks_is_refused():

@@ -36,7 +36,7 @@ def size(path):
 @pytest.mark.parametrize("scale", ["log", "linear"])
 @pytest.mark.parametrize("count", [0, 1, 2])
 def test_curves(tmp_path, count, scale):
-    runs = [replace(each, scripted=wilson(3, 10)) for each in RUNS[:count]]
+    runs = [replace(each, scripted={1000: wilson(3, 10)}) for each in RUNS[:count]]
     results = [Result("final", 5000.0, 0.7, (0.6, 0.8), 3)]
     draw_curve(runs, results, tmp_path / "new" / "curve.png", scale=scale, dpi=100)
     assert size(tmp_path / "new" / "curve.png") == (900, 560)

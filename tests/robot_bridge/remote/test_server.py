@@ -1,19 +1,22 @@
 """The server refuses who has no token, what was sent before, and where it would be overheard."""
 
+import contextlib
 import http.client
 import json
 import signal
 import socket
+import time
 
 import pytest
 
+from qtopt.apps.certificates import host_name
+from qtopt.apps.certs import Keys
 from qtopt.errors import ConfigError, RobotError
 from robot_bridge.drivers.http_arm import HttpArm
-from robot_bridge.remote import LinkOptions, ServerOptions
+from robot_bridge.remote import ArmServer, LinkOptions, ServerOptions, server
 from robot_bridge.remote.messages import write_pose
 from tests.robot_bridge.remote.conftest import TOKEN
-from tests.robot_bridge.remote.point_arm import START
-from tests.rpc.test_security import make_authority, make_certificate
+from tests.robot_bridge.remote.point_arm import START, PointArm
 
 pytestmark = pytest.mark.serial
 
@@ -82,6 +85,20 @@ def test_garbage_and_idle_connections_block_nobody(serve):
         connection.close()
 
 
+def test_who_takes_too_long_over_a_request_makes_room_for_others(token_file, monkeypatch):
+    monkeypatch.setattr(server, "IDLE_S", 0.6)
+    with ArmServer(PointArm(), None, ServerOptions(port=0, token_file=token_file)) as served:
+        slow = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(server.CONNECTION_LIMIT)]
+        for _ in range(8):  # a byte now and then, so that no single wait is too long
+            for connection in slow:
+                with contextlib.suppress(OSError):
+                    connection.sendall(b"G")
+            time.sleep(0.2)
+        assert ask(served, "GET", "/v1/state")[0] == 200
+        for connection in slow:
+            connection.close()
+
+
 def test_sigterm_stops_the_arm_and_ends_the_server(serve, connect):
     served = serve()
     connect(served)
@@ -91,12 +108,13 @@ def test_sigterm_stops_the_arm_and_ends_the_server(serve, connect):
 
 
 def test_tls(serve, connect, tmp_path):
-    make_authority(tmp_path, "ca")
-    make_certificate(tmp_path, "server", "ca")
-    served = serve(cert_file=str(tmp_path / "server.pem"), key_file=str(tmp_path / "server.key"))
+    keys, own = Keys(tmp_path), tmp_path / "server"
+    keys.make_authority()
+    keys.make_server([host_name("127.0.0.1")], 1.0)
+    served = serve(cert_file=str(own / "server.crt"), key_file=str(own / "server.key"))
     with pytest.raises(RobotError, match="SSLCertVerificationError"):
         HttpArm(served.options()).connect(5.0)
-    served.ca_file = tmp_path / "ca.pem"
+    served.ca_file = own / "ca.crt"
     arm = connect(served)
     assert arm.state().pose.position_m == START.position_m
 
