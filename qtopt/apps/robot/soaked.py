@@ -120,7 +120,7 @@ def finished(logs: Path) -> list[str]:
             with contextlib.suppress(json.JSONDecodeError, TypeError):
                 event = json.loads(line)
                 if isinstance(event, dict) and event.get("event") == "episode":
-                    uuids.append(str(event["uuid"]))
+                    uuids.append(str(event["episode"]))
     return uuids
 
 
