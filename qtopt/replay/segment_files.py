@@ -215,7 +215,7 @@ def never_had(directory: Path, name: str) -> bool:
     if name != specs.IS_INTERVENTION or (directory / name).exists():
         return False
     try:
-        columns = json.loads((directory / "zarr.json").read_text())["attributes"].get("step_columns", ())
+        columns = json.loads((directory / "zarr.json").read_text())["attributes"].get("step_columns", [])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
     return isinstance(columns, list) and name not in columns

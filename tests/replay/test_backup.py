@@ -28,7 +28,7 @@ def uuids(path):
 @pytest.mark.parametrize("link", [False, True])
 def test_a_copy_of_a_store_in_use_follows_it(tmp_path, rng, link):
     source, copy = tmp_path / "store", tmp_path / "copy"
-    with EpisodeStore(source, FORMAT, ReplayConfig(retention=RetentionConfig(max_gb=1e-9))) as store:
+    with EpisodeStore(source, FORMAT) as store:
         expected = fill(store, rng)
         store.seal()
         expected += fill(store, rng)
@@ -39,7 +39,8 @@ def test_a_copy_of_a_store_in_use_follows_it(tmp_path, rng, link):
         report = back_up(source, copy, link=link)
         assert (report.segments, report.copied, report.removed) == (2, 1, 0)
         assert uuids(copy) == expected + more
-        assert store.retire() == 1
+    with EpisodeStore(source, FORMAT, ReplayConfig(retention=RetentionConfig(max_gb=1e-9))) as store:
+        store.retire()  # unless it has done so by itself by now
         report = back_up(source, copy, link=link)
         assert (report.segments, report.copied, report.removed) == (1, 0, 1)
         assert uuids(copy) == expected[3:] + more
