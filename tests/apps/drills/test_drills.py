@@ -34,7 +34,7 @@ def test_a_replaced_server_behind_a_cut_link_gets_every_episode_once(tmp_path, r
     )
     assert network.main(config) == 0
     found = read()
-    assert found["server_replaced_while_cut"]["most_waiting"] > 2
+    assert found["server_replaced_while_cut"]["most_waiting"] >= 2
     assert found["finished"] == found["stored"] > 0
 
 
