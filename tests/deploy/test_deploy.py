@@ -64,4 +64,4 @@ def test_compose_mounts_what_qtopt_certs_makes(tmp_path):
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     mounted = {name: each["file"] for name, each in compose["secrets"].items()}
     assert [file for file in mounted.values() if not (tmp_path / file).is_file()] == []
-    assert {name for service in compose["services"].values() for name in service["secrets"]} == set(mounted)
+    assert {name for service in compose["services"].values() for name in service.get("secrets", ())} == set(mounted)
