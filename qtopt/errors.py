@@ -6,7 +6,8 @@
     * StoreError: the episode store refused (exit code 4)
         * CorruptEpisode: bytes that do not match their checksum
         * EpisodeConflict: a known UUID with other content
-        * StoreFull: no space left on the store's disk
+        * StoreFull: the store's disk has no space left or cannot be written now
+        * UnknownEpisode: no episode of that name, or no longer
     * CheckpointError: weights or a checkpoint that cannot be used (exit code 5)
     * RemoteError: a call to another process failed (exit code 6)
         * ServerUnavailable: nobody answered in time; the call may be tried again
@@ -55,7 +56,11 @@ class EpisodeConflict(StoreError):
 
 
 class StoreFull(StoreError):
-    """The store's disk has no room; nothing was acknowledged."""
+    """The store's disk has no room or cannot be written now; nothing was acknowledged. To be tried again later."""
+
+
+class UnknownEpisode(StoreError):
+    """The store has no such episode, or has it no longer."""
 
 
 class CheckpointError(QtOptError):

@@ -20,7 +20,7 @@ from qtopt.agent.build import build_network
 from qtopt.agent.network import PAPER_PROFILE, NetworkConfig, QNetwork
 from qtopt.agent.snapshot import load_arrays, pack, state_arrays, unpack
 from qtopt.config import STRICT, differences, from_plain, to_plain
-from qtopt.errors import CheckpointError, ConfigError
+from qtopt.errors import CheckpointError, ConfigError, QtOptError
 from qtopt.types import LabelledBatch
 
 
@@ -233,9 +233,7 @@ class Learner:
                     _, index, key = name.split(".")
                     optimiser["state"].setdefault(int(index), {})[key] = torch.from_numpy(array)
             learner._optimiser.load_state_dict(optimiser)
-        except CheckpointError:
-            raise
-        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, ConfigError) as error:
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, QtOptError) as error:
             raise CheckpointError(
                 f"{directory}: expected a checkpoint with learner.json and learner.safetensors, found {error}; "
                 "give the directory of one checkpoint, such as outputs/<job>/<time>/checkpoints/last"

@@ -1,6 +1,8 @@
 """What every process of ours does first: logs, a polite end on signals, and no life after its parent."""
 
+import contextlib
 import ctypes
+import io
 import logging
 import os
 import signal
@@ -8,7 +10,7 @@ import socket
 import sys
 import time
 from types import FrameType
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 
@@ -107,6 +109,7 @@ def set_up_logs(role: str, to: TextIO) -> None:
     renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if to.isatty():
         renderer = structlog.dev.ConsoleRenderer()
+    stream = cast(TextIO, _Unfailing(to))
 
     def name_role(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         event["role"] = role  # no context variable: threads begin without any
@@ -123,12 +126,28 @@ def set_up_logs(role: str, to: TextIO) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debugging else logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(to),
+        logger_factory=structlog.PrintLoggerFactory(stream),
     )
-    handler = logging.StreamHandler(to)  # of libraries, and of parts of ours that do without structlog
+    handler = logging.StreamHandler(stream)  # of libraries, and of parts of ours that do without structlog
     plain = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=plain, foreign_pre_chain=shared))
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+class _Unfailing(io.TextIOBase):
+    """Passes text on; what cannot be written, as on a full disk, is lost: a log must not end who writes it."""
+
+    def __init__(self, to: TextIO) -> None:
+        self._to = to
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._to.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._to.flush()
 
 
 def _die_with_parent() -> None:

@@ -36,7 +36,6 @@ class Config:
         threads: threads of torch, for the policy service.
         cem: sizes of the search for the best action, in the policy service.
         replay: store, sampling, labels.
-        min_free_mb: with less room on a disk, health says that what writes there does not serve [MB].
         metrics: where Prometheus finds this process's figures.
         audit: file that is told who appended, published and was refused, as JSON lines; at 16 MB a new one begins.
     """
@@ -51,7 +50,6 @@ class Config:
     threads: int = 1
     cem: CemConfig = field(default_factory=CemConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
-    min_free_mb: float = 500.0
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     audit: Path | None = None
 
@@ -116,8 +114,8 @@ def main(config: Config) -> int:
         make_policy=lambda: NewestPolicy(newest, config.cem),
         policy_version=lambda: newest.version,
         looks={
-            "Replay": lambda: trouble(config.store, config.min_free_mb),
-            "Model": lambda: trouble(config.models, config.min_free_mb),
+            "Replay": lambda: opened[0].condition().reason or None if opened else "the store is being opened",
+            "Model": lambda: trouble(config.models, config.replay.min_free_mb),
             "Policy": lambda: None if registry.version else "no networks were published yet",
         },
         audit=audit,

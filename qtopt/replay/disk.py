@@ -1,48 +1,38 @@
 """Episodes on disk: landed ones in the catalogue's database, sealed ones in segments."""
 
-import json
 import shutil
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import structlog
 
-from qtopt.errors import EpisodeConflict, StoreError, StoreFull
+from qtopt.errors import EpisodeConflict, StoreError, StoreFull, UnknownEpisode
 from qtopt.replay.catalogue import Catalogue, SegmentRow
 from qtopt.replay.checksum import crc32c
+from qtopt.replay.condition import DiskWatch, StoreCondition
+from qtopt.replay.index import IndexEntries
 from qtopt.replay.landing import GroupCommitter
+from qtopt.replay.layout import Layout
+from qtopt.replay.opening import landed_rows, remove_unknown, sealed_entries
 from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow, Record
+from qtopt.replay.retention import Overdue, RetentionConfig
 from qtopt.replay.schema import STEP_DTYPE, Rows, StoreFormat
 from qtopt.replay.segment_files import chunk_bytes, flush, segment_name, write_segment
 from qtopt.replay.segments import Segment
-from qtopt.replay.shelf import Damaged, Publish, Tail
+from qtopt.replay.shelf import Damaged, Publish, Retired, Tail
 from qtopt.types import BoolArray, IntArray
 
 log = structlog.get_logger(__name__)
 
 SEGMENTS = "segments"
 QUARANTINE = "quarantine"
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """The sealed segments in order of position, and the position behind the last."""
-
-    segments: tuple[SegmentRow, ...]
-    starts: IntArray
-    end: int
-
-    @classmethod
-    def of(cls, segments: Sequence[SegmentRow]) -> "_Layout":
-        starts = np.array([row.first_position for row in segments], np.int64)
-        end = segments[-1].first_position + segments[-1].rows if segments else 0
-        return cls(tuple(segments), starts, end)
+SEGMENT_ROWS = 1 << 17
+"""Rows that fill a segment whatever their frames' size: they are in memory, and read when the store is opened."""
 
 
 class DiskShelf:
@@ -56,6 +46,8 @@ class DiskShelf:
         max_open_segments: segments whose files are held open.
         max_waiting: records that may wait for the disk.
         quarantine_bytes: room for refused episodes.
+        min_free_bytes: room on the disk below which records are refused.
+        retention: which segments are given up.
         read_only: changes nothing on disk.
     """
 
@@ -69,12 +61,17 @@ class DiskShelf:
         max_open_segments: int,
         max_waiting: int,
         quarantine_bytes: float,
+        min_free_bytes: float,
+        retention: RetentionConfig,
         read_only: bool = False,
     ) -> None:
         self.root = root
         self.catalogue = Catalogue(root, read_only=read_only)
         self._format = fmt
         self._publish = publish
+        self._watch = DiskWatch(root, min_free_bytes)
+        self._overdue = Overdue(retention, self.catalogue)
+        self._retired: list[SegmentRow] = []
         self._found: list[Damaged] = []
         self._segment_bytes = segment_bytes
         self._max_open = max_open_segments
@@ -88,55 +85,29 @@ class DiskShelf:
         if not read_only:
             (root / SEGMENTS).mkdir(exist_ok=True)
         with self.catalogue.snapshot():
-            self._layout = _Layout.of(self.catalogue.segments())
+            self._layout = Layout.of(self.catalogue.segments())
             self._tail = Tail(self._layout.end)
             self._landed_bytes = 0
             self._load()
         if not read_only:
-            self._remove_unknown()
+            remove_unknown(root / SEGMENTS, self._layout.segments, self.catalogue, self._quarantine)
         self._committer = None if read_only else GroupCommitter(self._commit, max_waiting)
 
     def _load(self) -> None:
         """Tells the store of every episode and takes the landed rows into memory."""
-        landed = self.catalogue.landed_rows()
-        bad = []
-        for batch in self.catalogue.batches():
-            self._publish(batch)
-            for row in batch:
-                if row.first_position < self._layout.end:
-                    continue
-                rows = landed.get(row.first_position)
-                if rows is None or len(rows) != row.length + 1 or not row.check(rows):
-                    rows = _unreadable(row)
-                    bad.append(row.first_position)
-                self._tail.extend(rows)
-                self._landed_bytes += int(rows["frame_bytes"].sum())
+        quarantined = self.catalogue.quarantined()
+        for segment in self._layout.segments:
+            self._publish(sealed_entries(self.catalogue, self.segment_path(segment), segment, quarantined))
+        stored = self.catalogue.landed_rows()
+        bad: list[int] = []
+        for batch in self.catalogue.batches(self._layout.end):
+            rows, damaged = landed_rows(batch, stored)
+            bad += damaged
+            self._publish(IndexEntries.of(batch))
+            self._tail.extend(rows)
+            self._landed_bytes += int(rows["frame_bytes"].sum())
         if bad:
             self._found.append(Damaged(bad, "landed steps do not match their checksum"))
-
-    def _remove_unknown(self) -> None:
-        """Removes what an interrupted seal left; its episodes are still landed."""
-        known = {segment_name(row.number) for row in self._layout.segments}
-        for path in sorted((self.root / SEGMENTS).iterdir()):
-            if path.name in known:
-                continue
-            if path.suffix == ".tmp" or self._still_landed(path):
-                shutil.rmtree(path)
-                log.info("removed a segment that was never entered in the catalogue", path=str(path))
-            else:
-                log.warning("unknown segment kept aside", path=str(self._quarantine.keep_directory(path)))
-
-    def _still_landed(self, path: Path) -> bool:
-        """Whether a segment unknown to the catalogue holds nothing that is not landed."""
-        try:
-            first = json.loads((path / "zarr.json").read_text())["attributes"]["segment"]["first_position"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-        row = self.catalogue.episode(first) if isinstance(first, int) else None
-        return row is not None and row.segment is None
-
-    def _next_number(self) -> int:
-        return max((row.number for row in self._layout.segments), default=-1) + 1
 
     def close(self) -> None:
         """Stores what is waiting, then closes all files."""
@@ -154,7 +125,8 @@ class DiskShelf:
         return self._committer.submit(record)
 
     def _commit(self, records: Sequence[Record]) -> list[bool | StoreError]:
-        results, _ = self.catalogue.land(records, self._tail.end)
+        with self._watch.commit():
+            results, _ = self.catalogue.land(records, self._tail.end)
         stored: list[EpisodeRow] = []
         answers: list[bool | StoreError] = []
         for record, result in zip(records, results, strict=True):
@@ -165,7 +137,7 @@ class DiskShelf:
                 self._landed_bytes += record.size
                 stored.append(result)
             answers.append(self._answer(record, result))
-        self._publish(stored)
+        self._publish(IndexEntries.of(stored))
         return answers
 
     def _answer(self, record: Record, result: EpisodeRow | bytes) -> bool | StoreError:
@@ -183,6 +155,7 @@ class DiskShelf:
         """Returns rows of the step table; see ``Shelf.rows``."""
         while True:
             layout = self._layout
+            _require_kept(positions, layout)
             landed = positions >= layout.end
             rows = np.empty(len(positions), STEP_DTYPE)
             if landed.any():
@@ -190,7 +163,7 @@ class DiskShelf:
                 if newest is None:  # sealed since the layout was read
                     continue
                 rows[landed] = newest
-            for segment, members in _by_segment(layout, positions, ~landed):
+            for segment, members in layout.by_segment(positions, ~landed):
                 rows[members] = self._segment(segment).rows(positions[members])
             return rows
 
@@ -199,10 +172,11 @@ class DiskShelf:
         frames: list[bytes] = [b""] * len(positions)
         sizes = rows["frame_bytes"].tolist()
         layout = self._layout
+        _require_kept(positions, layout)
         landed = positions >= layout.end
         for slot in np.flatnonzero(landed).tolist():
             frames[slot] = self._landed_frame(int(positions[slot]), sizes[slot])
-        for row, members in _by_segment(layout, positions, ~landed):
+        for row, members in layout.by_segment(positions, ~landed):
             segment = self._segment(row)
             offsets = segment.frame_offsets(positions[members])
             for slot, offset in zip(members.tolist(), offsets, strict=True):
@@ -219,12 +193,12 @@ class DiskShelf:
             return frame
         with self._move_lock:  # it has just been sealed, or by another process, or it is gone
             if self._read_only:
-                self._layout = _Layout.of(self.catalogue.segments())
+                self._layout = Layout.of(self.catalogue.segments())
             layout = self._layout
+        _require_kept(np.array([position]), layout)
         if position >= layout.end:
             return b""
-        number = int(np.searchsorted(layout.starts, position, side="right")) - 1
-        segment = self._segment(layout.segments[number])
+        segment = self._segment(layout.segment_at(position))
         return _read(segment, segment.frame_offsets(np.array([position]))[0], size)
 
     def _segment(self, row: SegmentRow) -> Segment:
@@ -236,8 +210,9 @@ class DiskShelf:
             try:
                 segment = Segment(self.segment_path(row), row)
             except (FileNotFoundError, ValueError) as error:
-                episodes = self.catalogue.episodes(row.first_position, row.first_position + row.rows)
-                raise Damaged([episode.first_position for episode in episodes], str(error)) from error
+                positions = range(row.first_position, row.first_position + row.rows)
+                kind = Damaged if self.catalogue.has_segment(row.number) else Retired
+                raise kind(positions, str(error)) from error
             except OSError as error:
                 raise StoreError(f"{self.segment_path(row)}: {error}; the segment cannot be opened now") from error
             if not segment.sound:
@@ -270,7 +245,7 @@ class DiskShelf:
         """Returns an episode's row; see ``Shelf.episode``."""
         row = self.catalogue.episode(key)
         if row is None:
-            raise StoreError(f"{self.root}: no episode {key!r}; `qtopt data info` tells what there is")
+            raise UnknownEpisode(f"{self.root}: no episode {key!r}; `qtopt data info` tells what there is")
         return row
 
     def quarantine(self, first_positions: Sequence[int], reason: str | None) -> None:
@@ -280,17 +255,25 @@ class DiskShelf:
 
     def figures(self) -> dict[str, float]:
         """Returns counts and sizes of what is sealed and landed."""
-        segments = self._layout.segments
+        segments, retired, condition = self._layout.segments, self.catalogue.retired(), self.condition()
         return {
             "segments": float(len(segments)),
             "sealed_bytes": float(sum(row.frame_bytes for row in segments)),
             "landed_bytes": float(self._landed_bytes),
             "landed_steps": float(self._tail.end - self._tail.base),
+            "retired_segments": float(len(retired)),
+            "retired_episodes": float(sum(retired.values())),
+            "free_bytes": float(condition.free_bytes),
+            "writable": float(condition.writable),
         }
+
+    def condition(self) -> StoreCondition:
+        """Returns whether the disk takes episodes now."""
+        return self._watch.condition()
 
     def due(self, after_s: float) -> bool:
         """Whether landed episodes should be sealed: enough of them, or any that wait longer than ``after_s``."""
-        if self._landed_bytes >= self._segment_bytes:
+        if self._landed_bytes >= self._segment_bytes or self._tail.end - self._tail.base >= SEGMENT_ROWS:
             return True
         return bool(0 < after_s < time.monotonic() - self._landed_since and self._landed_bytes)
 
@@ -308,19 +291,43 @@ class DiskShelf:
             rows = self._tail.between(start, stop)
             size = int(rows["frame_bytes"].sum())
             segment = SegmentRow(
-                self._next_number(), start, stop - start, len(episodes), max(1, size), chunk_bytes(self._format)
+                self._layout.next_number, start, stop - start, len(episodes), max(1, size), chunk_bytes(self._format)
             )
             bad: list[int] = []
             self._write(segment, rows, episodes, bad)
             with self._move_lock:
                 self.catalogue.seal(segment)
-                self._layout = _Layout.of([*self._layout.segments, segment])
+                self._layout = Layout.of([*self._layout.segments, segment])
             self._tail.drop_before(stop)
             self._landed_bytes -= size
             self._landed_since = time.monotonic()
         if bad:
             self._found.append(Damaged(bad, "landed frame does not match its checksum"))
         return True
+
+    def retire(self) -> int:
+        """Takes the segments that are overdue out of the catalogue; returns the first position that is kept.
+
+        Their files stay until ``remove_retired``, for who is reading them.
+        """
+        with self._seal_lock:
+            segments = self._layout.segments
+            leaving = self._overdue.among(segments, [self.segment_path(row) for row in segments])
+            if leaving:
+                self.catalogue.retire(leaving)
+                self._retired += leaving
+                with self._move_lock:
+                    self._layout = Layout.of(segments[len(leaving) :])
+            return self._layout.base
+
+    def remove_retired(self) -> int:
+        """Removes the files of retired segments; returns of how many. Opening does the same after a crash."""
+        leaving, self._retired = self._retired, []
+        for row in leaving:
+            with self._open_lock:
+                self._open.pop(row.number, None)
+            shutil.rmtree(self.segment_path(row), ignore_errors=True)
+        return len(leaving)
 
     def take_damage(self) -> list[Damaged]:
         """Returns the damage found while opening and sealing, once."""
@@ -332,7 +339,7 @@ class DiskShelf:
         chosen: list[EpisodeRow] = []
         stop, size = start, 0
         for row in self.catalogue.episodes(start, self._tail.end):
-            if size >= self._segment_bytes:
+            if size >= self._segment_bytes or stop - start >= SEGMENT_ROWS:
                 break
             chosen.append(row)
             stop = row.first_position + row.length + 1
@@ -366,19 +373,11 @@ class DiskShelf:
             yield frame
 
 
-def _unreadable(row: EpisodeRow) -> Rows:
-    """Returns rows that hold the place of an episode whose steps are lost; no frame matches their checksum."""
-    rows = np.zeros(row.length + 1, STEP_DTYPE)
-    rows["frame_crc32c"] = np.uint32(0xFFFFFFFF)
-    return rows
-
-
-def _by_segment(layout: _Layout, positions: IntArray, sealed: np.ndarray) -> Iterator[tuple[SegmentRow, IntArray]]:
-    """Yields each segment that holds some of the sealed positions, with their indices."""
-    indices = np.flatnonzero(sealed)
-    numbers = np.searchsorted(layout.starts, positions[indices], side="right") - 1
-    for number in np.unique(numbers).tolist():
-        yield layout.segments[number], indices[numbers == number]
+def _require_kept(positions: IntArray, layout: Layout) -> None:
+    """Raises Retired for positions before all that is kept."""
+    gone = positions < layout.base
+    if gone.any():
+        raise Retired(positions[gone].tolist(), "retired")
 
 
 def _read(segment: Segment, offset: int, size: int) -> bytes:

@@ -139,9 +139,9 @@ def _read_record(reader: sqlite3.Connection, row: EpisodeRow) -> Record:
     found = reader.execute("SELECT rows FROM landed_rows WHERE first_position = ?", (first,)).fetchone()
     query = "SELECT frame FROM landed_frame WHERE position BETWEEN ? AND ? ORDER BY position"
     frames = tuple(frame for (frame,) in reader.execute(query, (first, first + row.length)))
-    rows = rows_from_bytes(found[0]) if found is not None else None
-    if rows is None or len(rows) != row.length + 1 or len(frames) != row.length + 1:
+    if found is None or len(frames) != row.length + 1:
         raise CorruptEpisode("rows or frames are missing")
+    rows = rows_from_bytes([found[0]], [row.length + 1])
     if not row.check(rows) or any(
         crc32c(frame) != expected for frame, expected in zip(frames, rows["frame_crc32c"].tolist(), strict=True)
     ):

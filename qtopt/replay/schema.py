@@ -6,7 +6,9 @@ the state after row i is row i + 1 and each frame is stored once. A row's *posit
 
 import hashlib
 import json
+import os
 import uuid as uuid_module
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qtopt import specs
-from qtopt.errors import SchemaMismatch, StoreError
+from qtopt.errors import CorruptEpisode, SchemaMismatch, StoreError
 from qtopt.replay.frames import FrameCodec, choose_codec
 from qtopt.types import Behaviour, Episode, JsonValue
 
@@ -64,19 +66,33 @@ def rows_to_bytes(rows: Rows) -> bytes:
     return first.tobytes() + (flags.tobytes() if flags.any() else b"")
 
 
-def rows_from_bytes(data: bytes) -> Rows | None:
-    """Returns the rows that ``rows_to_bytes`` made ``data`` of; None when their length is that of no episode."""
-    for size in (_FIRST_DTYPE.itemsize, _FIRST_DTYPE.itemsize + 1):
-        count, rest = divmod(len(data), size)
-        if rest == 0 and count <= specs.MAX_STEPS + 1:
-            rows = np.zeros(count, STEP_DTYPE)
-            first = np.frombuffer(data, _FIRST_DTYPE, count)
-            for name in _FIRST_NAMES:
-                rows[name] = first[name]
-            flags = np.frombuffer(data, np.uint8, offset=first.nbytes)
-            rows[specs.IS_INTERVENTION][: len(flags)] = flags != 0
-            return rows
-    return None
+def rows_from_bytes(blobs: Sequence[bytes], counts: Sequence[int]) -> Rows:
+    """Returns the rows that ``rows_to_bytes`` made each of ``blobs`` of, end to end; zeros for an empty one.
+
+    Args:
+        blobs: what was made of several episodes' rows.
+        counts: how many rows each episode has.
+
+    Raises:
+        CorruptEpisode: a blob has not the length of so many rows.
+    """
+    size = _FIRST_DTYPE.itemsize
+    first = np.zeros(sum(counts), _FIRST_DTYPE)
+    flags = np.zeros(len(first), np.bool_)
+    raw, start = first.view(np.uint8), 0
+    for blob, count in zip(blobs, counts, strict=True):
+        if len(blob) not in (0, count * size, count * (size + 1)):
+            raise CorruptEpisode(f"steps of {len(blob)} bytes, expected {count} rows of {size} or {size + 1} bytes")
+        here = np.frombuffer(blob, np.uint8)
+        raw[start * size : start * size + min(len(blob), count * size)] = here[: count * size]
+        if len(blob) > count * size:
+            flags[start : start + count] = here[count * size :] != 0
+        start += count
+    rows = np.zeros(len(first), STEP_DTYPE)
+    for name in _FIRST_NAMES:
+        rows[name] = first[name]
+    rows[specs.IS_INTERVENTION] = flags
+    return rows
 
 
 def dump_json(value: Any) -> str:
@@ -178,8 +194,13 @@ class StoreFormat:
             raise SchemaMismatch(f"{where}: {'; '.join(differing)}; use another store or the settings it was made with")
 
     def write(self, path: Path) -> None:
-        """Writes ``store.json`` to a new file at ``path``."""
-        path.write_text(json.dumps({"format": FORMAT_NAME, **asdict(self)}, indent=2) + "\n")
+        """Writes ``store.json`` to a new file at ``path``, whole and durably; its directory is left to the caller."""
+        aside = path.with_suffix(".tmp")
+        with aside.open("w") as file:
+            file.write(json.dumps({"format": FORMAT_NAME, **asdict(self)}, indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
 
 
 def read_format(root: Path) -> StoreFormat:

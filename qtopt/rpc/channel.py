@@ -41,11 +41,9 @@ _CLIENT_OPTIONS: Final[list[tuple[str, int]]] = [
     *_SIZES,
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    (
-        "grpc.min_reconnect_backoff_ms",
-        3_000,
-    ),  # the time that an attempt has: TLS over a slow link takes more than 0.1 s
+    ("grpc.min_reconnect_backoff_ms", 8_000),  # the time a connection may take to be made: far links need seconds
     ("grpc.max_reconnect_backoff_ms", 3_000),
+    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own: what another channel's peer does is not its fault
 ]
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0

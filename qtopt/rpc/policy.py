@@ -68,7 +68,7 @@ class PolicyServicer(PolicyServiceServicer):
         _set_state(rng, request.rng_json)
         session = self._sessions.get(request.session)
         if session is None:
-            session = _Session(await self._workers.run(self._make_policy), rng)
+            session = _Session(await self._workers.run(self._make_policy, context.peer()), rng)
             self._sessions[request.session] = session
             while len(self._sessions) > MAX_SESSIONS:
                 self._sessions.popitem(last=False)
@@ -76,7 +76,7 @@ class PolicyServicer(PolicyServiceServicer):
         async with session.lock:
             policy = session.policy
             session.rng = rng
-            await self._workers.run(lambda: policy.begin_episode(rng))
+            await self._workers.run(lambda: policy.begin_episode(rng), context.peer())
             return pb.BeginEpisodeResponse(rng_json=_state(rng), policy_version=self._version())
 
     async def SelectAction(self, request: pb.SelectActionRequest, context: Context) -> pb.SelectActionResponse:
@@ -89,7 +89,7 @@ class PolicyServicer(PolicyServiceServicer):
         async with session.lock:
             policy = session.policy
             _set_state(session.rng, request.rng_json)
-            decision = await self._workers.run(lambda: policy.select(observation))
+            decision = await self._workers.run(lambda: policy.select(observation), context.peer())
             return pb.SelectActionResponse(
                 decision=codec.encode_decision(decision),
                 rng_json=_state(session.rng),

@@ -29,6 +29,9 @@ SAMPLE_LIMIT: Final = 4096
 """Rows of one sampling call at most."""
 CHUNK_BYTES: Final = 6 << 20
 """Images per sampling call: gRPC carries 2 to 7 MB messages at three times the speed of 13 MB ones."""
+_SLOWEST_LINK: Final = 64 << 10
+"""An episode's deadline gives it the time that such a link needs [bytes/s]; a shorter one would never let it pass, and
+what is dead is found by keepalive long before."""
 _SLICE_S: Final = 0.5
 _LOGGED: Final = 64  # characters of what a client calls itself
 _GRACE_S: Final = 5.0  # of a sampling call's deadline beyond the time that the server may wait for data
@@ -101,7 +104,7 @@ class ReplayServicer(ReplayServiceServicer):
     async def AppendEpisode(self, request: pb.AppendEpisodeRequest, context: Context) -> pb.AppendEpisodeResponse:
         """Acknowledges an episode after the store's ``append`` has returned."""
         store = self._open()
-        return await self._appends.run(lambda: self._append(store, request.episode))
+        return await self._appends.run(lambda: self._append(store, request.episode), context.peer(), request.ByteSize())
 
     async def SampleTransitions(self, request: pb.SampleRequest, context: Context) -> pb.SampleTransitionsResponse:
         """Draws transitions within the request's ``timeout_s``, time in line included."""
@@ -116,12 +119,12 @@ class ReplayServicer(ReplayServiceServicer):
             codec.encode_transitions(batch, response.transitions, frames)
             return response
 
-        return await self._transitions.run(draw)
+        return await self._transitions.run(draw, context.peer())
 
     async def PutTargets(self, request: pb.PutTargetsRequest, context: Context) -> pb.PutTargetsResponse:
         """Enters labels."""
         store = self._open()
-        await self._quick.run(lambda: store.put_targets(codec.decode_targets(request.targets)))
+        await self._quick.run(lambda: store.put_targets(codec.decode_targets(request.targets)), context.peer())
         return pb.PutTargetsResponse()
 
     async def SampleLabelled(self, request: pb.SampleRequest, context: Context) -> pb.SampleLabelledResponse:
@@ -137,11 +140,11 @@ class ReplayServicer(ReplayServiceServicer):
             codec.encode_labelled(batch, response.batch, frames)
             return response
 
-        return await self._labelled.run(draw)
+        return await self._labelled.run(draw, context.peer())
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
         """Answers with the store's figures."""
-        stats = await self._quick.run(self._open().stats)
+        stats = await self._quick.run(self._open().stats, context.peer())
         texts = {name: value for name, value in stats.items() if isinstance(value, str)}
         figures = {name: float(value) for name, value in stats.items() if not isinstance(value, str)}
         return pb.GetStatsResponse(figures=figures, texts=texts)
@@ -197,7 +200,8 @@ class ReplayClient:
         """Stores an episode durably; see ``EpisodeSink.append``. Tried again when no answer comes: it is idempotent."""
         request = pb.AppendEpisodeRequest()
         codec.encode_episode(episode, request.episode, jpeg=self._channel.config.jpeg)
-        return self._channel.call(self._stub.AppendEpisode, request, "append episode").is_new
+        within_s = self._channel.config.call_timeout_s + request.ByteSize() / _SLOWEST_LINK
+        return self._channel.call(self._stub.AppendEpisode, request, "append episode", timeout_s=within_s).is_new
 
     def sample_transitions(self, count: int, timeout_s: float) -> Transitions:
         """Returns ``count`` transitions to label; large images come in several calls."""

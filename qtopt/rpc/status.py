@@ -30,6 +30,7 @@ _CODES: Final[dict[type[QtOptError], grpc.StatusCode]] = {
     errors.CorruptEpisode: grpc.StatusCode.DATA_LOSS,
     errors.ConfigError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.CheckpointError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.UnknownEpisode: grpc.StatusCode.NOT_FOUND,
     errors.StoreError: grpc.StatusCode.ABORTED,
     errors.RobotError: grpc.StatusCode.ABORTED,
     errors.StaleFrame: grpc.StatusCode.ABORTED,

@@ -68,7 +68,11 @@ class XArm:
         return self._sdk
 
     def connect(self, deadline_s: float) -> None:
-        """Connects, sets the controller's limits and reads them back; motors and stops stay as they are."""
+        """Connects, sets the controller's limits and reads them back, and ends a mere stop; nothing moves by that.
+
+        Every process of a cell stops the arm when it ends, which the next one finds as somebody else's stop. It is the
+        cell's lock that keeps the arm standing until a person has acknowledged, and errors and motors stay as they are.
+        """
         until_s = time.monotonic() + deadline_s
         self._channel.connect(deadline_s)
         try:
@@ -76,6 +80,10 @@ class XArm:
             self._channel.set_collision_sensitivity(self._options.collision_sensitivity)
             apply_limits(self._sdk, self._options)
             check_settings(self._sdk, self._options)
+            if int(self._channel.state().codes["state"]) >= STOP and not self._channel.error():
+                self._channel.stop()  # drops what was queued
+                self._enter(POSITION)
+                self._wait(lambda state: state.mode is ArmMode.READY, _RECOVER_S)
         except BaseException:
             self.close()
             raise
@@ -235,7 +243,8 @@ class XArm:
         silent_s = (time.monotonic_ns() - state.t_host_ns) * 1e-9
         if state.mode is ArmMode.OFFLINE or silent_s > _STALE_S:
             return MotionResult(MotionOutcome.LINK_LOST, f"the xArm's reports stopped {silent_s:.2f} s ago")
-        if not state.mode.can_move:
+        stopped = int(state.codes["state"]) >= STOP
+        if not state.mode.can_move or (stopped and not self._stopped_by_us):
             words = str(state.codes.get("error_text", "")) or "stopped by something else than this driver"
             return self._rejected(f"the arm is {state.mode}, {words}: recover() after a person has looked at it")
         if state.mode is ArmMode.HOLD or state.codes["mode"] != mode:

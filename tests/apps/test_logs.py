@@ -57,8 +57,9 @@ def test_what_a_server_refuses_for_good_is_kept_and_named(lines, tmp_path, rng):
     ):
         spool = Spool(tmp_path / "spool")
         outbox = Outbox(connection.replay, spool)
+        outbox.keep(episode)
         with pytest.raises(SchemaMismatch, match="pixels, expected"):
-            outbox.deliver(episode)
+            outbox.flush()
         assert spool.pending() == [episode.uuid]
         spool.close()
     assert of(lines(), "episode refused")[0]["policy_version"] == 9

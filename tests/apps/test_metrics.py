@@ -47,10 +47,10 @@ def test_a_collector_tells_the_same_to_the_table_and_to_prometheus(rng, tmp_path
     reporting = Reporting(board, "collector/arm-3", figures, disk=tmp_path, every_s=0.0)
     for success, version in ((True, 1), (False, 4), (True, 4)):
         episode = make_episode(rng, 3, success=success)
-        reporting.take(Collected(episode, True, 2, version, 1.0, 0.5, 0.5))
+        reporting.take(Collected(episode, 2, version, 1.0, 0.5, 0.5))
     unknown = dataclasses.replace(make_episode(rng, 3), outcome=Outcome.UNKNOWN)
     now[0] = 107.0
-    reporting.take(Collected(unknown, False, 3, 4, 1.0, 0.5, 0.5))
+    reporting.take(Collected(unknown, 3, 4, 1.0, 0.5, 0.5))
     with expose(MetricsConfig(port=0), reporting.role, reporting.figures) as port:
         found = scrape(port)
     robot = ("robot", "arm-3")

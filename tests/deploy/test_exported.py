@@ -30,7 +30,7 @@ def names(collector):
 def test_what_is_asked_for_is_exported(rng, tmp_path):
     board = FigureBoard()
     episode = make_episode(rng, 3)
-    collector = collected.Figures(), Collected(episode, True, 0, 3, 1.0, 0.5, 0.1)
+    collector = collected.Figures(), Collected(episode, 0, 3, 1.0, 0.5, 0.1)
     exported = {"process_resident_memory_bytes"}
     for role, (figures, turn) in {**TURNS, "collector/arm-0": collector}.items():
         reporting = Reporting(board, role, figures, disk=tmp_path)

@@ -1,5 +1,6 @@
 """Killed at any moment, with no room on the disk: what was acknowledged is there."""
 
+import os
 import resource
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from qtopt.errors import StoreFull
-from qtopt.replay import EpisodeStore, StoreFormat
+from qtopt.replay import EpisodeStore, ReplayConfig, StoreFormat
 from qtopt.replay.catalogue import Catalogue
 from qtopt.replay.record import encode_episode
 from tests.episodes import make_episode
@@ -84,6 +85,21 @@ def test_the_lock_dies_with_its_process(tmp_path):
     EpisodeStore(tmp_path / "store").close()
 
 
+def test_a_store_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Otherwise a power cut soon after leaves an empty description, and a store that nobody can open."""
+    flushed, fsync = [], os.fsync
+
+    def note(descriptor):
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        flushed.append((path.name, path.stat().st_size))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    StoreFormat.for_images(16).write(tmp_path / "store.json")
+    assert flushed == [("store.tmp", (tmp_path / "store.json").stat().st_size)]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["store.json"]
+
+
 def fill(store, rng, most=4000):
     """Appends until the store is full; returns the acknowledged episodes and the one that was refused."""
     stored = []
@@ -117,7 +133,7 @@ def small_disk(tmp_path):
 def test_a_full_disk_refuses_and_goes_on_when_there_is_room(small_disk, rng):
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(3 << 20))
-    with EpisodeStore(small_disk / "store", StoreFormat.for_images(48)) as store:
+    with EpisodeStore(small_disk / "store", StoreFormat.for_images(48), ReplayConfig(min_free_mb=0.0)) as store:
         stored, refused = fill(store, rng)
         assert len(stored) > 5
         for _ in range(3):
@@ -131,7 +147,7 @@ def test_a_full_disk_refuses_and_goes_on_when_there_is_room(small_disk, rng):
         assert store.append(refused) is True
         stored.append(refused)
         check(store, stored)
-    with EpisodeStore(small_disk / "store") as store:
+    with EpisodeStore(small_disk / "store", config=ReplayConfig(min_free_mb=0.0)) as store:
         check(store, stored)
         assert store.append(refused) is False
 

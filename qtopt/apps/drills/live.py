@@ -50,7 +50,7 @@ def fuzz_server(targets: list[Target], inputs: int, seed: int, room: Path) -> tu
     if not inputs:
         return {}, []
     port = free_port()
-    words = ["serve", f"--listen.port={port}", f"--image-px={IMAGE_PX}", "--min-free-mb=0"]
+    words = ["serve", f"--listen.port={port}", f"--image-px={IMAGE_PX}", "--replay.min-free-mb=0"]
     words += [f"--store={room / 'live-store'}", f"--models={room / 'live-models'}"]
     with (room / "server.log").open("wb") as log:
         server = subprocess.Popen([sys.executable, "-m", "qtopt.cli", *words], stdout=log, stderr=log)

@@ -157,7 +157,7 @@ class ServeSim:
     """A simulated bin and arm behind a vendor's protocol, with camera and gripper; prints the cell file for it.
 
     Attributes:
-        protocol: the vendor's.
+        protocol: the vendor's, or the remote arm's.
         host: a loopback address of its own.
         output: writes the cell file there; standard output gets it otherwise.
         objects: in the bin.
@@ -169,7 +169,7 @@ class ServeSim:
 
     __pydantic_config__ = STRICT
 
-    protocol: Literal["ur", "xarm"] = "ur"
+    protocol: Literal["ur", "xarm", "http"] = "ur"
     host: str = "127.0.3.1"
     output: Path | None = None
     objects: int = 5
@@ -194,6 +194,42 @@ class Agreement:
     truth: tuple[Path, ...]
 
 
+@dataclass(frozen=True)
+class Faults:
+    """Makes everything go wrong with simulated cells, one after the other, and judges what the arm then really did.
+
+    Attributes:
+        protocols: of the cells.
+        cases: by their names; none runs all.
+        output: a directory for result.json; findings of other cases and cells that stand there stay.
+        guide: a document whose table is written anew from it.
+    """
+
+    __pydantic_config__ = STRICT
+
+    protocols: tuple[Literal["ur", "xarm", "http"], ...] = ("ur", "xarm", "http")
+    cases: tuple[str, ...] = ()
+    output: Path | None = None
+    guide: Path | None = None
+
+
+@dataclass(frozen=True)
+class Soak:
+    """Leaves a simulated cell alone with a collector and a server, and has something go wrong every 20 seconds.
+
+    Attributes:
+        minutes: how long.
+        seed: of the order of faults.
+        output: a directory for result.json.
+    """
+
+    __pydantic_config__ = STRICT
+
+    minutes: float = 30.0
+    seed: int = 0
+    output: Path | None = None
+
+
 Config = (
     Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Home, tyro.conf.subcommand("home")]
@@ -204,6 +240,8 @@ Config = (
     | Annotated[Ack, tyro.conf.subcommand("ack")]
     | Annotated[ServeSim, tyro.conf.subcommand("serve-sim")]
     | Annotated[Agreement, tyro.conf.subcommand("agreement")]
+    | Annotated[Faults, tyro.conf.subcommand("faults")]
+    | Annotated[Soak, tyro.conf.subcommand("soak")]
 )
 
 _MODULES = {
@@ -216,6 +254,8 @@ _MODULES = {
     Ack: "ack",
     ServeSim: "serve_sim",
     Agreement: "agreement",
+    Faults: "faults",
+    Soak: "soak",
 }
 
 

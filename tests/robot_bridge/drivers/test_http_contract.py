@@ -13,10 +13,10 @@ from tests.robot_bridge.remote.conftest import connect, start_server, write_toke
 pytestmark = pytest.mark.serial
 
 
-@pytest.fixture
-def served(tmp_path):
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
     """A server with free air between its fingers."""
-    served = start_server(write_token(tmp_path), free_air=True)
+    served = start_server(write_token(tmp_path_factory.mktemp("server")), free_air=True)
     yield served
     served.kill()
 

@@ -215,8 +215,9 @@ class GripperProcess:
         self.process.communicate()
 
 
-@pytest.fixture(params=["socket", "rtu"])
+@pytest.fixture(scope="module", params=["socket", "rtu"])
 def served(request):
+    """A gripper's process for all tests of a wire; the last of them kills it."""
     process = GripperProcess(request.param)
     process.gripper.connect(5.0)
     yield process
@@ -254,7 +255,9 @@ def test_a_gripper_over_either_wire(served):
 @pytest.mark.serial
 def test_faults_over_either_wire(served):
     gripper = served.gripper
+    served.fault("none")
     gripper.activate(5.0)
+    gripper.move(0.085, *FAST)
     served.fault("jammed")
     jammed = gripper.move(0.0, *FAST)
     assert jammed.width_m == pytest.approx(0.085, abs=0.001)
@@ -276,6 +279,8 @@ def test_faults_over_either_wire(served):
 
 @pytest.mark.serial
 def test_a_killed_gripper_is_an_error_soon(served):
+    served.fault("none")
+    served.gripper.connect(5.0)
     served.gripper.activate(5.0)
     served.kill()
     started = time.monotonic()

@@ -51,7 +51,7 @@ class TestUrArm(ArmContract):
             kept.append(DRIVER.open(options))
             kept[0].connect(self.DEADLINE_S)
         kept[0].recover()
-        assert self.go(kept[0], self.start()).outcome is MotionOutcome.REACHED
+        assert self.go(kept[0], self.start(), speed_m_s=self.RETURN_M_S).outcome is MotionOutcome.REACHED
         return kept[0]
 
     @pytest.fixture

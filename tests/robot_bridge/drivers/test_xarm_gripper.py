@@ -70,7 +70,8 @@ def reach(arm: XArm, x_m: float, y_m: float, z_m: float, yaw_rad: float) -> bool
 
 
 def test_it_holds_an_object_and_says_so(server: Server, arm: XArm, gripper: XArmGripper):
-    places = [place for place in server.truth()["objects"] if 0.52 < place[0] < 0.68 and abs(place[1]) < 0.08]
+    places = [place for _, *place in server.truth()["objects"] if 0.52 < place[0] < 0.68 and abs(place[1]) < 0.08]
+    places.sort(key=lambda place: -place[2])  # what lies on top is free
     for yaw_rad, above_m, (x_m, y_m, z_m) in itertools.product((0.0, math.pi / 2), (0.0, 0.012), places):
         gripper.move(OPEN_M, 0.12, 20.0, 5.0)
         if not reach(arm, x_m, y_m, max(0.02, z_m + above_m), yaw_rad):

@@ -63,6 +63,18 @@ def test_what_is_refused(serve, token_file):
         HttpArm(served.options(token_file=other)).connect(5.0)
 
 
+def test_a_new_session_begins_without_the_results_of_the_one_before(serve):
+    served = serve(watchdog_s=5.0)
+    first = ask(served, "POST", "/v1/session")[1]["session"]
+    move = {"pose": write_pose(START), "speed_m_s": 0.1, "accel_m_s2": 0.5, "deadline_s": 5.0, "number": 1}
+    assert ask(served, "POST", "/v1/move", {**move, "session": first})[0] == 200
+    while ask(served, "GET", "/v1/state")[1]["result"] is None:
+        continue
+    assert ask(served, "POST", "/v1/release", {"session": first})[0] == 200
+    assert ask(served, "POST", "/v1/session")[0] == 200
+    assert ask(served, "GET", "/v1/state")[1]["result"] is None, "its command 1 would seem to have ended"
+
+
 def test_garbage_and_idle_connections_block_nobody(serve):
     served = serve()
     idle = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(8)]
