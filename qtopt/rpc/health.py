@@ -37,18 +37,18 @@ class Health:
         self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._looks, self._essential, self._metrics = dict(looks), essential, metrics
         self._troubles: dict[str, str | None] = {}
-        self._looking: asyncio.Future[dict[str, str | None]] | None = None
+        self._looking: dict[str, asyncio.Future[str | None]] = {}  # a disk that hangs is asked again when it answered
         self._watch: asyncio.Task[None] | None = None
 
     async def look(self) -> None:
         """Looks now, and tells whoever asks from now on."""
-        if self._looking is None:
-            self._looking = asyncio.get_running_loop().run_in_executor(None, self._look_at_all)
-        try:
-            found = await asyncio.wait_for(asyncio.shield(self._looking), _ANSWER_WITHIN_S)
-            self._looking = None
-        except TimeoutError:  # a disk that hangs; asked again only when it has answered
-            found = dict.fromkeys(self._looks, f"found no answer from the disk within {_ANSWER_WITHIN_S:g} s")
+        loop = asyncio.get_running_loop()
+        for name in self._looks.keys() - self._looking.keys():
+            self._looking[name] = loop.run_in_executor(None, _trouble, self._looks[name])
+        done, _ = await asyncio.wait(self._looking.values(), timeout=_ANSWER_WITHIN_S)
+        silent = f"found no answer from the disk within {_ANSWER_WITHIN_S:g} s"
+        found = {name: self._looking[name].result() if self._looking[name] in done else silent for name in self._looks}
+        self._looking = {name: future for name, future in self._looking.items() if future not in done}
         await self._tell(found)
 
     def watch(self) -> None:
@@ -62,9 +62,6 @@ class Health:
             await asyncio.gather(self._watch, return_exceptions=True)
         for name in ("", *self._looks):
             await self.servicer.set(name, _NOT_SERVING)
-
-    def _look_at_all(self) -> dict[str, str | None]:
-        return {name: _trouble(look) for name, look in self._looks.items()}
 
     async def _look_again(self) -> None:
         while True:
