@@ -15,6 +15,7 @@ from qtopt.errors import RobotError
 from sim.faults.judge import Sample
 
 SPEED_M_S: Final = 0.07
+SLOW_M_S: Final = 0.06
 _LIFT_M: Final = 0.1
 _HEAL: Final = ("silent", "frozen_clock", "split_frames", "duplicate_frames", "emergency_stop", "safeguard", "nan")
 _XARM_WORDS: Final = {
@@ -56,6 +57,7 @@ class SimulatedCell:
             raise RobotError(f"the simulated cell did not start; it said {line.strip()!r}")
         port = int(line.split("faults on port ")[1].split(";")[0])
         text = re.sub(r"(?m)^speed_m_s = .*$", f"speed_m_s = {speed_m_s}", self.path.read_text())
+        text = re.sub(r"(?m)^slow_speed_m_s = .*$", f"slow_speed_m_s = {min(SLOW_M_S, speed_m_s)}", text)
         self.path.write_text(text.replace("\n\n[gripper]", _WATCHDOG) if protocol == "ur" else text)
         self._socket = socket.create_connection((host, port), 10.0)
         self._lines = self._socket.makefile("rw")

@@ -20,7 +20,7 @@ from robot_bridge.cell.open import PhysicalCell
 from robot_bridge.cell.places import Places
 from robot_bridge.cell_file import load_cell_file
 from sim.faults.cases import Case
-from sim.faults.cells import SPEED_M_S, SimulatedCell, until
+from sim.faults.cells import SLOW_M_S, SPEED_M_S, SimulatedCell, until
 from sim.faults.judge import Course, course
 from sim.faults.lateness import Lateness
 
@@ -215,7 +215,7 @@ def _is_being_written(cell: PhysicalCell) -> bool:
 
 
 def _speed(case: Case) -> float:
-    return 0.06 if case.down else SPEED_M_S
+    return SLOW_M_S if case.down else SPEED_M_S
 
 
 def _first_rest(trace: list[Any], fault_s: float) -> float:

@@ -280,6 +280,7 @@ def test_faults_over_either_wire(served):
 @pytest.mark.serial
 def test_a_killed_gripper_is_an_error_soon(served):
     served.fault("none")
+    served.gripper.close()
     served.gripper.connect(5.0)
     served.gripper.activate(5.0)
     served.kill()

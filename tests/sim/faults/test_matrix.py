@@ -14,7 +14,6 @@ FEW = {
         "arm's process: SIGKILL",
         "arm's process: SIGSTOP",
         "safety process: SIGKILL",
-        "40 N on the way down, for a moment",
     ),
     "xarm": ("stream alive, clock frozen", "every connection reset"),
     "http": ("emergency stop", "camera stalls"),
