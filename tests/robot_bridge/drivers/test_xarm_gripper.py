@@ -81,10 +81,9 @@ def test_it_holds_an_object_and_says_so(server: Server, arm: XArm, gripper: XArm
         held, truth = gripper.state(), server.truth()
         assert (held.object_sensed is ObjectSensed.YES) == truth["holding"]
         assert held.width_m == pytest.approx(truth["width_m"], abs=1e-3)
-        if truth["holding"]:
-            assert held.width_m > 0.003
+        if truth["holding"] and held.width_m > 0.003:  # one caught by a thin edge proves less
             return
-    pytest.fail("no object of this bin could be held")
+    pytest.fail("no object of this bin could be held well")
 
 
 def test_fingers_that_stick_are_an_error(server: Server, gripper: XArmGripper):
