@@ -26,6 +26,7 @@ def drill(tmp_path, *words):
 
 
 @pytest.mark.serial
+@pytest.mark.drill
 def test_killed_servers_lose_nothing(tmp_path):
     code, found = drill(tmp_path, "qtopt.apps.drills.kill_server", "--times", 3, "--root", tmp_path / "drill")
     assert (code, found["breaches"]) == (0, 0), found
@@ -35,6 +36,7 @@ def test_killed_servers_lose_nothing(tmp_path):
 
 
 @pytest.mark.serial
+@pytest.mark.drill
 def test_a_store_of_many_small_episodes_opens_and_is_sampled(tmp_path):
     words = ("--root", tmp_path / "stores", "--sizes", 300, 2000, "--seconds", 0.2)
     _, found = drill(tmp_path, "qtopt.apps.drills.million", *words)  # its limits are for a quiet machine

@@ -1,12 +1,11 @@
 """The xArm gripper over the tunnelled tool bus, through the vendor's library, on objects in a simulated bin."""
 
-import math
 from collections.abc import Iterator
 
 import pytest
 
 from qtopt.errors import RobotError
-from robot_bridge.contracts import Capability, MotionOutcome, ObjectSensed, Pose
+from robot_bridge.contracts import Capability, ObjectSensed
 from robot_bridge.drivers.xarm import GRIPPER_DRIVER, XArm
 from robot_bridge.drivers.xarm_gripper import XArmGripper
 from robot_bridge.drivers.xarm_options import XArmGripperOptions
@@ -55,17 +54,6 @@ def test_it_closes_on_nothing_and_opens(server: Server, gripper: XArmGripper):
     assert server.truth()["width_m"] == pytest.approx(0.06, abs=1e-3)
     assert gripper.capabilities == {Capability.GRIPPER_WIDTH, Capability.GRIPPER_OBJECT_FLAG}
     assert gripper.width_range_m == (0.0, OPEN_M)
-
-
-def reach(arm: XArm, x_m: float, y_m: float, z_m: float, yaw_rad: float) -> bool:
-    """Goes down on a place from above; returns whether nothing stood in the way."""
-    turned = (math.cos(yaw_rad / 2), math.sin(yaw_rad / 2), 0.0, 0.0)
-    assert arm.move_to(Pose((x_m, y_m, 0.2), turned), 0.25, 2.0, 10.0).outcome is MotionOutcome.REACHED
-    if arm.move_to(Pose((x_m, y_m, z_m), turned), 0.1, 1.0, 10.0).outcome is MotionOutcome.REACHED:
-        return True
-    arm.recover()
-    assert arm.move_to(Pose((x_m, y_m, 0.2), turned), 0.1, 0.5, 10.0).outcome is MotionOutcome.REACHED
-    return False
 
 
 def test_fingers_that_stick_are_an_error(server: Server, gripper: XArmGripper):
