@@ -9,6 +9,7 @@ import contextlib
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -213,9 +214,10 @@ class Plant:
         with self._door, self._lock:
             return [each for each in self._trace if each.clock_s > since_s]
 
-    def push(self, force_n: tuple[float, float, float]) -> None:
-        """Pushes the hand with a force [N, base frame] until told otherwise, as a person or an obstacle would."""
-        self._force_n = force_n
+    def push(self, force_n: Sequence[float]) -> None:
+        """Pushes the hand with a force (x, y, z) [N, base frame] until told otherwise, as an obstacle would."""
+        x, y, z = force_n
+        self._force_n = float(x), float(y), float(z)
 
     def _check_open(self) -> None:
         if self._world.client < 0:

@@ -61,7 +61,7 @@ def check(payload: bytes) -> None:
     """
     config = replace(network_config(read_header(payload)), precision="float32")  # `auto` would measure, without memory
     try:
-        entries = deserialize(payload)  # type: ignore[no-untyped-call]
+        entries = deserialize(payload)  # type: ignore[no-untyped-call]  # the library has no types
         found = {name: (tuple(facts["shape"]), facts["dtype"]) for name, facts in entries}
         with torch.device("meta"):
             wanted = build_network(config).state_dict()

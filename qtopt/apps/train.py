@@ -76,15 +76,15 @@ def build_learner(config: Config) -> Learner:
     return learner
 
 
-def main(config: Config) -> int:
-    """Runs the trainer until it is told to stop or has done its steps."""
+def main(config: Config, figures: "Figures | None" = None) -> int:
+    """Runs the trainer until it is told to stop or has done its steps; ``figures`` take each step in."""
     stop = begin("trainer")
     limit_threads(config.threads)
     checkpoints = Checkpoints(config.checkpoints, config.loop.keep_checkpoints)
     learner = build_learner(config)
     with connect(config.server) as remote:
         logger().info("training", step=learner.step)
-        reporting = Reporting(remote.monitor, "trainer", Figures(), disk=config.checkpoints)
+        reporting = Reporting(remote.monitor, "trainer", figures or Figures(), disk=config.checkpoints)
         turns = train(
             remote.replay,
             learner,

@@ -48,10 +48,8 @@ class _PrivateFile(RotatingFileHandler):
     """A rotating log that only its owner reads."""
 
     def _open(self) -> TextIOWrapper:
-        opener = lambda path, flags: os.open(path, flags, 0o600)  # noqa: E731
-        file = open(self.baseFilename, "a", encoding="utf-8", opener=opener)  # noqa: SIM115
-        assert isinstance(file, TextIOWrapper)
-        return file
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
 class Audit:

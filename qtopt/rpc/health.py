@@ -34,7 +34,7 @@ class Health:
     """
 
     def __init__(self, looks: Mapping[str, Look], essential: tuple[str, ...], metrics: ServerMetrics) -> None:
-        self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # set by the library at its import
         self._looks, self._essential, self._metrics = dict(looks), essential, metrics
         self._troubles: dict[str, str | None] = {}
         self._looking: dict[str, asyncio.Future[str | None]] = {}  # a disk that hangs is asked again when it answered

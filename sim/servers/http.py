@@ -142,7 +142,7 @@ class HttpArmCell:
             "nan": lambda: setattr(arm, "not_a_number", switch),
             "pose_jump": lambda: setattr(arm, "jump_m", (0.0, 0.0, 0.08) if switch else (0.0, 0.0, 0.0)),
             "speed_slider": lambda: setattr(arm, "slider", float(request["fraction"])),
-            "push": lambda: self._plant.push(tuple(map(float, request["force_n"]))),  # type: ignore[arg-type]
+            "push": lambda: self._plant.push(request["force_n"]),
             "person": lambda: arm.go_into(None),
             "gripper": lambda: setattr(self._gripper, "fault", str(request["what"]) if switch else ""),
             "camera": lambda: self._spoil_camera(str(request["what"]) if switch else "none"),

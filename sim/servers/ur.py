@@ -93,7 +93,7 @@ class UrServer:
             "drop_connections": self._drop,
             "not_found": lambda: self._deny("unknown_fields", request),
             "in_use": lambda: self._deny("owned_fields", request),
-            "push": lambda: self._push(request["force_n"]),
+            "push": lambda: self._plant.push(request["force_n"]),
             "camera": lambda: self._spoil(self._spoil_camera, request),
             "gripper": lambda: self._spoil(self._spoil_gripper, request),
             "refill": lambda: self._plant.refill(request.get("seed")),
@@ -134,10 +134,6 @@ class UrServer:
     def _jump(self, by_m: list[float]) -> None:
         x, y, z = by_m
         self._controller.pose_jump_m = (float(x), float(y), float(z))
-
-    def _push(self, force_n: list[float]) -> None:
-        x, y, z = force_n
-        self._plant.push((float(x), float(y), float(z)))
 
     def _spoil(self, device: Callable[[str], None] | None, request: dict[str, Any]) -> None:
         if device is None:

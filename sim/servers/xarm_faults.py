@@ -56,7 +56,7 @@ class Faults:
             "collision": lambda value: controller.fault(COLLISION),
             "error": lambda value: controller.fault(int(value)),
             "emergency_stop": lambda value: controller.press_e_stop(pressed=bool(value)),
-            "push": lambda value: plant.push((float(value[0]), float(value[1]), float(value[2]))),
+            "push": lambda value: plant.push(value),
             "gripper_silent": lambda value: setattr(functions, "gripper_silent", bool(value)),
             "gripper_jammed": lambda value: setattr(bus, "jammed", bool(value)),
             "gripper_error": lambda value: setattr(bus, "error", int(value)),

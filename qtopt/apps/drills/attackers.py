@@ -103,7 +103,9 @@ def _as_it_is(data: bytes) -> bytes:
 
 
 def _checked(error: Exception, codes: tuple[grpc.StatusCode, ...]) -> str:
-    code, details = error.code(), str(error.details() or "")  # type: ignore[attr-defined]
+    if not isinstance(error, grpc.Call):
+        raise GotThrough(f"ended with {type(error).__name__} ({error}), expected a status")
+    code, details = error.code(), str(error.details() or "")
     if code not in codes:
         raise GotThrough(f"refused with {code.name} ({details}), expected {' or '.join(each.name for each in codes)}")
     inside = [word for word in ("Traceback", "/home", "/root", ".py", "site-packages") if word in details]

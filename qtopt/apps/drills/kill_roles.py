@@ -82,8 +82,7 @@ class _Trainer:
 
 def _train(given: _Trainer) -> int:
     """Runs the trainer with a journal of its steps."""
-    train.Figures = lambda: JournalledFigures(given.journal)  # type: ignore[assignment,misc]
-    return train.main(given.config)
+    return train.main(given.config, JournalledFigures(given.journal))
 
 
 class Drill:

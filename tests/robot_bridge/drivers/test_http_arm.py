@@ -16,7 +16,6 @@ from robot_bridge.drivers.http_arm import DRIVER, GRIPPER_DRIVER, HttpArm
 from robot_bridge.drivers.http_gripper import HttpGripperOptions
 from robot_bridge.drivers.http_stop import HttpStopChannel
 from robot_bridge.remote.messages import write_pose
-from tests.robot_bridge.remote.conftest import connect, serve, shared, token_file  # noqa: F401
 from tests.robot_bridge.remote.point_arm import DOWN, START
 
 pytestmark = pytest.mark.serial
@@ -58,13 +57,13 @@ def channel(request):
 
 
 @pytest.fixture
-def served(shared):  # noqa: F811
+def served(shared):
     """The server of most tests."""
     return shared
 
 
 @pytest.fixture
-def moving(served, connect, channel):  # noqa: F811
+def moving(served, connect, channel):
     """An arm in the middle of a slow, long motion: server, arm, stop channel, thread and where its result goes."""
     arm, watcher, results = connect(served), channel(served), []
     assert arm.move_to(START, 0.4, 0.5, 20.0).outcome is MotionOutcome.REACHED
@@ -79,7 +78,7 @@ def moving(served, connect, channel):  # noqa: F811
     return served, arm, watcher, thread, results
 
 
-def test_moves_servos_and_grips(served, connect):  # noqa: F811
+def test_moves_servos_and_grips(served, connect):
     arm = connect(served)
     assert arm.capabilities == {
         Capability.CARTESIAN_MOVE,
@@ -124,7 +123,7 @@ def test_moves_servos_and_grips(served, connect):  # noqa: F811
     connect(served)  # the session was given back at once
 
 
-def test_a_client_that_leaves_in_motion_leaves_nothing_for_the_next_one_to_wait_for(served, connect):  # noqa: F811
+def test_a_client_that_leaves_in_motion_leaves_nothing_for_the_next_one_to_wait_for(served, connect):
     for _ in range(10):
         arm = connect(served)
         result = arm.move_to(START, 0.4, 0.5, 20.0)
@@ -148,7 +147,7 @@ def test_stops_from_another_thread_end_the_motion(moving, how):
     assert arm.move_to(START, 0.2, 0.5, 20.0).outcome is MotionOutcome.REACHED
 
 
-def test_a_killed_client_leaves_the_arm_standing(served, channel, connect):  # noqa: F811
+def test_a_killed_client_leaves_the_arm_standing(served, channel, connect):
     arm = connect(served)
     assert arm.move_to(START, 0.4, 0.5, 20.0).outcome is MotionOutcome.REACHED
     arm.close()
@@ -199,7 +198,7 @@ def test_a_silent_server_is_a_lost_link_and_nothing_goes_on_afterwards(moving):
 
 class TestAServerThatIsKilled:
     @pytest.fixture
-    def served(self, serve):  # noqa: F811
+    def served(self, serve):
         return serve()
 
     def test_is_a_lost_link(self, moving):

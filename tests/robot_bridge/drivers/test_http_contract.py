@@ -8,7 +8,7 @@ from robot_bridge.drivers.http_stop import HttpStopChannel
 from robot_bridge.robot import ToolPose
 from tests.contracts.arm import ArmContract
 from tests.contracts.gripper import GripperContract
-from tests.robot_bridge.remote.conftest import connect, start_server, write_token  # noqa: F401
+from tests.robot_bridge.conftest import start_server, write_token
 
 pytestmark = pytest.mark.serial
 
@@ -38,7 +38,7 @@ class TestHttpArm(ArmContract):
 
 class TestHttpGripper(GripperContract):
     @pytest.fixture
-    def gripper(self, served, connect):  # noqa: F811
+    def gripper(self, served, connect):
         gripper = GRIPPER_DRIVER.open(HttpGripperOptions(), connect(served))
         gripper.connect(5.0)
         gripper.activate(5.0)

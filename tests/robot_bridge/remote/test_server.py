@@ -15,7 +15,7 @@ from qtopt.errors import ConfigError, RobotError
 from robot_bridge.drivers.http_arm import HttpArm
 from robot_bridge.remote import ArmServer, LinkOptions, ServerOptions, server
 from robot_bridge.remote.messages import write_pose
-from tests.robot_bridge.remote.conftest import TOKEN
+from tests.robot_bridge.conftest import TOKEN
 from tests.robot_bridge.remote.point_arm import START, PointArm
 
 pytestmark = pytest.mark.serial
