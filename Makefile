@@ -47,9 +47,9 @@ types: install ## Static types, strict
 imports: install ## Who may import whom
 	$(BIN)/lint-imports
 
-pytest: install ## Tests alone: first those that must run alone, then those that may run side by side
-	$(BIN)/pytest -q -m "serial and not drill" $(ARGS)
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not serial" $(ARGS)
+pytest: install ## Tests alone: first those that live by the clock and mostly wait, then those that compute
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "realtime and not drill" $(ARGS)
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not realtime and not drill" $(ARGS)
 
 drills: install ## Short forms of the drills of docs/reliability.md: two minutes
 	$(BIN)/pytest -q -m drill $(ARGS)

@@ -22,7 +22,7 @@ from qtopt.replay import EpisodeStore
 from qtopt.rpc import ClientConfig, connect
 from tests.deploy.metric_names import used_names
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.timeout(300)
 
 SMALL = [
     "--learner.batch=16",

@@ -88,7 +88,6 @@ def store(tmp_path):
     return path
 
 
-@pytest.mark.serial
 @pytest.mark.timeout(400)
 def test_two_variants_from_grasps_to_table(qtopt, store, tmp_path):
     output = tmp_path / "ablation"

@@ -25,7 +25,6 @@ def drill(tmp_path, *words):
     return done.returncode, found
 
 
-@pytest.mark.serial
 @pytest.mark.drill
 def test_killed_servers_lose_nothing(tmp_path):
     code, found = drill(tmp_path, "qtopt.apps.drills.kill_server", "--times", 3, "--root", tmp_path / "drill")
@@ -35,7 +34,6 @@ def test_killed_servers_lose_nothing(tmp_path):
     assert found["sampled_and_compared"] > 0
 
 
-@pytest.mark.serial
 @pytest.mark.drill
 def test_a_store_of_many_small_episodes_opens_and_is_sampled(tmp_path):
     words = ("--root", tmp_path / "stores", "--sizes", 300, 2000, "--seconds", 0.2)

@@ -12,7 +12,7 @@ from sim.faults.cells import SimulatedCell, until
 from tests.robot_bridge.cell.cells import processes_of, wait_still
 from tests.rpc.stores import DictStore
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.realtime, pytest.mark.timeout(300)]
 EPISODES = 3
 
 

@@ -48,7 +48,6 @@ def test_a_copy_of_a_store_in_use_follows_it(tmp_path, rng, link):
     assert ((source / shard).stat().st_ino == (copy / shard).stat().st_ino) is link
 
 
-@pytest.mark.serial
 def test_copies_made_while_everything_changes_are_sound(tmp_path, rng):
     source = tmp_path / "store"
     config = ReplayConfig(segment_mb=0.02, retention=RetentionConfig(max_gb=5e-5))

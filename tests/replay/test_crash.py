@@ -39,7 +39,6 @@ def wait_for_seal(segments, suffix):
         time.sleep(0.0005)
 
 
-@pytest.mark.serial
 def test_kill_9_loses_nothing_acknowledged(tmp_path, rng):
     acknowledged = set()
     for round_ in range(ROUNDS):
@@ -169,7 +168,6 @@ def test_a_limit_on_file_size_is_a_full_disk(tmp_path, rng):
         signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.serial
 def test_a_large_store_opens_fast(tmp_path, rng):
     """10,000 episodes: what opening costs grows with their number, not with their size."""
     fmt = StoreFormat.for_images(16)

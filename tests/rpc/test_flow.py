@@ -6,8 +6,6 @@ import threading
 import time
 from dataclasses import replace
 
-import pytest
-
 from qtopt.errors import ServerUnavailable, StoreFull
 from qtopt.loops.outbox import Outbox
 from qtopt.rpc import BackgroundServer, ServerConfig, Services, connect
@@ -15,8 +13,6 @@ from robot_bridge.spool import Spool
 from tests.episodes import make_episode
 from tests.rpc.conftest import SIZE
 from tests.rpc.stores import DictStore
-
-pytestmark = pytest.mark.serial
 
 
 class GatedStore(DictStore):

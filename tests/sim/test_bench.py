@@ -10,7 +10,6 @@ from qtopt.errors import ConfigError
 from sim.bench import measure
 
 
-@pytest.mark.serial
 def test_one_line_with_both_figures():
     code = "import json; from sim.bench import measure; print(json.dumps(measure(1.5)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)

@@ -7,7 +7,7 @@ import pytest
 from qtopt.apps.drills import fleet, kill_roles, network
 from qtopt.apps.drills.link import can_link
 
-pytestmark = [pytest.mark.serial, pytest.mark.drill]
+pytestmark = [pytest.mark.realtime, pytest.mark.drill]
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from robot_bridge.safety.facts import Phase
 from sim.faults.cells import until
 from tests.robot_bridge.drivers.so101_cell import Servos, make_cell
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.realtime, pytest.mark.timeout(200)]
 TEMPLATE = Path(__file__).resolve().parents[3] / "robot_bridge/cells/so101.toml"
 
 

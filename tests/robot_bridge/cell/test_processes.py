@@ -21,7 +21,7 @@ from sim.faults.cells import SimulatedCell, until
 from sim.faults.lateness import Lateness
 from tests.robot_bridge.cell.cells import end_all, processes_of, wait_still
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.realtime, pytest.mark.timeout(300)]
 SPEED_M_S = 0.05
 REACTION_S = 0.3
 STOPPING_M = 0.003

@@ -10,7 +10,7 @@ from tests.contracts.arm import ArmContract
 from tests.contracts.gripper import GripperContract
 from tests.robot_bridge.conftest import start_server, write_token
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.realtime
 
 
 @pytest.fixture(scope="module")

@@ -226,7 +226,7 @@ def served(request):
     process.kill()
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_a_gripper_over_either_wire(served):
     gripper = served.gripper
     assert gripper.capabilities == {
@@ -252,7 +252,7 @@ def test_a_gripper_over_either_wire(served):
     assert gripper.state().width_m == pytest.approx(0.03, abs=0.001)
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_faults_over_either_wire(served):
     gripper = served.gripper
     served.fault("none")
@@ -277,7 +277,7 @@ def test_faults_over_either_wire(served):
     assert time.monotonic() - started < 3.0
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_a_killed_gripper_is_an_error_soon(served):
     served.fault("none")
     served.gripper.close()
@@ -299,7 +299,7 @@ def test_nobody_there_is_named():
         RTU_DRIVER.open(RtuOptions("/dev/tty-none"), None).state()
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_the_simulated_hand_behind_the_socket():
     calibration = Calibration(open_width_m=0.10)
     with Plant(SimConfig(object_count=(1, 1))) as plant:

@@ -19,7 +19,7 @@ from robot_bridge.contracts import ArmMode
 from robot_bridge.drivers.ur import DRIVER
 from tests.robot_bridge.drivers.ur_server import Controller, Keeper, at_rest, child_of, distance, wait_for
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(100)]
+pytestmark = [pytest.mark.realtime, pytest.mark.timeout(100)]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from robot_bridge.drivers.ur import DRIVER
 from tests.contracts.arm import ArmContract
 from tests.robot_bridge.drivers.ur_server import Controller
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(100)]
+pytestmark = [pytest.mark.realtime, pytest.mark.timeout(100)]
 
 
 @pytest.fixture(scope="module")

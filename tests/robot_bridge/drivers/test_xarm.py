@@ -16,7 +16,7 @@ from robot_bridge.drivers.xarm_options import XArmOptions
 from robot_bridge.drivers.xarm_stop import XArmStopChannel
 from tests.robot_bridge.drivers.xarm_server import BOX_LOW_M, LIBRARY_WARNS, Server, down, running, wait_for
 
-pytestmark = [pytest.mark.serial, LIBRARY_WARNS]
+pytestmark = [pytest.mark.realtime, LIBRARY_WARNS]
 
 HOME = (0.6, 0.0, 0.25)
 STOP_WAY_M = 0.03

@@ -8,7 +8,7 @@ from robot_bridge.drivers.xarm import DRIVER
 from tests.contracts.arm import ArmContract
 from tests.robot_bridge.drivers.xarm_server import LIBRARY_WARNS, running
 
-pytestmark = [pytest.mark.serial, LIBRARY_WARNS]
+pytestmark = [pytest.mark.realtime, LIBRARY_WARNS]
 
 
 @pytest.fixture(scope="module")

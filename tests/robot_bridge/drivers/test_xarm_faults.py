@@ -13,7 +13,7 @@ from robot_bridge.drivers.xarm_stop import XArmStopChannel
 from tests.robot_bridge.drivers.test_xarm import HOME, Running
 from tests.robot_bridge.drivers.xarm_server import LIBRARY_WARNS, Server, down, running, wait_for
 
-pytestmark = [pytest.mark.serial, LIBRARY_WARNS]
+pytestmark = [pytest.mark.realtime, LIBRARY_WARNS]
 
 
 @pytest.fixture(scope="module")

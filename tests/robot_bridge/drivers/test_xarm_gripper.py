@@ -11,7 +11,7 @@ from robot_bridge.drivers.xarm_gripper import XArmGripper
 from robot_bridge.drivers.xarm_options import XArmGripperOptions
 from tests.robot_bridge.drivers.xarm_server import LIBRARY_WARNS, Server, running
 
-pytestmark = [pytest.mark.serial, LIBRARY_WARNS]
+pytestmark = [pytest.mark.realtime, LIBRARY_WARNS]
 OPEN_M = 0.085
 
 

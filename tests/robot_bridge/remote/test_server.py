@@ -18,7 +18,7 @@ from robot_bridge.remote.messages import write_pose
 from tests.robot_bridge.conftest import TOKEN
 from tests.robot_bridge.remote.point_arm import START, PointArm
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.realtime
 
 
 def ask(served, method, path, message=None, token=TOKEN):

@@ -56,7 +56,7 @@ def compared(grasps, count):
     return rows
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 @pytest.mark.timeout(400)
 def test_verdicts_agree_with_the_simulator_and_defects_are_unknown():
     grasps = Grasps()
