@@ -47,8 +47,8 @@ types: install ## Static types, strict
 imports: install ## Who may import whom
 	$(BIN)/lint-imports
 
-pytest: install ## Tests alone: first those that live by the clock and mostly wait, then those that compute
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "realtime and not drill" $(ARGS)
+pytest: install ## Tests alone: first those that live by the clock, alone, then those that compute
+	$(BIN)/pytest -q -m "realtime and not drill" $(ARGS)
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not realtime and not drill" $(ARGS)
 
 drills: install ## Short forms of the drills of docs/reliability.md: two minutes

@@ -29,6 +29,7 @@ _FIRST_REPORTS_S: Final = 5 * REPORT_PERIOD_S
 _GRACE_S: Final = 0.3
 _MOST_VALID_S: Final = 1.0
 _RECOVER_S: Final = 3.0
+_SETTLE_S: Final = 1.0
 _CAPABILITIES = frozenset(
     {
         Capability.CARTESIAN_MOVE,
@@ -83,7 +84,7 @@ class XArm:
             if int(self._channel.state().codes["state"]) >= STOP and not self._channel.error():
                 self._channel.stop()  # drops what was queued
                 self._enter(POSITION)
-                self._wait(lambda state: state.mode is ArmMode.READY, _RECOVER_S)
+                self._settled(lambda state: state.mode is ArmMode.READY, _RECOVER_S)
         except BaseException:
             self.close()
             raise
@@ -182,7 +183,7 @@ class XArm:
             raise RobotError(f"the xArm stays faulty, {why_not(error, 0)}: remove the cause and recover again")
         check_limits(sdk, self._options)
         self._enter(POSITION)
-        state = self._wait(lambda state: state.mode in (ArmMode.READY, ArmMode.MOVING), _RECOVER_S)
+        state = self._settled(lambda state: state.mode in (ArmMode.READY, ArmMode.MOVING), _RECOVER_S)
         if not state.mode.can_move:
             raise RobotError(f"the xArm is {state.mode} after recover, expected ready: look at it in UFACTORY Studio")
         self._stopped_by_us = False
@@ -252,7 +253,7 @@ class XArm:
             if self._stops != stops:
                 self._channel.stop()
                 return self._ended(MotionOutcome.STOPPED, "stopped before it began")
-            after = self._wait(lambda now: now.codes["mode"] == mode and now.mode is ArmMode.READY, _GRACE_S)
+            after = self._settled(lambda now: now.codes["mode"] == mode and now.mode is ArmMode.READY, _SETTLE_S)
             if after.codes["mode"] != mode or not after.mode.can_move:
                 return self._rejected(f"the controller did not enter mode {mode}: it is {after.mode}")
             self._stopped_by_us = False
@@ -308,14 +309,21 @@ class XArm:
 
     def _ended(self, outcome: MotionOutcome, reason: str) -> MotionResult:
         """Returns a result once the tool stands still."""
-        start_s = self._channel.state().t_controller_s
-        self._wait(lambda state: state.t_controller_s > start_s + 8 * REPORT_PERIOD_S and still(state), timeout_s=1.0)
+        self._settled(still, timeout_s=1.0)
         return MotionResult(outcome, reason, self._pose())
 
     def _pose(self) -> Pose | None:
         with contextlib.suppress(RobotError):
             return self._channel.state().pose
         return None
+
+    def _settled(self, condition: Any, timeout_s: float) -> ArmState:
+        """Waits for a condition in reports that were made after the last command.
+
+        On a busy machine those that lie in the socket still tell of the time before it.
+        """
+        after_s = self._channel.state().t_controller_s + 8 * REPORT_PERIOD_S
+        return self._wait(lambda state: state.t_controller_s > after_s and condition(state), timeout_s)
 
     def _wait(self, condition: Any, timeout_s: float) -> ArmState:
         until_s = time.monotonic() + timeout_s

@@ -7,7 +7,7 @@ from qtopt.apps.drills.attacks import attack, is_fine, make_keys, scene
 from qtopt.rpc import BackgroundServer, ServerConfig, Services
 from tests.rpc.stores import DictStore
 
-pytestmark = [pytest.mark.realtime, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from sim.faults.cases import named
 from sim.faults.cells import SimulatedCell
 from sim.faults.run import Matrix
 
-pytestmark = [pytest.mark.realtime, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.realtime, pytest.mark.drill, pytest.mark.timeout(300)]
 FEW = {
     "ur": ("arm's process: SIGKILL", "arm's process: SIGSTOP", "safety process: SIGKILL"),
     "xarm": ("every connection reset",),
