@@ -49,7 +49,7 @@ imports: install ## Who may import whom
 
 pytest: install ## Tests alone: first those that live by the clock, alone, then those that compute
 	$(BIN)/pytest -q -m "realtime and not drill" $(ARGS)
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not realtime and not drill" $(ARGS)
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not realtime and not drill" $(ARGS)
 
 drills: install ## Short forms of the drills of docs/reliability.md: two minutes
 	$(BIN)/pytest -q -m drill $(ARGS)

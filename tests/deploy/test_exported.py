@@ -1,6 +1,6 @@
 """Each role's figures, as its own class sums them up, cover what dashboards and alerts ask for.
 
-The same is seen of real processes in tests/test_end_to_end.py; this one says within a second which name is missing.
+The same is seen of real processes in tests/apps/test_end_to_end.py; this one says sooner which name is missing.
 """
 
 import numpy as np

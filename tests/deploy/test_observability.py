@@ -1,4 +1,4 @@
-"""Dashboards and alerts are well formed; that roles export what they ask for is seen in tests/test_end_to_end.py."""
+"""Dashboards and alerts are well formed; that roles export what they ask for: tests/apps/test_end_to_end.py."""
 
 import json
 import shutil

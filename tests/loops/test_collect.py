@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+import structlog
 
 from qtopt.agent.exploration import ScriptedPolicy
 from qtopt.errors import ConfigError, ServerUnavailable, StoreFull
@@ -111,17 +112,19 @@ def test_what_nobody_took_waits_and_arrives_once_in_order(environment, memory, s
     assert [episode.uuid for episode in memory.episodes()] == [turn.episode.uuid for turn in seen]
 
 
-def test_a_full_disk_makes_the_arm_wait_and_nothing_is_dropped(environment, memory, models, tmp_path, caplog):
+def test_a_full_disk_makes_the_arm_wait_and_nothing_is_dropped(environment, memory, models, tmp_path):
     with contextlib.closing(Spool(tmp_path / "small", max_bytes=3 * 20 * SIZE_PX**2 * 3)) as spool:
         sink = SwitchedSink(memory)
         sink.on = False
         turns = run(environment, sink, spool, models, episodes=12)
         found = []
         arm = threading.Thread(target=lambda: found.extend(turns), daemon=True)
-        arm.start()
-        deadline = time.monotonic() + 30
-        while "waits until there is room" not in caplog.text and time.monotonic() < deadline:
-            time.sleep(0.02)
+        with structlog.testing.capture_logs() as said:
+            arm.start()
+            deadline = time.monotonic() + 30
+            while not any("waits until there is room" in line["event"] for line in said):
+                assert time.monotonic() < deadline, said
+                time.sleep(0.02)
         held = len(spool)
         time.sleep(0.5)
         assert len(spool) == held < 12

@@ -16,7 +16,8 @@ def test_a_disk_with_room_takes_episodes(tmp_path, rng):
         assert store.append(make_episode(rng))
         found = store.condition()
         assert (found.writable, found.reason) == (True, "")
-        assert found.free_bytes == store.stats()["free_bytes"] > 0
+        assert found.free_bytes > 0
+        assert store.stats()["free_bytes"] == pytest.approx(found.free_bytes, rel=0.1)  # others write beside it
     with MemoryStore(FORMAT) as store:
         assert store.condition().writable
 
