@@ -11,7 +11,7 @@ ARGS ?=
 PIP_ARGS ?=
 WORKERS ?= 2
 
-.PHONY: help install run test lint format types imports pytest protos clean
+.PHONY: help install run test lint format types imports pytest drills protos clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -47,9 +47,12 @@ types: install ## Static types, strict
 imports: install ## Who may import whom
 	$(BIN)/lint-imports
 
-pytest: install ## Tests alone: first those that must run alone, then those that may run side by side
-	$(BIN)/pytest -q -m serial $(ARGS)
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile -m "not serial" $(ARGS)
+pytest: install ## Tests alone: first those that live by the clock, alone, then those that compute
+	$(BIN)/pytest -q -m "realtime and not drill" $(ARGS)
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not realtime and not drill" $(ARGS)
+
+drills: install ## Short forms of the drills of docs/reliability.md: two minutes
+	$(BIN)/pytest -q -m drill $(ARGS)
 
 protos: install ## Generate qtopt/rpc/gen from protos/
 	$(BIN)/python -m qtopt.rpc.generate

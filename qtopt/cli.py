@@ -35,6 +35,7 @@ COMMANDS = {
     "figures": "draw: curve, calibration, film, cem, or all of a run",
     "bench": "measure: sim, cem, onnx, peak, sample, ingest, train, scale, or all",
     "robot": "a physical cell: check, home, calibrate, collect, status, estop, ack; serve-sim without one",
+    "certs": "certificates and tokens: authority, server, client; renew, revoke, show",
     "doctor": "what is installed, and what is missing for which role",
 }
 """The subcommands and what each does, in one line."""

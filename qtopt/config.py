@@ -5,6 +5,7 @@ reach, the images and the search are here, as the robot's side knows them too, a
 """
 
 import dataclasses
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from qtopt.errors import ConfigError
 
 T = TypeVar("T")
+
+_SHORT = reprlib.Repr()  # a file of a few lines can mean a value whose full text fills the memory
+_SHORT.maxstring = _SHORT.maxother = 200
 
 STRICT = ConfigDict(extra="forbid")
 """Put ``__pydantic_config__ = STRICT`` on a configuration dataclass so that an unknown key in a file is an error."""
@@ -147,7 +151,7 @@ def from_plain(kind: type[T], values: Any, where: str = "configuration") -> T:
         return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc']) or 'value'}: {fault['msg']} (found {fault['input']!r})"
+            f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['msg']} (found {_SHORT.repr(fault['input'])})"
             for fault in error.errors()
         )
         raise ConfigError(f"{where}: {faults}") from error
@@ -182,6 +186,6 @@ def load_yaml(kind: type[T], path: Path) -> T:
     """Reads a configuration of ``kind``; raises ConfigError when the file is missing, not YAML or does not fit."""
     try:
         values = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no text, or a date of no month
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
     return from_plain(kind, values or {}, str(path))

@@ -6,10 +6,13 @@
     * StoreError: the episode store refused (exit code 4)
         * CorruptEpisode: bytes that do not match their checksum
         * EpisodeConflict: a known UUID with other content
-        * StoreFull: no space left on the store's disk
+        * StoreFull: the store's disk has no space left or cannot be written now
+        * UnknownEpisode: no episode of that name, or no longer
     * CheckpointError: weights or a checkpoint that cannot be used (exit code 5)
     * RemoteError: a call to another process failed (exit code 6)
         * ServerUnavailable: nobody answered in time; the call may be tried again
+        * AccessDenied: the server knows who calls, and does not let them
+            * NotAuthenticated: the server does not know who calls
     * RobotError: the arm or the camera did not do what was asked (exit code 7)
         * StaleFrame: the camera gave no picture that is new enough
         * FrozenFrame: the camera gives the same picture again and again
@@ -53,7 +56,11 @@ class EpisodeConflict(StoreError):
 
 
 class StoreFull(StoreError):
-    """The store's disk has no room; nothing was acknowledged."""
+    """The store's disk has no room or cannot be written now; nothing was acknowledged. To be tried again later."""
+
+
+class UnknownEpisode(StoreError):
+    """The store has no such episode, or has it no longer."""
 
 
 class CheckpointError(QtOptError):
@@ -70,6 +77,14 @@ class RemoteError(QtOptError):
 
 class ServerUnavailable(RemoteError):
     """Nobody answered in time. The call may be tried again."""
+
+
+class AccessDenied(RemoteError):
+    """The server knows who calls, and that role may not make the call."""
+
+
+class NotAuthenticated(AccessDenied):
+    """The server does not know who calls: no, a wrong or an expired token, or a certificate without a role."""
 
 
 class RobotError(QtOptError):

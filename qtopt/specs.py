@@ -12,6 +12,9 @@ from qtopt.types import FloatArray
 SCHEMA_VERSION = 1
 """Raised when a field changes meaning; two sides with different versions refuse each other and say why."""
 
+OLDEST_SCHEMA_VERSION = 1
+"""Clients from this version on are served: at least those of the version before; docs/compatibility.md says how."""
+
 MAX_STEPS = 20
 """Actions in an episode at most (QT-Opt, section 4.1)."""
 

@@ -241,7 +241,7 @@ def parse_cell_file(text: str, where: str = "cell file") -> CellFile:
     """Returns what a cell file says; raises ConfigError as ``load_cell_file`` does, naming ``where``."""
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError; so is a number without end
         raise ConfigError(f"{where}: is not TOML: {error}") from error
     try:
         return _build(values)

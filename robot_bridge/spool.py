@@ -1,15 +1,17 @@
-"""Finished episodes on this machine's disk, until a server has them: nothing collected is lost while nobody answers.
+"""Finished episodes on this machine's disk, until a server has them: nothing collected is lost, whatever dies.
 
 One safetensors file an episode, written aside, synced, renamed, and its directory synced: a file with an episode's
 name is whole, whenever the power failed. Its digest is in its header, so a file that rots later is noticed, set aside
 and reported.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
 import logging
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,8 @@ _PARTIAL = ".partial"
 class Spool:
     """A durable, bounded queue of episodes in a directory, oldest first; one process owns it at a time.
 
+    One thread may put episodes while another delivers.
+
     Args:
         directory: made if missing.
         max_bytes: ``put`` refuses beyond this.
@@ -43,6 +47,7 @@ class Spool:
 
     def __init__(self, directory: Path, max_bytes: int = 4 << 30) -> None:
         self._directory, self._max_bytes = directory, max_bytes
+        self._changing = threading.Lock()  # guards what is known of the files; never held while a sink is asked
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = (directory / "lock").open("w")
@@ -74,34 +79,16 @@ class Spool:
             StoreFull: the spool or the disk has no room; nothing was kept.
         """
         content = encode_episode(episode)
-        known = self._files.get(episode.uuid)
-        if known is not None:
+        with self._changing:
+            known = self._files.get(episode.uuid)
+            if known is None:
+                return self._write(episode.uuid, content)
             if _said_digest(known) == _said_digest(content):
-                return
+                return None
             raise EpisodeConflict(
                 f"spool {self._directory}: episode {episode.uuid} waits already with other content; give every "
                 "episode its own UUID"
             )
-        if self._bytes + len(content) > self._max_bytes:
-            raise StoreFull(
-                f"spool {self._directory}: {len(self)} episodes take {self._bytes} bytes of {self._max_bytes} allowed; "
-                "bring the server back or allow more"
-            )
-        path = self._directory / f"{self._next:012d}_{episode.uuid}{_SUFFIX}"
-        partial = path.with_suffix(_PARTIAL)
-        try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.rename(path)
-            self._sync_directory()
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise StoreFull(f"spool {self._directory}: {error}; make room on the disk") from error
-        self._files[episode.uuid] = path
-        self._bytes += len(content)
-        self._next += 1
 
     def pending(self) -> list[str]:
         """Returns the UUIDs that wait, oldest first."""
@@ -124,11 +111,11 @@ class Spool:
 
     def delivered(self, uuid: str) -> None:
         """Forgets an episode that a server has acknowledged; an unknown UUID is no error."""
-        path = self._files.pop(uuid, None)
-        if path is not None:
-            self._bytes -= path.stat().st_size
-            path.unlink()
-            self._sync_directory()
+        with self._changing:
+            path = self._files.pop(uuid, None)
+            if path is not None:
+                self._bytes -= path.stat().st_size
+                path.unlink()  # not synced: a file that a power cut brings back is delivered again, which does nothing
 
     def deliver(self, sink: EpisodeSink, limit: int) -> int:
         """Hands over at most ``limit`` episodes, oldest first; returns how many were acknowledged.
@@ -153,12 +140,36 @@ class Spool:
         """Lets another process have the directory."""
         self._lock.close()
 
+    def _write(self, uuid: str, content: bytes) -> None:
+        if self._bytes + len(content) > self._max_bytes:
+            raise StoreFull(
+                f"spool {self._directory}: {len(self)} episodes take {self._bytes} bytes of {self._max_bytes} allowed; "
+                "bring the server back or allow more"
+            )
+        path = self._directory / f"{self._next:012d}_{uuid}{_SUFFIX}"
+        partial = path.with_suffix(_PARTIAL)
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(path)
+            self._sync_directory()
+        except OSError as error:
+            with contextlib.suppress(OSError):  # as on a disk that has become read-only; the next opening removes it
+                partial.unlink(missing_ok=True)
+            raise StoreFull(f"spool {self._directory}: {error}; make room on the disk") from error
+        self._files[uuid] = path
+        self._bytes += len(content)
+        self._next += 1
+
     def _set_aside(self, uuid: str) -> Path:
-        path = self._files.pop(uuid)
-        self._bytes -= path.stat().st_size
-        place = self._directory / "quarantine"
-        place.mkdir(exist_ok=True)
-        return path.rename(place / path.name)
+        with self._changing:
+            path = self._files.pop(uuid)
+            self._bytes -= path.stat().st_size
+            place = self._directory / "quarantine"
+            place.mkdir(exist_ok=True)
+            return path.rename(place / path.name)
 
     def _sync_directory(self) -> None:
         handle = os.open(self._directory, os.O_RDONLY)
@@ -214,7 +225,7 @@ def decode_episode(path: Path) -> Episode:
             collector=known["collector"],
             metadata=known["metadata"],
         )
-    except (SafetensorError, OSError, KeyError, ValueError, SchemaMismatch) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError, SchemaMismatch) as error:
         raise CorruptEpisode(f"{path.name}: cannot be read: {error}") from error
 
 
@@ -224,7 +235,7 @@ def _said_digest(source: Path | bytes) -> str | None:
     try:
         length = int.from_bytes(head[:8], "little")
         digest = json.loads(head[8 : 8 + length])["__metadata__"]["digest"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return str(digest)
 

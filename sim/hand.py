@@ -229,10 +229,13 @@ class Hand:
                 continue
             ours_first = point[1] == self.body
             other, link = (point[2], point[3]) if ours_first else (point[1], point[4])
-            force = point[9] * np.array(point[7]) + point[10] * np.array(point[11]) + point[12] * np.array(point[13])
-            force = force if ours_first else -force
-            wrench[:3] += force
-            wrench[3:] += np.cross(np.array(point[5] if ours_first else point[6]) - tool, force)
+            if point[9] > 0.0:  # where nothing presses any more, Bullet goes on telling the friction that was
+                force = (
+                    point[9] * np.array(point[7]) + point[10] * np.array(point[11]) + point[12] * np.array(point[13])
+                )
+                force = force if ours_first else -force
+                wrench[:3] += force
+                wrench[3:] += np.cross(np.array(point[5] if ours_first else point[6]) - tool, force)
             if link in touched and other in self._world.objects:
                 touched[link].add(other)
         return wrench, bool(touched[_LEFT] & touched[_RIGHT])

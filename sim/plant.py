@@ -8,9 +8,11 @@ way the motors press harder the further the hand lags behind, as a stiff arm doe
 import contextlib
 import threading
 import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -30,6 +32,8 @@ from sim.world import TIME_STEP_S, World
 
 HOME = ToolPose(0.6, 0.0, 0.3, 0.0)
 """Where the tool is in the beginning."""
+TRACE_S = 60.0
+"""How far back the record of the tool's way goes."""
 REFILL_HEIGHT_M = 0.12
 """A bin is filled anew only while the finger tips are at least this high."""
 _DOZE_EVERY = 12
@@ -71,6 +75,15 @@ class PlantState:
     blocked: bool = False
 
 
+class Sample(NamedTuple):
+    """Where the tool point was [m] when the clock on the wall (``time.monotonic``) showed so much [s]."""
+
+    clock_s: float
+    x_m: float
+    y_m: float
+    z_m: float
+
+
 class Plant:
     """A simulated cell that runs by itself. Every method may be called from any thread; none waits for a motion.
 
@@ -97,6 +110,7 @@ class Plant:
         self._wrench = np.zeros(6)
         self._blocked = False
         self._ticks = self._fillings = 0
+        self._trace: deque[Sample] = deque(maxlen=round(TRACE_S / TIME_STEP_S))
         self._failure: BaseException | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="plant", daemon=True)
@@ -195,9 +209,15 @@ class Plant:
             seen = tuple(Seen(number, *place) for (_, number), place in zip(objects, places, strict=True))
             return Scene(self._state.tool, self._state.width_m, seen, self._fillings)
 
-    def push(self, force_n: tuple[float, float, float]) -> None:
-        """Pushes the hand with a force [N, base frame] until told otherwise, as a person or an obstacle would."""
-        self._force_n = force_n
+    def trace(self, since_s: float) -> list[Sample]:
+        """Returns where the tool was after each time step since ``since_s`` (``time.monotonic``), a minute at most."""
+        with self._door, self._lock:
+            return [each for each in self._trace if each.clock_s > since_s]
+
+    def push(self, force_n: Sequence[float]) -> None:
+        """Pushes the hand with a force (x, y, z) [N, base frame] until told otherwise, as an obstacle would."""
+        x, y, z = force_n
+        self._force_n = float(x), float(y), float(z)
 
     def _check_open(self) -> None:
         if self._world.client < 0:
@@ -249,6 +269,8 @@ class Plant:
         if self._ticks % _DOZE_EVERY == 0 and not wrench.any():
             self._world.doze()
         self._state = self._measure(holding=holding)
+        tool = self._state.tool
+        self._trace.append(Sample(time.monotonic(), tool.x_m, tool.y_m, tool.z_m))
 
     def _measure(self, *, holding: bool = False) -> PlantState:
         here, rates = self._hand.motion()

@@ -51,8 +51,9 @@ class Path:
         self.accel_m_s2, self._yaw_rate_rad_s = accel_m_s2, yaw_rate_rad_s
 
     def brake(self, decel_m_s2: float) -> None:
-        """Comes to rest, wherever that is."""
-        self._goal, self.accel_m_s2 = None, decel_m_s2
+        """Comes to rest, wherever that is; what rests already stays as it is, however often it is told."""
+        if self.under_way:
+            self._goal, self.accel_m_s2 = None, decel_m_s2
 
     def settle(self, here: Samples) -> None:
         """Stands at ``here`` (4,) from now on."""

@@ -22,6 +22,8 @@ def names_in(path):
         if isinstance(node, ast.ClassDef):
             inner = (each for each in node.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef))
             names.update(f"{node.name}.{each.name}" for each in inner)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            names.add(node.target.id)
         if isinstance(node, ast.Assign):
             names.update(target.id for target in node.targets if isinstance(target, ast.Name))
     return names

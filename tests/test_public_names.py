@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GENERATED = "qtopt/rpc/gen/"
 PACKAGES = (qtopt, robot_bridge, sim)
 MAX_LINES = 400
+UNSAFE_MODULES = {"pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "jsonpickle"}
 
 
 def module_names():
@@ -55,6 +56,17 @@ def test_no_file_over_its_budget():
     assert {name: count for name, count in lengths.items() if count > MAX_LINES} == {}
 
 
+def unsafe_call(node):
+    """Yields what makes a call one that may run code out of data."""
+    called = ast.unparse(node.func)
+    if called in ("eval", "exec", "torch.load", "yaml.load", "yaml.unsafe_load", "os.system", "compile"):
+        yield f"{called} on what may have come from elsewhere"
+    for keyword in node.keywords:
+        on = isinstance(keyword.value, ast.Constant) and keyword.value.value is True
+        if on and keyword.arg in ("allow_pickle", "shell"):
+            yield f"{called} with {keyword.arg}"
+
+
 def test_no_unfinished_or_unsafe_code():
     unfinished = re.compile(r"\b(TODO|FIXME|XXX)\b")
     found = []
@@ -67,8 +79,10 @@ def test_no_unfinished_or_unsafe_code():
                 found.append(f"{name}:{node.lineno}: bare except")
             if isinstance(node, ast.Import | ast.ImportFrom):
                 modules = [each.name for each in node.names] + [getattr(node, "module", None)]
-                if {"pickle", "dill", "cloudpickle"} & set(modules):
-                    found.append(f"{name}:{node.lineno}: pickle")
+                if UNSAFE_MODULES & set(modules):
+                    found.append(f"{name}:{node.lineno}: pickle or its kin")
+            if isinstance(node, ast.Call):
+                found += [f"{name}:{node.lineno}: {fault}" for fault in unsafe_call(node)]
     assert found == []
 
 

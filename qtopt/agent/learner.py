@@ -20,7 +20,7 @@ from qtopt.agent.build import build_network
 from qtopt.agent.network import PAPER_PROFILE, NetworkConfig, QNetwork
 from qtopt.agent.snapshot import load_arrays, pack, state_arrays, unpack
 from qtopt.config import STRICT, differences, from_plain, to_plain
-from qtopt.errors import CheckpointError, ConfigError
+from qtopt.errors import CheckpointError, ConfigError, QtOptError
 from qtopt.types import LabelledBatch
 
 
@@ -221,24 +221,23 @@ class Learner:
             state = json.loads((directory / "learner.json").read_text())
             arrays = load_file(directory / _ARRAYS_FILE)
             config = from_plain(LearnerConfig, state["config"], str(directory / "learner.json"))
-            step, generator = int(state["step"]), torch.from_numpy(arrays["generator"])
-        except (OSError, KeyError, TypeError, ValueError, SafetensorError, ConfigError) as error:
+            learner = cls(config, seed=0, device=device)
+            learner.step, learner._warm_up = int(state["step"]), bool(state.get("warm_up", True))
+            networks = (learner._theta, learner._theta1, learner._theta2, learner._next_theta2)
+            for name, network in zip(_NETWORKS, networks, strict=True):
+                load_arrays(network, arrays, name + ".")
+            learner._generator.set_state(torch.from_numpy(arrays["generator"]))
+            optimiser = learner._optimiser.state_dict()
+            for name, array in arrays.items():
+                if name.startswith("optimiser."):
+                    _, index, key = name.split(".")
+                    optimiser["state"].setdefault(int(index), {})[key] = torch.from_numpy(array)
+            learner._optimiser.load_state_dict(optimiser)
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError, QtOptError) as error:
             raise CheckpointError(
                 f"{directory}: expected a checkpoint with learner.json and learner.safetensors, found {error}; "
                 "give the directory of one checkpoint, such as outputs/<job>/<time>/checkpoints/last"
             ) from error
-        learner = cls(config, seed=0, device=device)
-        learner.step, learner._warm_up = step, bool(state.get("warm_up", True))
-        networks = (learner._theta, learner._theta1, learner._theta2, learner._next_theta2)
-        for name, network in zip(_NETWORKS, networks, strict=True):
-            load_arrays(network, arrays, name + ".")
-        learner._generator.set_state(generator)
-        optimiser = learner._optimiser.state_dict()
-        for name, array in arrays.items():
-            if name.startswith("optimiser."):
-                _, index, key = name.split(".")
-                optimiser["state"].setdefault(int(index), {})[key] = torch.from_numpy(array)
-        learner._optimiser.load_state_dict(optimiser)
         for parameter, moments in learner._optimiser.state.items():
             for key, value in moments.items():
                 if value.shape == parameter.shape:  # fused optimisers take the layouts of both to be the same

@@ -1,12 +1,12 @@
 """Published networks: both target networks in one safetensors message that says of itself how to be rebuilt."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, deserialize
 from safetensors.numpy import load, save
 
 from qtopt.agent.build import build_network
@@ -15,6 +15,7 @@ from qtopt.config import from_plain, to_plain
 from qtopt.errors import CheckpointError, ConfigError
 
 FORMAT = "qtopt-targets-1"
+_TYPES = {torch.float32: "F32", torch.int64: "I64"}
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,10 @@ def unpack(payload: bytes) -> TargetNetworks:
     header = read_header(payload)
     config = network_config(header)
     try:
-        arrays = load(payload)
-    except SafetensorError as error:
+        arrays, step = load(payload), int(header["step"])
+    except (SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(f"published weights cannot be read: {error}") from error
-    return TargetNetworks(_load(config, arrays, "theta1."), _load(config, arrays, "theta2."), int(header["step"]))
+    return TargetNetworks(_load(config, arrays, "theta1."), _load(config, arrays, "theta2."), step)
 
 
 def load_policy_network(payload: bytes) -> QNetwork:
@@ -53,19 +54,47 @@ def load_policy_network(payload: bytes) -> QNetwork:
     return unpack(payload).theta1
 
 
+def check(payload: bytes) -> None:
+    """Raises CheckpointError unless the bytes are two networks of the configuration that they name.
+
+    Names, shapes and types are compared with a network that has no memory behind it: a header may ask for any size.
+    """
+    config = replace(network_config(read_header(payload)), precision="float32")  # `auto` would measure, without memory
+    try:
+        entries = deserialize(payload)  # type: ignore[no-untyped-call]  # the library has no types
+        found = {name: (tuple(facts["shape"]), facts["dtype"]) for name, facts in entries}
+        with torch.device("meta"):
+            wanted = build_network(config).state_dict()
+    except (SafetensorError, ConfigError, RuntimeError, MemoryError) as error:
+        raise CheckpointError(f"expected networks of the kind '{config.kind}', found none: {error}") from error
+    expected = {
+        prefix + name: (tuple(tensor.shape), _TYPES[tensor.dtype])
+        for prefix in ("theta1.", "theta2.")
+        for name, tensor in wanted.items()
+    }
+    if found != expected:
+        wrong = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
+        first = wrong[0][:80]
+        raise CheckpointError(
+            f"networks of the kind '{config.kind}': {len(wrong)} arrays differ, the first is {first!r}: found "
+            f"{found.get(wrong[0])}, expected {expected.get(wrong[0])}; publish what this release trains"
+        )
+
+
 def read_header(payload: bytes) -> dict[str, str]:
     """Returns the safetensors header's own fields; raises CheckpointError unless they are this project's."""
     try:
         length = int.from_bytes(payload[:8], "little")
         header = json.loads(payload[8 : 8 + length]).get("__metadata__", {})
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"expected safetensors with a '{FORMAT}' header, found bytes that are not: {error}"
         ) from error
-    if header.get("format") != FORMAT:
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != FORMAT:
         raise CheckpointError(
             f"expected a policy of format '{FORMAT}', "
-            f"found {header.get('format')!r}; give a policy.safetensors that this project wrote"
+            f"found {found!r}; give a policy.safetensors that this project wrote"
         )
     return {str(key): str(value) for key, value in header.items()}
 
@@ -74,7 +103,7 @@ def network_config(header: dict[str, str]) -> NetworkConfig:
     """Returns the configuration named in a header; raises CheckpointError when it does not fit this version."""
     try:
         return from_plain(NetworkConfig, json.loads(header["network"]), "network in the checkpoint")
-    except (KeyError, ValueError, ConfigError) as error:
+    except (KeyError, ValueError, RecursionError, ConfigError) as error:
         raise CheckpointError(f"the checkpoint's network cannot be rebuilt by this version: {error}") from error
 
 

@@ -253,7 +253,7 @@ def _write(config: Config, variants: Sequence[Variant], planned: Sequence[Job]) 
         if all(job.result.exists() for job in own):
             results[variant.name] = [read_report(job.result) for job in own]
     with EpisodeStore(config.store, read_only=True) as store:
-        grasps = store.stats().episodes
+        grasps = int(store.stats()["episodes"])
     facts: Mapping[str, JsonValue] = {
         "objects": planned[0].evaluation.objects,
         "profile": config.learner.network.kind,

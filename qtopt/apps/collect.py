@@ -14,6 +14,7 @@ from qtopt.agent.exploration import ExplorationConfig, ExploringPolicy, Scripted
 from qtopt.agent.policy import CemPolicy
 from qtopt.agent.snapshot import load_policy_network
 from qtopt.apps.collected import Figures
+from qtopt.apps.metrics import MetricsConfig, expose
 from qtopt.apps.process import begin, limit_threads, logger
 from qtopt.apps.reporting import Reporting
 from qtopt.config import STRICT
@@ -46,6 +47,7 @@ class Config:
         exploration: which policy acts when.
         cem: sizes of the search for the best action.
         loop: how long to go on.
+        metrics: where Prometheus finds this process's figures.
     """
 
     __pydantic_config__ = STRICT
@@ -61,6 +63,7 @@ class Config:
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
     cem: CemConfig = field(default_factory=CemConfig)
     loop: CollectLoopConfig = field(default_factory=CollectLoopConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     def __post_init__(self) -> None:
         self.sim.require_training_objects()
@@ -93,12 +96,14 @@ def main(config: Config) -> int:
     with (
         contextlib.closing(Spool(config.spool)) as spool,
         connect(config.server, 2 * (config.sim.camera.size_px,)) as remote,
+        contextlib.ExitStack() as parts,
     ):
         rng = np.random.default_rng([config.seed, config.session, spool.openings])
         environment = make_environment(config.sim)
         outbox = Outbox(remote.replay, spool)
         figures = Figures()
-        reporting = Reporting(remote.monitor, f"collector/{config.name}", figures)
+        reporting = Reporting(remote.monitor, f"collector/{config.name}", figures, disk=config.spool)
+        parts.enter_context(expose(config.metrics, reporting.role, reporting.figures))
         follower = Follower(remote.model, lambda snapshot: build_policy(config, snapshot))
         try:
             for turn in collect(

@@ -1,16 +1,25 @@
 """The figures of a collector, whatever it collects on."""
 
 import math
+import time
+from collections import Counter
 
 from qtopt.loops.collect import Collected
-from qtopt.loops.metrics import Rate, Recent
-from qtopt.types import Behaviour
+from qtopt.loops.metrics import Clock, Rate, Recent
+from qtopt.types import Behaviour, Outcome
 
 
 class Figures:
-    """Sums up the episodes collected."""
+    """Sums up the episodes collected.
 
-    def __init__(self) -> None:
+    Args:
+        clock: monotonic seconds, for the age of the policy.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._outcomes: Counter[Outcome] = Counter()
+        self._version, self._version_since_s = -1, clock()
         self._episodes, self._recent = Rate(60.0), Recent(200)
         self._by = {Behaviour.SCRIPTED: Recent(200), Behaviour.GREEDY: Recent(200), Behaviour.NOISE: Recent(200)}
         self._environment, self._policy, self._other = Rate(60.0), Rate(60.0), Rate(60.0)
@@ -20,6 +29,9 @@ class Figures:
     def add(self, turn: Collected) -> None:
         """Takes an episode."""
         self._last = turn
+        self._outcomes[turn.episode.outcome] += 1
+        if turn.policy_version != self._version:
+            self._version, self._version_since_s = turn.policy_version, self._clock()
         self._episodes.add()
         success = float(turn.episode.success)
         self._recent.add(success)
@@ -39,6 +51,7 @@ class Figures:
         values = {
             "episodes": self._episodes.total,
             "episodes_per_s": self._episodes.per_s(),
+            **{f"outcome_{outcome.name.lower()}": float(self._outcomes[outcome]) for outcome in Outcome},
             "success_recent": self._recent.mean(),
             "steps_per_grasp": self._steps.mean(),
             **{f"success_{kind.name.lower()}": recent.mean() for kind, recent in self._by.items()},
@@ -48,5 +61,6 @@ class Figures:
             "share_outside": (parts[1] + parts[2]) / whole,
         }
         if self._last is not None:
-            values |= {"policy_version": float(self._last.policy_version), "spooled": float(self._last.waiting)}
+            values |= {"policy_version": float(self._version), "spooled": float(self._last.waiting)}
+            values["policy_age_s"] = self._clock() - self._version_since_s
         return {name: value for name, value in values.items() if not math.isnan(value)}

@@ -1,8 +1,8 @@
-"""A look into a store: what is in it, whether it is sound, what an episode looked like; and copies of it."""
+"""A look into a store: what is in it, whether it is sound, what an episode looked like; copies of it, less of it."""
 
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,35 +15,50 @@ from qtopt.config import STRICT
 from qtopt.errors import ConfigError, StoreError
 from qtopt.loops.filmstrip import filmstrip, save_png
 from qtopt.loops.metrics import wilson
-from qtopt.loops.transfer import transfer
-from qtopt.replay import EpisodeStore, VerifyReport, rebuild_catalogue
+from qtopt.replay import (
+    EpisodeStore,
+    ReplayConfig,
+    RetentionConfig,
+    VerifyReport,
+    back_up,
+    rebuild_catalogue,
+    restore,
+)
+from qtopt.replay.transfer import transfer
 from qtopt.specs import MAX_STEPS
 from qtopt.types import Behaviour, Episode
+
+Action = Literal["info", "verify", "show", "copy", "merge", "backup", "restore", "prune"]
 
 
 @dataclass(frozen=True)
 class Config:
-    """Looks into an episode store: info, verify, show; or copies episodes out of it.
+    """Looks into an episode store: info, verify, show; makes others of it: copy, merge, backup, restore; prunes it.
 
     Attributes:
         action: ``info`` says what is in it, ``verify`` reads and checks every byte, ``show`` draws an episode,
-            ``copy`` appends its episodes to another store.
-        store: directory of the store, or of the run that it belongs to.
+            ``copy`` appends its episodes to another store, ``merge`` does so with several stores; ``backup`` makes a
+            copy of a store that may be in use, or brings one up to date, ``restore`` makes a store of such a copy and
+            checks it; ``prune`` gives up its oldest segments.
+        store: directory of the store, or of the run that it belongs to; of several with merge.
         episode: with show, its UUID or its number from 0; negative numbers count from the end.
         output: with show, the PNG file to write.
         repair: with verify, keep damaged episodes aside, and rebuild the catalogue where it is lost; nobody else may
             have the store open.
-        into: with copy, the store that is appended to; made if it is not there. What it has already is left out.
+        into: with copy and merge, the store that is appended to, made if it is not there; what it has already is left
+            out. With backup, the directory of the copy; with restore, that of the new store.
         actors: with copy, only episodes of the script, of the learned policy with noise, without (greedy), or of
             people; empty copies all.
         limit: with copy, most episodes; 0 for all.
         offline: with copy, mark them as offline data (see ``--replay.sampler.offline-share``).
+        link: with backup, share the segments' files instead of copying them.
+        retention: with prune, what is kept; nobody else may have the store open. A server has the same settings.
     """
 
     __pydantic_config__ = STRICT
 
-    action: Annotated[Literal["info", "verify", "show", "copy"], tyro.conf.Positional]
-    store: Path
+    action: Annotated[Action, tyro.conf.Positional]
+    store: tuple[Path, ...]
     episode: str = "-1"
     output: Path = Path("episode.png")
     repair: bool = False
@@ -51,26 +66,45 @@ class Config:
     actors: tuple[Literal["scripted", "noise", "greedy", "human", "random"], ...] = ()
     limit: int = 0
     offline: bool = False
+    link: bool = False
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
 
     def __post_init__(self) -> None:
-        if (self.action == "copy") != (self.into is not None):
-            raise ConfigError(f"found {self.action} {'with' if self.into else 'without'} --into; copy goes with --into")
+        if (self.action in _INTO) != (self.into is not None):
+            raise ConfigError(
+                f"found {self.action} {'with' if self.into else 'without'} --into; {', '.join(_INTO)} go with --into"
+            )
+        if len(self.store) != 1 and self.action != "merge":
+            raise ConfigError(f"{self.action}: found {len(self.store)} stores, expected one; merge takes several")
         if self.limit < 0:
             raise ConfigError(f"limit is {self.limit}, expected 0 or more")
         if self.repair and self.action != "verify":
             raise ConfigError(f"--repair goes with verify, found {self.action}")
+        if self.link and self.action != "backup":
+            raise ConfigError(f"--link goes with backup, found {self.action}")
+        if self.retention.unlimited == (self.action == "prune"):
+            raise ConfigError(f"found {self.action} {'without' if self.action == 'prune' else 'with'} --retention")
+
+
+_INTO = ("copy", "merge", "backup", "restore")
 
 
 def main(config: Config) -> int:
-    """Does what was asked; verify returns 1 when it found damage."""
-    root = store_of(config.store)
-    if config.action == "copy":
-        return _copy(root, config)
-    if config.action == "info":
-        return _info(root)
-    if config.action == "show":
-        return _show(root, config)
-    return _verify(root, repair=config.repair)
+    """Does what was asked; 1 when verify found damage or a merge found conflicts."""
+    roots = [store_of(path) for path in config.store]
+    match config.action:
+        case "copy" | "merge":
+            return _copy(roots, config)
+        case "backup" | "restore":
+            return _back_up(roots[0], config)
+        case "prune":
+            return _prune(roots[0], config.retention)
+        case "info":
+            return _info(roots[0])
+        case "show":
+            return _show(roots[0], config)
+        case "verify":
+            return _verify(roots[0], repair=config.repair)
 
 
 def store_of(path: Path) -> Path:
@@ -78,20 +112,45 @@ def store_of(path: Path) -> Path:
     return path / "store" if (path / "store" / "store.json").exists() else path
 
 
-def _copy(root: Path, config: Config) -> int:
+def _copy(roots: Sequence[Path], config: Config) -> int:
     assert config.into is not None
     actors = [Behaviour[name.upper()] for name in config.actors]
-    new, known = copy_store(root, config.into, actors=actors, limit=config.limit, offline=config.offline)
-    say(f"{new} episodes copied into {config.into}, {known} were there already")
-    return 0
+    conflicts = 0
+    for root in roots:
+        found = copy_store(root, config.into, actors=actors, limit=config.limit, offline=config.offline)
+        say(f"{found['new']} episodes copied from {root} into {config.into}, {found['known']} were there already")
+        conflicts += found["conflict"]
+    if conflicts:
+        say(f"{conflicts} episodes have the UUID of another one there: they are in {config.into}/quarantine")
+    return 1 if conflicts else 0
 
 
-def copy_store(root: Path, into: Path, *, actors: Collection[Behaviour], limit: int, offline: bool) -> tuple[int, int]:
-    """Copies episodes from one store into another, as ``transfer`` says; returns how many were new and were known."""
+def copy_store(
+    root: Path, into: Path, *, actors: Collection[Behaviour], limit: int, offline: bool
+) -> Mapping[str, int]:
+    """Copies episodes from one store into another, as ``transfer`` says; returns how often each came out."""
     with EpisodeStore(root, read_only=True) as source, EpisodeStore(into, source.format) as sink:
-        taken = transfer(source.episodes(), sink, actors=actors, limit=limit, offline=offline)
-        new = list(track(taken, "copying", total=limit or len(source), console=Console(stderr=True)))
-    return sum(new), len(new) - sum(new)
+        taken = transfer(source, sink, actors=actors, limit=limit, offline=offline)
+        return Counter(track(taken, "copying", total=limit or len(source), console=Console(stderr=True)))
+
+
+def _back_up(root: Path, config: Config) -> int:
+    assert config.into is not None
+    if config.action == "backup":
+        done = back_up(root, config.into, link=config.link)
+        say(f"{config.into}: {done.segments} segments, {done.copied} of them new, {done.removed} given up since")
+        return 0
+    restore(root, config.into)
+    say(f"restored to {config.into}")
+    return _verify(config.into, repair=False)
+
+
+def _prune(root: Path, retention: RetentionConfig) -> int:
+    with EpisodeStore(root, config=ReplayConfig(retention=retention)) as store:
+        before = len(store)
+        segments = store.retire()
+        say(f"{segments} segments with {before - len(store)} episodes given up, {len(store)} episodes kept")
+    return 0
 
 
 def _info(root: Path) -> int:

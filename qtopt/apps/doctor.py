@@ -7,15 +7,26 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qtopt import __version__
 from qtopt.apps.process import say
 from qtopt.config import STRICT
+from qtopt.errors import QtOptError
 
 _ROLES = {
-    "serve": ("grpc", "google.protobuf", "grpc_health", "grpc_reflection", "sqlite3", "google_crc32c", "zarr", "torch"),
+    "serve": (
+        "grpc",
+        "google.protobuf",
+        "grpc_health",
+        "grpc_reflection",
+        "prometheus_client",
+        "sqlite3",
+        "google_crc32c",
+        "zarr",
+        "torch",
+    ),
     "collect": ("grpc", "google.protobuf", "torch", "sim.bullet", "pybullet_data", "gymnasium", "cv2"),
     "label": ("grpc", "google.protobuf", "torch", "safetensors"),
     "train": ("grpc", "google.protobuf", "torch", "safetensors"),
@@ -24,19 +35,41 @@ _ROLES = {
     "run": ("rich", "tensorboard", "matplotlib", "yaml", "pydantic", "tyro", "structlog"),
 }
 """The modules that each command needs."""
+_SERVICES = tuple(f"qtopt.v1.{name}Service" for name in ("Replay", "Model", "Policy", "Monitor"))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A server to ask; as in ``qtopt.rpc.ClientConfig``, which cannot be imported where gRPC is missing.
+
+    Attributes:
+        address: ``host:port``; empty asks nobody.
+        ca_file: PEM certificates that sign the server's; turns TLS on.
+        cert_file: PEM certificate chain of this client, where the server asks for one.
+        key_file: PEM private key of this client.
+    """
+
+    __pydantic_config__ = STRICT
+
+    address: str = ""
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
 
 
 @dataclass(frozen=True)
 class Config:
-    """Looks at this machine.
+    """Looks at this machine, and at a server.
 
     Attributes:
+        server: whose health is asked for (--server host:port).
         port: loopback port that a server would listen on.
         output: directory that runs would be written to.
     """
 
     __pydantic_config__ = STRICT
 
+    server: Asked = field(default_factory=Asked)
     port: int = 50051
     output: Path = Path("outputs")
 
@@ -80,6 +113,8 @@ def examine(config: Config) -> Iterator[Finding]:
     yield _memory()
     yield _disk(config.output)
     yield _accelerator()
+    if config.server.address:
+        yield _server(config.server)
 
 
 def _importable(name: str) -> bool:
@@ -88,6 +123,23 @@ def _importable(name: str) -> bool:
     except ImportError:
         return False
     return True
+
+
+def _server(asked: Asked) -> Finding:
+    """Asks a server for its health."""
+    from qtopt.rpc.health import check_health
+    from qtopt.rpc.settings import ClientConfig
+
+    name = f"server {asked.address}"
+    try:
+        config = ClientConfig(
+            address=asked.address, ca_file=asked.ca_file, cert_file=asked.cert_file, key_file=asked.key_file
+        )
+        whole, *parts = check_health(config, ("", *_SERVICES)).values()
+    except QtOptError as error:
+        return Finding(name, str(error), good=False)
+    told = ", ".join(f"{service.split('.')[-1]} {status}" for service, status in zip(_SERVICES, parts, strict=True))
+    return Finding(name, told, whole == "SERVING")
 
 
 def _port(port: int) -> Finding:

@@ -15,7 +15,9 @@ from qtopt.agent.policy import CemPolicy
 from qtopt.agent.snapshot import load_policy_network, read_header
 from qtopt.apps.bar import Advance, bar
 from qtopt.apps.describe import describe, tell
+from qtopt.apps.metrics import MetricsConfig, expose
 from qtopt.apps.process import StopSignal, begin, limit_threads, logger
+from qtopt.apps.reporting import Reporting
 from qtopt.apps.rundir import provenance
 from qtopt.config import STRICT, from_plain, to_plain
 from qtopt.errors import ConfigError
@@ -75,6 +77,7 @@ class Config:
         sim: the simulated cell; its set of objects is replaced by ``objects``.
         scripted: the script's habits.
         cem: sizes of the search for the best action.
+        metrics: with watch, where Prometheus finds this process's figures.
     """
 
     __pydantic_config__ = STRICT
@@ -104,6 +107,7 @@ class Config:
     sim: SimConfig = field(default_factory=SimConfig)
     scripted: ScriptedConfig = field(default_factory=ScriptedConfig)
     cem: CemConfig = field(default_factory=CemConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     def __post_init__(self) -> None:
         if self.objects == "train" and not self.diagnose:
@@ -240,10 +244,12 @@ def _checked(config: Config, evaluated: Iterator[Evaluated], advance: Advance | 
 def _watch(config: Config, stop: StopSignal) -> int:
     output = config.output or OUTPUT
     best = _success_of_best(config.best)
-    if config.scripted_first:
-        scripted = replace(config, policy="scripted", watch=False, name="")
-        _evaluate(scripted, ScriptedPolicy(config.scripted), 0, output, stop)
-    with connect(config.server) as remote:
+    with connect(config.server) as remote, contextlib.ExitStack() as parts:
+        reporting = Reporting(remote.monitor, "evaluator", Figures(), disk=output)
+        parts.enter_context(expose(config.metrics, reporting.role, reporting.figures))
+        if config.scripted_first:
+            scripted = replace(config, policy="scripted", watch=False, name="")
+            reporting.take(_evaluate(scripted, ScriptedPolicy(config.scripted), 0, output, stop))
         follower = Follower(remote.model, lambda snapshot: snapshot)
         while not stop():
             started = time.monotonic()
@@ -251,12 +257,34 @@ def _watch(config: Config, stop: StopSignal) -> int:
                 snapshot = follower.current
                 policy = CemPolicy(load_policy_network(snapshot.payload), config.cem)
                 report = _evaluate(replace(config, name=""), policy, snapshot.step, output, stop)
+                reporting.take({**report, "version": snapshot.version})
                 success = report["success"]
                 if not stop() and config.best is not None and isinstance(success, float) and success >= best:
                     best = success
                     _keep(snapshot.payload, report, config.best)
             stop.wait(max(1.0, config.every_s - (time.monotonic() - started)))
     return 0
+
+
+class Figures:
+    """Sums up evaluations."""
+
+    def __init__(self) -> None:
+        self._done = 0
+        self._newest: dict[str, float] = {}
+
+    def add(self, turn: Report) -> None:
+        """Takes a report; one that was cut short before its first episode counts for nothing."""
+        success, version = turn["success"], turn.get("version")
+        if isinstance(success, float):
+            self._done += 1
+            self._newest[f"success_{turn['policy']}"] = success
+        if isinstance(version, int):
+            self._newest["policy_version"] = float(version)
+
+    def figures(self) -> dict[str, float]:
+        """Returns the newest figures."""
+        return {"evaluations": float(self._done), **self._newest}
 
 
 def _success_of_best(directory: Path | None) -> float:

@@ -11,6 +11,7 @@ from qtopt.agent.device import resolve_device
 from qtopt.agent.network import fold_batch_norm
 from qtopt.agent.snapshot import unpack
 from qtopt.agent.targets import TargetConfig
+from qtopt.apps.metrics import MetricsConfig, expose
 from qtopt.apps.process import begin, limit_threads, logger
 from qtopt.apps.reporting import Reporting
 from qtopt.config import STRICT
@@ -34,6 +35,7 @@ class Config:
         target: what a transition is labelled with: kind, discount, penalty, one or two networks.
         cem: sizes of the search for the best next action.
         loop: batch size and pace.
+        metrics: where Prometheus finds this process's figures.
     """
 
     __pydantic_config__ = STRICT
@@ -46,6 +48,7 @@ class Config:
     target: TargetConfig = field(default_factory=TargetConfig)
     cem: CemConfig = field(default_factory=CemConfig)
     loop: LabelLoopConfig = field(default_factory=LabelLoopConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
 
 def build_compute(config: Config, generator: torch.Generator, snapshot: ModelSnapshot) -> Compute:
@@ -76,8 +79,9 @@ def main(config: Config) -> int:
             config=config.loop,
             stop=stop,
         )
-        for turn in turns:
-            reporting.take(turn)
+        with expose(config.metrics, reporting.role, reporting.figures):
+            for turn in turns:
+                reporting.take(turn)
     logger().info("updater ended")
     return 0
 

@@ -12,6 +12,7 @@ from qtopt.agent.exploration import ExplorationConfig
 from qtopt.agent.learner import LearnerConfig
 from qtopt.agent.targets import TargetConfig
 from qtopt.apps import collect, evaluate, label, serve, train
+from qtopt.apps.metrics import MetricsConfig
 from qtopt.apps.rundir import RunDirectory
 from qtopt.config import STRICT, differences, to_plain
 from qtopt.errors import ConfigError
@@ -90,6 +91,8 @@ class Config:
         label: pace of the updaters.
         train: publication and checkpoints.
         evaluation: during the run and after it.
+        metrics: where Prometheus finds the server's figures; the other processes' ports count up from there, in the
+            order trainer, updaters, collectors, evaluator.
     """
 
     __pydantic_config__ = STRICT
@@ -113,6 +116,7 @@ class Config:
     label: LabelLoopConfig = field(default_factory=LabelLoopConfig)
     train: TrainLoopConfig = field(default_factory=TrainLoopConfig)
     evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     def __post_init__(self) -> None:
         if self.minutes <= 0:
@@ -238,7 +242,12 @@ def roles(config: Config, directory: RunDirectory, port: int, session: int) -> l
             cem=config.cem,
         )
         planned.append(Role("evaluator", "eval", evaluator, config.evaluation.nice))
-    return planned
+    return [_with_metrics(role, config.metrics, number) for number, role in enumerate(planned)]
+
+
+def _with_metrics(role: Role, first: MetricsConfig, number: int) -> Role:
+    port = first.port + number if first.port else first.port
+    return replace(role, config=replace(role.config, metrics=replace(first, port=port)))
 
 
 def final_roles(config: Config, directory: RunDirectory) -> Mapping[str, list[Role]]:

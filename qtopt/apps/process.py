@@ -1,6 +1,8 @@
 """What every process of ours does first: logs, a polite end on signals, and no life after its parent."""
 
+import contextlib
 import ctypes
+import io
 import logging
 import os
 import signal
@@ -8,12 +10,15 @@ import socket
 import sys
 import time
 from types import FrameType
-from typing import TextIO
+from typing import TextIO, cast
 
 import structlog
 
 PARENT_VARIABLE = "QTOPT_PARENT_PID"
 """Set by the supervisor; a process that has it ends when that parent is gone, however it went."""
+
+LOG_VARIABLE = "QTOPT_LOG_LEVEL"
+"""``debug`` logs every single episode too, on the collector and on the server."""
 
 _PR_SET_PDEATHSIG = 1
 _HARD_LIMIT_S = 9.0
@@ -104,19 +109,45 @@ def set_up_logs(role: str, to: TextIO) -> None:
     renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if to.isatty():
         renderer = structlog.dev.ConsoleRenderer()
+    stream = cast(TextIO, _Unfailing(to))
+
+    def name_role(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["role"] = role  # no context variable: threads begin without any
+        return event
+
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        name_role,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    debugging = os.environ.get(LOG_VARIABLE, "").lower() == "debug"
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(to),
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debugging else logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(stream),
     )
-    structlog.contextvars.bind_contextvars(role=role)
-    logging.basicConfig(stream=to, level=logging.WARNING, force=True)
+    handler = logging.StreamHandler(stream)  # of libraries, and of parts of ours that do without structlog
+    plain = [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=plain, foreign_pre_chain=shared))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+class _Unfailing(io.TextIOBase):
+    """Passes text on; what cannot be written, as on a full disk, is lost: a log must not end who writes it."""
+
+    def __init__(self, to: TextIO) -> None:
+        self._to = to
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._to.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._to.flush()
 
 
 def _die_with_parent() -> None:

@@ -1,7 +1,11 @@
-"""A role's figures on their way to the live table."""
+"""A role's figures: summed up in one place, from which the live table, TensorBoard and Prometheus have them."""
 
+import threading
+import time
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
+from qtopt.apps.room import free_bytes
 from qtopt.errors import ServerUnavailable
 from qtopt.interfaces import Reporter
 from qtopt.loops.metrics import Every
@@ -24,21 +28,45 @@ class Figures(Protocol[Turn_contra]):
 
 
 class Reporting(Generic[Turn]):
-    """Subscribes to a loop: ``take`` each turn, and the figures go out every two seconds while somebody answers."""
+    """Subscribes to a loop: ``take`` each turn, and the figures go out every two seconds while somebody answers.
 
-    def __init__(self, reporter: Reporter, role: str, figures: Figures[Turn], every_s: float = 2.0) -> None:
-        self._reporter, self._role, self._figures = reporter, role, figures
+    Args:
+        reporter: takes the figures.
+        role: ``trainer``, ``collector/sim-0``, ...
+        figures: sums them up.
+        disk: where the role keeps its files; its free space is a figure too.
+        every_s: time between two reports [s].
+
+    Attributes:
+        role: as given.
+    """
+
+    def __init__(
+        self, reporter: Reporter, role: str, figures: Figures[Turn], *, disk: Path | None = None, every_s: float = 2.0
+    ) -> None:
+        self.role = role
+        self._reporter, self._figures, self._disk = reporter, figures, disk
         self._every = Every(every_s, at_once=True)
         self._backoff = Backoff()
+        self._lock = threading.Lock()
+        self._turned_s = time.monotonic()
 
     def take(self, turn: Turn) -> None:
         """Takes what one turn of the loop did."""
-        self._figures.add(turn)
+        with self._lock:
+            self._figures.add(turn)
+            self._turned_s = time.monotonic()
         if not (self._every.due() and self._backoff.ready()):
             return
         try:
-            self._reporter.report(self._role, self._figures.figures())
+            self._reporter.report(self.role, self.figures())
         except ServerUnavailable:
             self._backoff.failed()
         else:
             self._backoff.succeeded()
+
+    def figures(self) -> dict[str, float]:
+        """Returns the newest figures; may be called by other threads."""
+        disk = {} if self._disk is None else {"disk_free_bytes": free_bytes(self._disk)}
+        with self._lock:
+            return self._figures.figures() | disk | {"turn_age_s": time.monotonic() - self._turned_s}

@@ -1,6 +1,7 @@
 """The server's process: episode store, labels, networks, figures and policy service on one port."""
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,14 +10,16 @@ import numpy as np
 from qtopt.agent.cem import CemConfig
 from qtopt.agent.network import QNetwork
 from qtopt.agent.policy import CemPolicy
-from qtopt.agent.snapshot import load_policy_network
+from qtopt.agent.snapshot import check, load_policy_network
+from qtopt.apps.metrics import MetricsConfig, expose
 from qtopt.apps.process import begin, limit_threads, logger
+from qtopt.apps.room import free_bytes, trouble
 from qtopt.config import STRICT
 from qtopt.errors import RemoteError, ServerUnavailable
 from qtopt.interfaces import Policy
 from qtopt.replay import ReplayConfig, StoreFormat
 from qtopt.replay.episode_store import EpisodeStore
-from qtopt.rpc import BackgroundServer, ModelRegistry, ServerConfig, Services
+from qtopt.rpc import Audit, BackgroundServer, ModelRegistry, ServerConfig, Services
 from qtopt.types import Decision, Observation
 
 
@@ -33,6 +36,8 @@ class Config:
         threads: threads of torch, for the policy service.
         cem: sizes of the search for the best action, in the policy service.
         replay: store, sampling, labels.
+        metrics: where Prometheus finds this process's figures.
+        audit: file that is told who appended, published and was refused, as JSON lines; at 16 MB a new one begins.
     """
 
     __pydantic_config__ = STRICT
@@ -45,6 +50,8 @@ class Config:
     threads: int = 1
     cem: CemConfig = field(default_factory=CemConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    audit: Path | None = None
 
 
 class NewestNetwork:
@@ -90,13 +97,14 @@ def main(config: Config) -> int:
     """Serves until it is told to stop."""
     stop = begin("server")
     limit_threads(config.threads)
-    registry = ModelRegistry(config.models)
+    audit = Audit(config.audit)
+    registry = ModelRegistry(config.models.absolute(), check=check)
     newest = NewestNetwork(registry)
     opened: list[EpisodeStore] = []
 
     def open_store() -> EpisodeStore:
         fmt = StoreFormat.for_images(config.image_px, codec=config.replay.codec)
-        opened.append(EpisodeStore(config.store, fmt, config.replay, rng=np.random.default_rng(config.seed)))
+        opened.append(EpisodeStore(config.store.absolute(), fmt, config.replay, rng=np.random.default_rng(config.seed)))
         return opened[0]
 
     services = Services(
@@ -105,14 +113,35 @@ def main(config: Config) -> int:
         registry=registry,
         make_policy=lambda: NewestPolicy(newest, config.cem),
         policy_version=lambda: newest.version,
+        looks={
+            "Replay": lambda: opened[0].condition().reason or None if opened else "the store is being opened",
+            "Model": lambda: trouble(config.models, config.replay.min_free_mb),
+            "Policy": lambda: None if registry.version else "no networks were published yet",
+        },
+        audit=audit,
     )
+    own: list[Callable[[], dict[str, float]]] = [lambda: {"disk_free_bytes": free_bytes(config.store)}]
+    own.append(registry.figures)
+
+    def figures() -> dict[str, float]:
+        return {name: value for part in own for name, value in part().items()}
+
+    def all_figures() -> dict[str, float]:
+        stats = opened[0].stats() if opened else {}
+        return {name: value for name, value in stats.items() if isinstance(value, float)} | figures()
+
     try:
-        with BackgroundServer(config.listen, services) as server:
+        with (
+            expose(config.metrics, "server", all_figures, services.metrics.registry),
+            BackgroundServer(config.listen, services) as server,
+        ):
+            own.append(server.figures)
             logger().info("serving", address=server.address, store=str(config.store))
-            while not stop.wait(1.0):
-                pass
+            while not stop.wait(2.0):
+                services.board.report("server", figures())
     finally:
         for store in opened:
             store.close()
+        audit.close()
     logger().info("server ended")
     return 0

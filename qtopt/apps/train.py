@@ -9,6 +9,7 @@ import tyro
 
 from qtopt.agent.device import resolve_device
 from qtopt.agent.learner import Learner, LearnerConfig
+from qtopt.apps.metrics import MetricsConfig, expose
 from qtopt.apps.process import begin, limit_threads, logger
 from qtopt.apps.reporting import Reporting
 from qtopt.config import STRICT, differences, to_plain
@@ -35,6 +36,7 @@ class Config:
         device: of torch; auto takes a GPU where there is one.
         learner: network, loss, optimiser, averages.
         loop: publication and checkpoints.
+        metrics: where Prometheus finds this process's figures.
     """
 
     __pydantic_config__ = STRICT
@@ -48,6 +50,7 @@ class Config:
     device: str = "auto"
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     loop: TrainLoopConfig = field(default_factory=TrainLoopConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
 
 def build_learner(config: Config) -> Learner:
@@ -73,15 +76,15 @@ def build_learner(config: Config) -> Learner:
     return learner
 
 
-def main(config: Config) -> int:
-    """Runs the trainer until it is told to stop or has done its steps."""
+def main(config: Config, figures: "Figures | None" = None) -> int:
+    """Runs the trainer until it is told to stop or has done its steps; ``figures`` take each step in."""
     stop = begin("trainer")
     limit_threads(config.threads)
     checkpoints = Checkpoints(config.checkpoints, config.loop.keep_checkpoints)
     learner = build_learner(config)
     with connect(config.server) as remote:
         logger().info("training", step=learner.step)
-        reporting = Reporting(remote.monitor, "trainer", Figures())
+        reporting = Reporting(remote.monitor, "trainer", figures or Figures(), disk=config.checkpoints)
         turns = train(
             remote.replay,
             learner,
@@ -91,8 +94,9 @@ def main(config: Config) -> int:
             config=config.loop,
             stop=stop,
         )
-        for turn in turns:
-            reporting.take(turn)
+        with expose(config.metrics, reporting.role, reporting.figures):
+            for turn in turns:
+                reporting.take(turn)
     logger().info("trainer ended", step=learner.step)
     return 0
 

@@ -9,19 +9,22 @@ import qtopt
 from qtopt.errors import CheckpointError
 
 _LAST = "last"
+_ASIDE = ".writing-"
 
 PRETRAINED = "pretrained"
 """The word for the policy that ships with the package, in place of a checkpoint's path."""
 
 
 class Checkpoints:
-    """The checkpoints of one run in ``root/<step, ten digits>/``."""
+    """The checkpoints of one run in ``root/<step, ten digits>/``; opening them clears up after a crash."""
 
     def __init__(self, root: Path, keep: int = 3) -> None:
         self._root, self._keep = root, keep
         root.mkdir(parents=True, exist_ok=True)
-        for torn in root.glob(".writing-*"):
-            shutil.rmtree(torn)
+        for torn in root.glob(f"{_ASIDE}*"):
+            _remove(torn)
+        if finished := self.all():
+            self._point_at(finished[-1])
 
     def save(self, step: int, write: Callable[[Path], None]) -> Path:
         """Makes the checkpoint of ``step`` by letting ``write`` fill a directory; returns the finished directory.
@@ -31,24 +34,28 @@ class Checkpoints:
         final = self._root / f"{step:010d}"
         if final.exists():
             return final
-        writing = self._root / f".writing-{step:010d}"
-        shutil.rmtree(writing, ignore_errors=True)
+        writing = self._root / f"{_ASIDE}{step:010d}"
+        _remove(writing)
         writing.mkdir()
         write(writing)
         for path in [*writing.rglob("*"), writing]:
             _sync(path)
         writing.rename(final)
-        link = self._root / f".writing-{_LAST}"
-        link.symlink_to(final.name)
-        link.rename(self._root / _LAST)
-        _sync(self._root)
+        self._point_at(final)
         for old in self.all()[: -self._keep]:
-            shutil.rmtree(old)
+            _remove(old.rename(self._root / f"{_ASIDE}{old.name}"))  # a name without all of its files is never seen
         return final
 
     def all(self) -> list[Path]:
         """Returns the finished checkpoints, oldest first."""
         return all_checkpoints(self._root)
+
+    def _point_at(self, finished: Path) -> None:
+        link = self._root / f"{_ASIDE}{_LAST}"
+        _remove(link)
+        link.symlink_to(finished.name)
+        link.rename(self._root / _LAST)
+        _sync(self._root)
 
 
 def all_checkpoints(root: Path) -> list[Path]:
@@ -82,6 +89,13 @@ def find_checkpoint(path: Path) -> Path:
 
 POLICY_FILE = "policy.safetensors"
 """The published payload inside a checkpoint; what acting needs, the rest is what training needs."""
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -44,12 +44,11 @@ class CollectLoopConfig:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """One episode that a collector finished.
+    """One episode that a collector finished, and put on its disk at once.
 
     Attributes:
         episode: the episode.
-        delivered: False when it waits on the disk because nobody answered.
-        waiting: episodes on the disk now.
+        waiting: episodes on the disk when its turn to travel was over, itself and older ones.
         policy_version: version of the newest networks held; 0 before the first.
         environment_s: time in the cell: physics, rendering, motion [s].
         policy_s: time choosing actions [s].
@@ -57,7 +56,6 @@ class Collected:
     """
 
     episode: Episode
-    delivered: bool
     waiting: int
     policy_version: int
     environment_s: float
@@ -111,10 +109,11 @@ def collect(
     stop: Stop = never,
     clock: Clock = time.monotonic,
 ) -> Iterator[Collected]:
-    """Runs episodes and yields each after it was delivered or put on the disk.
+    """Runs episodes and yields each after an attempt to deliver it.
 
-    An episode travels while the next one runs, never more than one at a time, so their order stays. An unreachable
-    server never stops collection: the last policy is used and finished episodes wait on the disk.
+    A finished episode is put on the disk before anything else and travels from there while the next one runs, never
+    more than one at a time, so their order stays. A slow server thus slows collection down; an unreachable one does not
+    stop it: the last policy is used and finished episodes wait on the disk.
 
     Args:
         environment: the cell; the first scene is drawn from ``rng``.
@@ -131,10 +130,11 @@ def collect(
     Raises:
         RobotError: the cell did not do what was asked.
         SchemaMismatch: the server keeps another kind of episodes.
+        StoreFull: the disk has no room for an episode, the server did not take older ones, and ``stop`` said to end.
     """
     seed: int | None = int(rng.integers(2**31))
     finished, look = 0, Every(config.refresh_every_s, at_once=True, clock=clock)
-    on_its_way: tuple[Future[bool], Collected, float] | None = None
+    on_its_way: tuple[Future[None], Collected, float] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="courier") as courier:
         while not stop() and not (config.episodes and finished >= config.episodes):
             started = clock()
@@ -153,29 +153,35 @@ def collect(
             )
             if ran is None:
                 break
+            outbox.keep(ran.episode, stop)
             seed, finished = None, finished + 1
-            last = None if on_its_way is None else _arrived(*on_its_way, outbox, started)
+            last = None
+            if on_its_way is not None:
+                delivery, turn, begun = on_its_way
+                delivery.result()  # the calls behind it have deadlines
+                last = _over(turn, begun, outbox.waiting - 1, started)
             turn = Collected(
                 episode=ran.episode,
-                delivered=False,
                 waiting=0,
                 policy_version=follower.version,
                 environment_s=ran.environment_s,
                 policy_s=ran.policy_s,
                 other_s=0.0,
             )
-            on_its_way = courier.submit(outbox.deliver, ran.episode), turn, started
+            on_its_way = courier.submit(outbox.flush), turn, started
             if last is not None:
                 yield last
         if on_its_way is not None:
-            yield _arrived(*on_its_way, outbox, clock())
+            delivery, turn, begun = on_its_way
+            delivery.result()
+            yield _over(turn, begun, outbox.waiting, clock())
 
 
-def _arrived(delivery: Future[bool], turn: Collected, started: float, outbox: Outbox, ended: float) -> Collected:
-    """Waits until an episode was delivered or put on the disk; the calls behind it have deadlines.
+def _over(turn: Collected, started: float, waiting: int, ended: float) -> Collected:
+    """Returns a turn whose episode was delivered, or is to wait.
 
     Whatever of the turn's time, from ``started`` to ``ended`` [s], was spent neither in the cell nor in the policy goes
     into ``other_s``: looking for networks, waiting for the delivery before, packing, reporting.
     """
     other_s = ended - started - turn.environment_s - turn.policy_s
-    return replace(turn, delivered=delivery.result(), waiting=outbox.waiting, other_s=other_s)
+    return replace(turn, waiting=waiting, other_s=other_s)

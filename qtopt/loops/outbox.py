@@ -1,21 +1,26 @@
-"""Delivery of finished episodes: at once when the server answers, from the disk when it comes back."""
+"""Delivery of finished episodes: from the disk, where each is kept first, to a server that may be away."""
 
+import threading
 import time
-from collections.abc import Callable
 from typing import Protocol
 
-from qtopt.errors import EpisodeConflict, ServerUnavailable, StoreFull
+import structlog
+
+from qtopt.errors import ServerUnavailable, StoreFull
 from qtopt.interfaces import EpisodeSink
 from qtopt.loops.metrics import Clock
-from qtopt.loops.retry import Backoff
+from qtopt.loops.retry import Backoff, Stop, never
 from qtopt.types import Episode
+
+log = structlog.get_logger(__name__)
+_LOOK_S = 0.2
 
 
 class EpisodeSpool(Protocol):
-    """Keeps episodes on this machine's disk; ``robot_bridge.spool.Spool`` is one."""
+    """Keeps episodes on this machine's disk; ``robot_bridge.spool.Spool`` is one. Used by two threads at a time."""
 
     def put(self, episode: Episode) -> None:
-        """Keeps an episode durably."""
+        """Keeps an episode durably; raises StoreFull where there is no room."""
         ...
 
     def deliver(self, sink: EpisodeSink, limit: int) -> int:
@@ -28,56 +33,70 @@ class EpisodeSpool(Protocol):
 
 
 class Outbox:
-    """Delivers episodes to a sink and keeps them on the disk while it does not answer.
+    """Keeps every finished episode on the disk before anything else, and delivers from there, oldest first.
+
+    Whatever kills this process, and whenever, an episode that ``keep`` has returned for arrives.
 
     Args:
         sink: takes the episodes.
-        spool: keeps them meanwhile.
+        spool: keeps them until then.
         clock: paces attempts while nobody answers [s].
     """
 
     def __init__(self, sink: EpisodeSink, spool: EpisodeSpool, clock: Clock = time.monotonic) -> None:
         self._sink, self._spool = sink, spool
         self._backoff = Backoff(clock=clock)
+        self._delivering = threading.Lock()
 
     @property
     def waiting(self) -> int:
         """Episodes on the disk."""
         return len(self._spool)
 
-    def deliver(self, episode: Episode) -> bool:
-        """Delivers an episode, older ones first; returns False when it was put on the disk instead.
+    def keep(self, episode: Episode, stop: Stop = never) -> None:
+        """Puts an episode on the disk; while that has no room, waits for the server to take older ones.
 
-        One that the server refuses, because it has another episode of this UUID, is left to the spool, which sets it
-        aside and reports it.
+        Raises:
+            StoreFull: there was no room until ``stop`` told to end.
+            EpisodeConflict: another episode of this UUID waits.
+        """
+        warned = False
+        with structlog.contextvars.bound_contextvars(
+            robot=episode.collector, episode=episode.uuid, policy_version=episode.policy_version
+        ):
+            while not self._kept(episode, stop, quiet=warned):
+                warned = True
+                self.flush()
+                time.sleep(_LOOK_S)
+            log.debug("episode kept", outcome=episode.outcome.name.lower(), steps=len(episode))
+
+    def _kept(self, episode: Episode, stop: Stop, *, quiet: bool) -> bool:
+        try:
+            self._spool.put(episode)
+        except StoreFull as error:
+            if stop():
+                raise
+            if not quiet:
+                log.warning("collection waits until there is room for finished episodes", error=str(error))
+            return False
+        return True
+
+    def flush(self, limit: int = 20) -> None:
+        """Delivers at most ``limit`` episodes, oldest first, if it is time to try.
+
+        One that the server refuses, because it has another episode of this UUID, is set aside and reported by the
+        spool.
 
         Raises:
             SchemaMismatch: the server keeps another kind of episodes.
-            StoreFull: this machine's disk has no room either.
         """
-        refused = False
-        if not self.waiting:
+        with self._delivering:
+            if not self.waiting or not self._backoff.ready():
+                return
             try:
-                if self._attempt(lambda: self._sink.append(episode)):
-                    return True
-            except EpisodeConflict:
-                refused = True
-        self._spool.put(episode)
-        self.flush()
-        return not (refused or self.waiting)
-
-    def flush(self, limit: int = 20) -> None:
-        """Delivers at most ``limit`` episodes that wait on the disk, oldest first, if it is time to try."""
-        if self.waiting:
-            self._attempt(lambda: self._spool.deliver(self._sink, limit))
-
-    def _attempt(self, deliver: Callable[[], object]) -> bool:
-        if not self._backoff.ready():
-            return False
-        try:
-            deliver()
-        except (ServerUnavailable, StoreFull):
-            self._backoff.failed()
-            return False
-        self._backoff.succeeded()
-        return True
+                self._spool.deliver(self._sink, limit)
+            except (ServerUnavailable, StoreFull) as error:
+                self._backoff.failed()
+                log.warning("episodes wait on the disk", waiting=self.waiting, error=str(error))
+            else:
+                self._backoff.succeeded()

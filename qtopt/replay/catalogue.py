@@ -9,15 +9,17 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qtopt.errors import CorruptEpisode, StoreError, StoreFull
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.record import EpisodeRow
-from qtopt.replay.schema import Rows, rows_from_bytes
+from qtopt.types import IntArray
 
 CATALOGUE_FILE = "catalogue.db"
 
@@ -31,13 +33,24 @@ CREATE TABLE IF NOT EXISTS segment (
     number INTEGER PRIMARY KEY, first_position INTEGER NOT NULL, rows INTEGER NOT NULL, episodes INTEGER NOT NULL,
     frame_bytes INTEGER NOT NULL, chunk_bytes INTEGER NOT NULL,
     row_crc32c INTEGER NOT NULL) STRICT;
+CREATE INDEX IF NOT EXISTS quarantined_episode ON episode (first_position) WHERE quarantined IS NOT NULL;
+CREATE TABLE IF NOT EXISTS retired (
+    number INTEGER PRIMARY KEY, first_position INTEGER NOT NULL, rows INTEGER NOT NULL, episodes INTEGER NOT NULL,
+    frame_bytes INTEGER NOT NULL) STRICT;
 -- Where stores of format 1 have their landed episodes; read and sealed, never added to.
 CREATE TABLE IF NOT EXISTS landed_rows (first_position INTEGER PRIMARY KEY, rows BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS landed_frame (position INTEGER PRIMARY KEY, frame BLOB NOT NULL) STRICT;
 """
 EPISODE_COLUMNS = ", ".join([*(column.name for column in fields(EpisodeRow)), "row_crc32c"])
 _CHANGING = ("segment", "quarantined")  # what a row's checksum leaves out
-_FULL = ("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE")  # the latter two with quotas
+_UNWRITABLE = (  # a full disk, a quota, a disk that became read-only or fails
+    "SQLITE_FULL",
+    "SQLITE_READONLY",
+    "SQLITE_IOERR_WRITE",
+    "SQLITE_IOERR_FSYNC",
+    "SQLITE_IOERR_TRUNCATE",
+    "SQLITE_IOERR_SHMSIZE",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +72,11 @@ def _translated(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where damaged text is in the message
         name = getattr(error, "sqlite_errorname", "")
-        if name in _FULL:
-            raise StoreFull(f"{path}: no room ({error}); nothing was stored: free disk space and try again") from error
+        if name in _UNWRITABLE:
+            raise StoreFull(
+                f"{path}: cannot be written ({error}); nothing was stored: free disk space, see whether the disk is "
+                "mounted read-only, and try again"
+            ) from error
         raise StoreError(
             f"{path}: {error}; if the file is damaged, stop the server and run `qtopt data verify --repair`"
         ) from error
@@ -153,7 +169,7 @@ class Catalogue:
                 _insert_episode(writer, row)
 
     def seal(self, segment: SegmentRow) -> None:
-        """Enters a segment and takes its episodes out of the landing table, in one transaction."""
+        """Enters a segment with its episodes, which are landed no longer, in one transaction."""
         span = (segment.first_position, segment.first_position + segment.rows - 1)
         with self._transaction() as writer:
             _insert_segment(writer, segment)
@@ -162,6 +178,22 @@ class Catalogue:
             )
             writer.execute("DELETE FROM landed_rows WHERE first_position BETWEEN ? AND ?", span)
             writer.execute("DELETE FROM landed_frame WHERE position BETWEEN ? AND ?", span)
+
+    def retire(self, segments: Sequence[SegmentRow]) -> None:
+        """Takes segments and their episodes out, in one transaction, and notes that it was done on purpose."""
+        with self._transaction() as writer:
+            for row in segments:
+                last = row.first_position + row.rows - 1
+                writer.execute("DELETE FROM episode WHERE first_position BETWEEN ? AND ?", (row.first_position, last))
+                writer.execute("DELETE FROM segment WHERE number = ?", (row.number,))
+                noted = (row.number, row.first_position, row.rows, row.episodes, row.frame_bytes)
+                writer.execute("INSERT INTO retired VALUES (?, ?, ?, ?, ?)", noted)
+
+    def retired(self) -> dict[int, int]:
+        """Returns the number of episodes in each segment that was ever retired, by the segment's number."""
+        if not self._read("SELECT 1 FROM sqlite_master WHERE name = 'retired'"):  # an older store, read only
+            return {}
+        return dict(self._read("SELECT number, episodes FROM retired"))
 
     def enter_segment(self, segment: SegmentRow, episodes: Sequence[EpisodeRow]) -> None:
         """Enters a segment together with its episodes, for rebuilding."""
@@ -180,14 +212,32 @@ class Catalogue:
         """Returns the sealed segments in order of position."""
         return [_segment(values) for values in self._read("SELECT * FROM segment ORDER BY first_position")]
 
+    def has_segment(self, number: int) -> bool:
+        """Whether a sealed segment is in the catalogue now."""
+        return bool(self._read("SELECT 1 FROM segment WHERE number = ?", (number,)))
+
+    def quarantined(self) -> IntArray:
+        """Returns the first positions of the episodes marked as damaged, int64."""
+        found = self._read("SELECT first_position FROM episode WHERE quarantined IS NOT NULL")
+        return np.array([first for (first,) in found], np.int64)
+
+    def newest_policy(self, start: int, stop: int = 2**62) -> int:
+        """Returns the newest policy version of the episodes that begin from ``start`` up to ``stop``; 0 if none do."""
+        query = "SELECT max(policy_version) FROM episode WHERE first_position >= ? AND first_position < ?"
+        return int(self._read(query, (start, stop))[0][0] or 0)
+
+    def backup(self, path: Path) -> None:
+        """Writes one state of the database to a new file, however busily others write meanwhile."""
+        with _translated(path), closing(sqlite3.connect(path)) as copy:
+            self._reader().backup(copy)
+
     def episodes(self, start: int = 0, stop: int = 2**62) -> list[EpisodeRow]:
         """Returns the episodes that begin from ``start`` up to ``stop``, in order of position."""
         query = f"SELECT {EPISODE_COLUMNS} FROM episode WHERE first_position >= ? AND first_position < ? ORDER BY 1"
         return [episode_from(row) for row in self._read(query, (start, stop))]
 
-    def batches(self, size: int = 4096) -> Iterator[list[EpisodeRow]]:
-        """Yields all episodes in order of position, ``size`` at a time."""
-        start = 0
+    def batches(self, start: int = 0, size: int = 4096) -> Iterator[list[EpisodeRow]]:
+        """Yields the episodes that begin from ``start`` on in order of position, ``size`` at a time."""
         while True:
             query = f"SELECT {EPISODE_COLUMNS} FROM episode WHERE first_position >= ? ORDER BY 1 LIMIT ?"
             batch = [episode_from(row) for row in self._read(query, (start, size))]
@@ -202,14 +252,12 @@ class Catalogue:
         found = self._read(f"SELECT {EPISODE_COLUMNS} FROM episode WHERE {column} = ?", (key,))
         return episode_from(found[0]) if found else None
 
-    def landed_rows(self) -> dict[int, Rows]:
-        """Returns the rows of the landed episodes by first position."""
-        found = self._read("SELECT first_position, rows FROM landed_rows ORDER BY 1")
-        read = ((first, rows_from_bytes(blob)) for first, blob in found)
-        return {first: rows for first, rows in read if rows is not None}
+    def landed_rows(self) -> dict[int, bytes]:
+        """Returns the rows of episodes landed by format 1, as ``rows_to_bytes`` made them, by first position."""
+        return dict(self._read("SELECT first_position, rows FROM landed_rows ORDER BY 1"))
 
     def landed_frame(self, position: int) -> bytes | None:
-        """Returns a landed frame; None when it is not there, or no longer."""
+        """Returns a frame landed by format 1; None when it is not there, or no longer."""
         reader = self._reader()
         with _translated(self._path):
             found = reader.execute("SELECT frame FROM landed_frame WHERE position = ?", (position,)).fetchone()

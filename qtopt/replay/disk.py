@@ -1,49 +1,36 @@
 """Episodes on disk: landed ones in the landing log, sealed ones in segments."""
 
-import json
 import shutil
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import structlog
 
-from qtopt.errors import EpisodeConflict, StoreError, StoreFull
+from qtopt.errors import EpisodeConflict, StoreError, StoreFull, UnknownEpisode
 from qtopt.replay.catalogue import Catalogue, SegmentRow
 from qtopt.replay.checksum import crc32c
-from qtopt.replay.landing import GroupCommitter, land, lost_groups, sealed_meanwhile, unreadable
-from qtopt.replay.landing_log import LANDING, LandingLog
+from qtopt.replay.condition import DiskWatch, StoreCondition
+from qtopt.replay.index import IndexEntries
+from qtopt.replay.landed import Landed
+from qtopt.replay.landing import GroupCommitter, one_moment
+from qtopt.replay.layout import Layout
+from qtopt.replay.opening import remove_unknown, sealed_entries
 from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow, Record
+from qtopt.replay.retention import Overdue, RetentionConfig
 from qtopt.replay.schema import STEP_DTYPE, Rows, StoreFormat
 from qtopt.replay.segment_files import chunk_bytes, flush, segment_name, write_segment
 from qtopt.replay.segments import Segment
-from qtopt.replay.shelf import Damaged, Publish, Tail
+from qtopt.replay.shelf import Damaged, Publish, Retired
 from qtopt.types import BoolArray, IntArray
 
 log = structlog.get_logger(__name__)
 
 SEGMENTS = "segments"
 QUARANTINE = "quarantine"
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """The sealed segments in order of position, and the position behind the last."""
-
-    segments: tuple[SegmentRow, ...]
-    starts: IntArray
-    end: int
-
-    @classmethod
-    def of(cls, segments: Sequence[SegmentRow]) -> "_Layout":
-        starts = np.array([row.first_position for row in segments], np.int64)
-        end = segments[-1].first_position + segments[-1].rows if segments else 0
-        return cls(tuple(segments), starts, end)
 
 
 class DiskShelf:
@@ -57,6 +44,8 @@ class DiskShelf:
         max_open_segments: segments whose files are held open.
         max_waiting: records that may wait for the disk.
         quarantine_bytes: room for refused episodes.
+        min_free_bytes: room on the disk below which records are refused.
+        retention: which segments are given up.
         read_only: changes nothing on disk.
     """
 
@@ -70,86 +59,47 @@ class DiskShelf:
         max_open_segments: int,
         max_waiting: int,
         quarantine_bytes: float,
+        min_free_bytes: float,
+        retention: RetentionConfig,
         read_only: bool = False,
     ) -> None:
         self.root = root
         self.catalogue = Catalogue(root, read_only=read_only)
         self._format = fmt
         self._publish = publish
+        self._watch = DiskWatch(root, min_free_bytes)
+        self._overdue = Overdue(retention, self.catalogue)
+        self._retired: list[SegmentRow] = []
         self._found: list[Damaged] = []
-        self._segment_bytes = segment_bytes
         self._max_open = max_open_segments
         self._read_only = read_only
         self._quarantine = Quarantine(root / QUARANTINE, quarantine_bytes)
-        self._landed_since = time.monotonic()
         self._open: OrderedDict[int, Segment] = OrderedDict()
         self._open_lock = threading.Lock()
         self._seal_lock = threading.Lock()  # one seal at a time
         self._move_lock = threading.Lock()  # while landed episodes become sealed ones
         if not read_only:
             (root / SEGMENTS).mkdir(exist_ok=True)
-        while not self._load():
-            pass
+        with one_moment(self.catalogue, root) as files:
+            self._layout = Layout.of(self.catalogue.segments())
+            self._landed = Landed(
+                root, self.catalogue, files, publish, start=self._layout.end, segment_bytes=segment_bytes
+            )
+            self._load()
+        self.lost_entries = len(self._landed.lost)
         if not read_only:
-            self._remove_unknown()
-            self._log.drop_before(self._layout.end)
-            for records in lost_groups(self.catalogue, self._log, self._layout.end):
-                self._commit(records)
+            self._landed.recover()
+            remove_unknown(root / SEGMENTS, self._layout.segments, self.catalogue, self._quarantine)
         self._committer = None if read_only else GroupCommitter(self._commit, max_waiting)
 
-    def _load(self) -> bool:
-        """Tells the store of every episode and takes the landed rows into memory.
-
-        Returns False, having done nothing, when another process sealed what was being read.
-        """
-        with self.catalogue.snapshot():
-            self._layout = _Layout.of(self.catalogue.segments())
-            self._tail = Tail(self._layout.end)
-            self._landed_bytes = 0
-            self._log = LandingLog(self.root / LANDING, self._segment_bytes, read_only=self._read_only)
-            landed = self.catalogue.landed_rows()
-            landed |= {first: episode.rows for first, episode in self._log.episodes.items()}
-            if self._read_only and sealed_meanwhile(self.catalogue, landed, self._layout.end, self.root):
-                return False
-            bad = []
-            for batch in self.catalogue.batches():
-                self._publish(batch)
-                for row in batch:
-                    if row.first_position < self._layout.end:
-                        continue
-                    rows = landed.get(row.first_position)
-                    if rows is None or len(rows) != row.length + 1 or not row.check(rows):
-                        rows = unreadable(row)
-                        bad.append(row.first_position)
-                    self._tail.extend(rows)
-                    self._landed_bytes += int(rows["frame_bytes"].sum())
+    def _load(self) -> None:
+        """Tells the store of every episode and takes the landed rows into memory."""
+        quarantined = self.catalogue.quarantined()
+        for segment in self._layout.segments:
+            self._publish(sealed_entries(self.catalogue, self.segment_path(segment), segment, quarantined))
+        bad = self._landed.load()
         if bad:
             self._found.append(Damaged(bad, "landed steps do not match their checksum"))
-        return True
-
-    def _remove_unknown(self) -> None:
-        """Removes what an interrupted seal left; its episodes are still landed."""
-        known = {segment_name(row.number) for row in self._layout.segments}
-        for path in sorted((self.root / SEGMENTS).iterdir()):
-            if path.name in known:
-                continue
-            if path.suffix == ".tmp" or self._still_landed(path):
-                shutil.rmtree(path)
-                log.info("removed a segment that was never entered in the catalogue", path=str(path))
-            else:
-                log.warning("unknown segment kept aside", path=str(self._quarantine.keep_directory(path)))
-
-    def _still_landed(self, path: Path) -> bool:
-        """Whether a segment unknown to the catalogue holds nothing that is not landed."""
-        try:
-            first = json.loads((path / "zarr.json").read_text())["attributes"]["segment"]["first_position"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-        row = self.catalogue.episode(first) if isinstance(first, int) else None
-        return row is not None and row.segment is None
-
-    def _next_number(self) -> int:
-        return max((row.number for row in self._layout.segments), default=-1) + 1
 
     def close(self) -> None:
         """Stores what is waiting, then closes all files."""
@@ -167,19 +117,9 @@ class DiskShelf:
         return self._committer.submit(record)
 
     def _commit(self, records: Sequence[Record]) -> list[bool | StoreError]:
-        results = land(self.catalogue, self._log, records, self._tail.end)
-        stored: list[EpisodeRow] = []
-        answers: list[bool | StoreError] = []
-        for record, result in zip(records, results, strict=True):
-            if isinstance(result, EpisodeRow):
-                if not self._landed_bytes:
-                    self._landed_since = time.monotonic()
-                self._tail.extend(record.rows)
-                self._landed_bytes += record.size
-                stored.append(result)
-            answers.append(self._answer(record, result))
-        self._publish(stored)
-        return answers
+        with self._watch.commit():
+            results = self._landed.land(records)
+        return [self._answer(record, result) for record, result in zip(records, results, strict=True)]
 
     def _answer(self, record: Record, result: EpisodeRow | bytes) -> bool | StoreError:
         if isinstance(result, EpisodeRow):
@@ -196,14 +136,15 @@ class DiskShelf:
         """Returns rows of the step table; see ``Shelf.rows``."""
         while True:
             layout = self._layout
+            _require_kept(positions, layout)
             landed = positions >= layout.end
             rows = np.empty(len(positions), STEP_DTYPE)
             if landed.any():
-                newest = self._tail.take(positions[landed])
+                newest = self._landed.tail.take(positions[landed])
                 if newest is None:  # sealed since the layout was read
                     continue
                 rows[landed] = newest
-            for segment, members in _by_segment(layout, positions, ~landed):
+            for segment, members in layout.by_segment(positions, ~landed):
                 rows[members] = self._segment(segment).rows(positions[members])
             return rows
 
@@ -212,10 +153,11 @@ class DiskShelf:
         frames: list[bytes] = [b""] * len(positions)
         sizes = rows["frame_bytes"].tolist()
         layout = self._layout
+        _require_kept(positions, layout)
         landed = positions >= layout.end
         for slot in np.flatnonzero(landed).tolist():
             frames[slot] = self._landed_frame(int(positions[slot]), sizes[slot])
-        for row, members in _by_segment(layout, positions, ~landed):
+        for row, members in layout.by_segment(positions, ~landed):
             segment = self._segment(row)
             offsets = segment.frame_offsets(positions[members])
             for slot, offset in zip(members.tolist(), offsets, strict=True):
@@ -227,22 +169,18 @@ class DiskShelf:
         return frames
 
     def _landed_frame(self, position: int, size: int) -> bytes:
-        frame = self._newest_frame(position)
+        frame = self._landed.frame(position)
         if frame is not None:
             return frame
         with self._move_lock:  # it has just been sealed, or by another process, or it is gone
             if self._read_only:
-                self._layout = _Layout.of(self.catalogue.segments())
+                self._layout = Layout.of(self.catalogue.segments())
             layout = self._layout
+        _require_kept(np.array([position]), layout)
         if position >= layout.end:
             return b""
-        number = int(np.searchsorted(layout.starts, position, side="right")) - 1
-        segment = self._segment(layout.segments[number])
+        segment = self._segment(layout.segment_at(position))
         return _read(segment, segment.frame_offsets(np.array([position]))[0], size)
-
-    def _newest_frame(self, position: int) -> bytes | None:
-        frame = self._log.frame(position)
-        return self.catalogue.landed_frame(position) if frame is None else frame
 
     def _segment(self, row: SegmentRow) -> Segment:
         with self._open_lock:
@@ -253,8 +191,9 @@ class DiskShelf:
             try:
                 segment = Segment(self.segment_path(row), row)
             except (FileNotFoundError, ValueError) as error:
-                episodes = self.catalogue.episodes(row.first_position, row.first_position + row.rows)
-                raise Damaged([episode.first_position for episode in episodes], str(error)) from error
+                positions = range(row.first_position, row.first_position + row.rows)
+                kind = Damaged if self.catalogue.has_segment(row.number) else Retired
+                raise kind(positions, str(error)) from error
             except OSError as error:
                 raise StoreError(f"{self.segment_path(row)}: {error}; the segment cannot be opened now") from error
             if not segment.sound:
@@ -287,7 +226,7 @@ class DiskShelf:
         """Returns an episode's row; see ``Shelf.episode``."""
         row = self.catalogue.episode(key)
         if row is None:
-            raise StoreError(f"{self.root}: no episode {key!r}; `qtopt data info` tells what there is")
+            raise UnknownEpisode(f"{self.root}: no episode {key!r}; `qtopt data info` tells what there is")
         return row
 
     def quarantine(self, first_positions: Sequence[int], reason: str | None) -> None:
@@ -297,19 +236,25 @@ class DiskShelf:
 
     def figures(self) -> dict[str, float]:
         """Returns counts and sizes of what is sealed and landed."""
-        segments = self._layout.segments
+        segments, retired, condition = self._layout.segments, self.catalogue.retired(), self.condition()
         return {
             "segments": float(len(segments)),
             "sealed_bytes": float(sum(row.frame_bytes for row in segments)),
-            "landed_bytes": float(self._landed_bytes),
-            "landed_steps": float(self._tail.end - self._tail.base),
+            "landed_bytes": float(self._landed.frame_bytes),
+            "landed_steps": float(self._landed.tail.end - self._landed.tail.base),
+            "retired_segments": float(len(retired)),
+            "retired_episodes": float(sum(retired.values())),
+            "free_bytes": float(condition.free_bytes),
+            "writable": float(condition.writable),
         }
+
+    def condition(self) -> StoreCondition:
+        """Returns whether the disk takes episodes now."""
+        return self._watch.condition()
 
     def due(self, after_s: float) -> bool:
         """Whether landed episodes should be sealed: enough of them, or any that wait longer than ``after_s``."""
-        if self._landed_bytes >= self._segment_bytes:
-            return True
-        return bool(0 < after_s < time.monotonic() - self._landed_since and self._landed_bytes)
+        return self._landed.due(after_s)
 
     def seal(self) -> bool:
         """Moves the oldest landed episodes into a segment; returns False when none is landed.
@@ -318,44 +263,51 @@ class DiskShelf:
             StoreFull: no room; everything is as it was.
         """
         with self._seal_lock:
-            start = self._tail.base
-            episodes, stop = self._choose(start)
+            episodes, rows = self._landed.oldest()
             if not episodes:
                 return False
-            rows = self._tail.between(start, stop)
-            size = int(rows["frame_bytes"].sum())
+            start, size = episodes[0].first_position, int(rows["frame_bytes"].sum())
             segment = SegmentRow(
-                self._next_number(), start, stop - start, len(episodes), max(1, size), chunk_bytes(self._format)
+                self._layout.next_number, start, len(rows), len(episodes), max(1, size), chunk_bytes(self._format)
             )
             bad: list[int] = []
             self._write(segment, rows, episodes, bad)
             with self._move_lock:
                 self.catalogue.seal(segment)
-                self._layout = _Layout.of([*self._layout.segments, segment])
-            self._log.drop_before(stop)
-            self._tail.drop_before(stop)
-            self._landed_bytes -= size
-            self._landed_since = time.monotonic()
+                self._layout = Layout.of([*self._layout.segments, segment])
+            self._landed.drop_before(start + len(rows), size)
         if bad:
             self._found.append(Damaged(bad, "landed frame does not match its checksum"))
         return True
+
+    def retire(self) -> int:
+        """Takes the segments that are overdue out of the catalogue; returns the first position that is kept.
+
+        Their files stay until ``remove_retired``, for who is reading them.
+        """
+        with self._seal_lock:
+            segments = self._layout.segments
+            leaving = self._overdue.among(segments, [self.segment_path(row) for row in segments])
+            if leaving:
+                self.catalogue.retire(leaving)
+                self._retired += leaving
+                with self._move_lock:
+                    self._layout = Layout.of(segments[len(leaving) :])
+            return self._layout.base
+
+    def remove_retired(self) -> int:
+        """Removes the files of retired segments; returns of how many. Opening does the same after a crash."""
+        leaving, self._retired = self._retired, []
+        for row in leaving:
+            with self._open_lock:
+                self._open.pop(row.number, None)
+            shutil.rmtree(self.segment_path(row), ignore_errors=True)
+        return len(leaving)
 
     def take_damage(self) -> list[Damaged]:
         """Returns the damage found while opening and sealing, once."""
         found, self._found = self._found, []
         return found
-
-    def _choose(self, start: int) -> tuple[list[EpisodeRow], int]:
-        """Returns the oldest landed episodes that fill a segment, and the position behind them."""
-        chosen: list[EpisodeRow] = []
-        stop, size = start, 0
-        for row in self.catalogue.episodes(start, self._tail.end):
-            if size >= self._segment_bytes:
-                break
-            chosen.append(row)
-            stop = row.first_position + row.length + 1
-            size += int(self._tail.between(row.first_position, stop)["frame_bytes"].sum())
-        return chosen, stop
 
     def _write(self, segment: SegmentRow, rows: Rows, episodes: Sequence[EpisodeRow], bad: list[int]) -> None:
         final = self.segment_path(segment)
@@ -369,7 +321,7 @@ class DiskShelf:
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise StoreFull(
-                f"{final}: cannot be written ({error}); the episodes stay in the landing table: free disk space"
+                f"{final}: cannot be written ({error}); the episodes stay in the landing log: free disk space"
             ) from error
 
     def _landed_frames(self, segment: SegmentRow, rows: Rows, bad: list[int]) -> Iterator[bytes]:
@@ -378,18 +330,17 @@ class DiskShelf:
             zip(rows["frame_bytes"].tolist(), rows["frame_crc32c"].tolist(), strict=True)
         ):
             position = segment.first_position + step
-            frame = (self._newest_frame(position) or b"")[:size].ljust(size, b"\0")
+            frame = (self._landed.frame(position) or b"")[:size].ljust(size, b"\0")
             if crc32c(frame) != expected:
                 bad.append(position)
             yield frame
 
 
-def _by_segment(layout: _Layout, positions: IntArray, sealed: np.ndarray) -> Iterator[tuple[SegmentRow, IntArray]]:
-    """Yields each segment that holds some of the sealed positions, with their indices."""
-    indices = np.flatnonzero(sealed)
-    numbers = np.searchsorted(layout.starts, positions[indices], side="right") - 1
-    for number in np.unique(numbers).tolist():
-        yield layout.segments[number], indices[numbers == number]
+def _require_kept(positions: IntArray, layout: Layout) -> None:
+    """Raises Retired for positions before all that is kept."""
+    gone = positions < layout.base
+    if gone.any():
+        raise Retired(positions[gone].tolist(), "retired")
 
 
 def _read(segment: Segment, offset: int, size: int) -> bytes:

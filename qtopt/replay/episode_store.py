@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from qtopt.errors import CheckpointError, StoreError
 from qtopt.replay.catalogue import CATALOGUE_FILE
 from qtopt.replay.disk import SEGMENTS, DiskShelf
 from qtopt.replay.lock import WriterLock
+from qtopt.replay.record import EpisodeRow
 from qtopt.replay.schema import FORMAT_VERSION, STORE_FILE, StoreFormat, read_format
 from qtopt.replay.segment_files import flush
 from qtopt.replay.shelf import Damaged
@@ -23,7 +25,8 @@ log = structlog.get_logger(__name__)
 LABELS_FILE = "labels.npz"
 _TICK_S = 0.5
 _LABELS_EVERY_S = 60.0
-_RETRY_SEAL_S = 30.0
+_RETRY_SEAL_S = 5.0
+_RETIRE_EVERY_S = 60.0
 
 
 class EpisodeStore(ReplayStore):
@@ -66,6 +69,8 @@ class EpisodeStore(ReplayStore):
                 max_open_segments=config.max_open_segments,
                 max_waiting=config.max_waiting,
                 quarantine_bytes=config.quarantine_mb * 1e6,
+                min_free_bytes=config.min_free_mb * 1e6,
+                retention=config.retention,
                 read_only=read_only,
             )
         except BaseException:
@@ -100,6 +105,12 @@ class EpisodeStore(ReplayStore):
         self._take_damage()
         return made
 
+    def retire(self) -> int:
+        """Gives up the segments that ``config.retention`` does not keep; returns how many."""
+        base = self._shelf.retire()
+        self._forget_before(base)
+        return self._shelf.remove_retired()
+
     def verify(self, *, repair: bool = False) -> VerifyReport:
         """Reads and checks everything, of any size: minutes for each 100 GB.
 
@@ -125,25 +136,44 @@ class EpisodeStore(ReplayStore):
         }
         return described | self.stats()
 
+    def catalogued(self) -> tuple[list[EpisodeRow], int]:
+        """Returns the rows of all episodes as of now, in order of position, and how many were ever retired."""
+        catalogue = self._shelf.catalogue
+        with catalogue.snapshot():
+            return catalogue.episodes(), sum(catalogue.retired().values())
+
     def _take_damage(self) -> None:
         for damage in self._shelf.take_damage():
             self._quarantine(damage)
 
     def _keep_house(self) -> None:
-        """Seals when there is enough to seal and saves the labels now and then, until the store is closed."""
-        seal_after = save_after = time.monotonic()
+        """Seals, retires and saves the labels when it is time to, until the store is closed."""
+        seal_after = retire_after = save_after = time.monotonic()
         while not self._closed.wait(_TICK_S):
             now = time.monotonic()
             if now >= seal_after and self._shelf.due(self.config.seal_after_s):
-                try:
-                    self._shelf.seal()
-                    self._take_damage()
-                except StoreError as error:
-                    log.warning("landed episodes could not be sealed; trying again", error=str(error))
-                    seal_after = now + _RETRY_SEAL_S
+                sealed = self._try("sealed", self._seal_one)
+                seal_after = now if sealed else now + _RETRY_SEAL_S
+                retire_after = now  # there is more now than before
+            if now >= retire_after:
+                self._try("retired", self.retire)
+                retire_after = now + _RETIRE_EVERY_S
             if now >= save_after + _LABELS_EVERY_S:
                 self._save_labels()
                 save_after = now
+
+    def _try(self, what: str, work: Callable[[], object]) -> bool:
+        """Does what can be done again later; returns whether it was done."""
+        try:
+            work()
+        except StoreError as error:
+            log.warning(f"nothing could be {what}; trying again", error=str(error))
+            return False
+        return True
+
+    def _seal_one(self) -> None:
+        self._shelf.seal()
+        self._take_damage()
 
     def _save_labels(self) -> None:
         with self._changed:
@@ -155,6 +185,8 @@ class EpisodeStore(ReplayStore):
 
     def _load_labels(self) -> None:
         path = self.root / LABELS_FILE
+        if self._shelf.lost_entries and self._lock is not None:  # landed again, perhaps at other positions
+            path.unlink(missing_ok=True)
         if not path.exists():
             return
         try:
@@ -176,6 +208,7 @@ def _prepare(root: Path, fmt: StoreFormat | None, *, read_only: bool) -> StoreFo
     root.mkdir(parents=True, exist_ok=True)
     fmt.write(root / STORE_FILE)
     flush(root)
+    flush(root.parent)
     return fmt
 
 
@@ -183,10 +216,7 @@ def _renewed(root: Path, fmt: StoreFormat) -> StoreFormat:
     """Makes a store of an older format one of ours before anything is written that an older release would not find."""
     renewed = replace(fmt, format_version=FORMAT_VERSION)
     if renewed != fmt:
-        temporary = (root / STORE_FILE).with_suffix(".tmp")
-        renewed.write(temporary)
-        flush(temporary)
-        temporary.replace(root / STORE_FILE)
+        renewed.write(root / STORE_FILE)
         flush(root)
     return renewed
 

@@ -5,24 +5,67 @@ binary search over the group's running count of transitions.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from qtopt.replay.growable import Growable
 from qtopt.replay.record import EpisodeRow
-from qtopt.types import BoolArray, EpisodeEnd, IntArray, Outcome
+from qtopt.types import BoolArray, EpisodeEnd, IntArray, Outcome, UInt8Array
 
 SUCCESS, OFFLINE, TRAINABLE, DEAD, TRUNCATED = 1, 2, 4, 8, 16
 GROUPS = 4
 """Group number: ``SUCCESS`` bit plus ``OFFLINE`` bit."""
 
-_UNTRAINABLE = (Outcome.ABORTED, Outcome.UNKNOWN)
+_UNTRAINABLE = (int(Outcome.ABORTED), int(Outcome.UNKNOWN))
 
 
-def _flags(row: EpisodeRow) -> int:
-    flags = SUCCESS * (row.outcome == Outcome.SUCCESS) | OFFLINE * row.offline
-    flags |= TRAINABLE * (row.outcome not in _UNTRAINABLE) | DEAD * (row.quarantined is not None)
-    return flags | TRUNCATED * (row.end == EpisodeEnd.TRUNCATED)
+@dataclass(frozen=True, slots=True)
+class IndexEntries:
+    """What the index has to know of N episodes, in order of position; each (N,).
+
+    Attributes:
+        first_position: int64.
+        length: actions, integers.
+        end: ``EpisodeEnd``, uint8.
+        outcome: ``Outcome``, uint8.
+        offline: bool.
+        quarantined: bool.
+    """
+
+    first_position: IntArray
+    length: npt.NDArray[np.integer[Any]]
+    end: UInt8Array
+    outcome: UInt8Array
+    offline: BoolArray
+    quarantined: BoolArray
+
+    @classmethod
+    def of(cls, rows: Sequence[EpisodeRow]) -> "IndexEntries":
+        """Returns the entries of rows of the episode table."""
+        return cls(
+            np.array([row.first_position for row in rows], np.int64),
+            np.array([row.length for row in rows], np.int32),
+            np.array([row.end for row in rows], np.uint8),
+            np.array([row.outcome for row in rows], np.uint8),
+            np.array([row.offline for row in rows], np.bool_),
+            np.array([row.quarantined is not None for row in rows], np.bool_),
+        )
+
+    def __len__(self) -> int:
+        return len(self.first_position)
+
+    def flags(self) -> UInt8Array:
+        """Returns the flags of each episode, uint8."""
+        flags = np.zeros(len(self), np.uint8)
+        flags[self.outcome == Outcome.SUCCESS] |= SUCCESS
+        flags[self.offline] |= OFFLINE
+        flags[~np.isin(self.outcome, _UNTRAINABLE)] |= TRAINABLE
+        flags[self.quarantined] |= DEAD
+        flags[self.end == EpisodeEnd.TRUNCATED] |= TRUNCATED
+        return flags
 
 
 class _Group:
@@ -54,15 +97,26 @@ class EpisodeIndex:
     def __len__(self) -> int:
         return len(self._start)
 
-    def extend(self, rows: Sequence[EpisodeRow]) -> None:
+    def extend(self, entries: IndexEntries) -> None:
         """Adds episodes, in ascending order of position and behind all that are there."""
-        if not rows:
-            return
         first = len(self)
-        self._start.extend([row.first_position for row in rows])
-        self._length.extend([row.length for row in rows])
-        self._flags.extend([_flags(row) for row in rows])
+        self._start.extend(entries.first_position)
+        self._length.extend(entries.length)
+        self._flags.extend(entries.flags())
         self._enter(np.arange(first, len(self)))
+
+    def drop_before(self, position: int) -> None:
+        """Forgets the episodes that begin before ``position``."""
+        count = int(np.searchsorted(self._start.view, position))
+        if not count:
+            return
+        for column in (self._start, self._length, self._flags):
+            column.drop_first(count)
+        self._regroup()
+
+    def _regroup(self) -> None:
+        self._groups = [_Group() for _ in range(GROUPS)]
+        self._enter(np.arange(len(self)))
 
     def _enter(self, episodes: IntArray) -> None:
         flags = self._flags.view[episodes]
@@ -78,8 +132,7 @@ class EpisodeIndex:
         episodes = episodes[episodes >= 0]
         episodes = episodes[self._flags.view[episodes] & DEAD == 0]
         self._flags.view[episodes] |= DEAD
-        self._groups = [_Group() for _ in range(GROUPS)]
-        self._enter(np.arange(len(self)))
+        self._regroup()
         return [int(start) for start in self._start.view[episodes]]
 
     def episode_of(self, positions: IntArray) -> IntArray:

@@ -1,5 +1,6 @@
 """The train buffer: targets by reference to their transitions, one per transition, the oldest place reused."""
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -19,7 +20,11 @@ from qtopt.types import BoolArray, IntArray, Targets
 _ENTRY = np.dtype([("position", "i8"), ("value", "f4"), ("kind", "u1"), ("model_version", "i8"), ("put_s", "f8")])
 SUCCESS, TERMINAL = 1, 2
 _KINDS = 4
-_UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, SyntaxError, RuntimeError, MemoryError, OverflowError),
+    *(struct.error, zipfile.BadZipFile, zlib.error),
+)
+"""What numpy and zipfile raise for damaged files."""
 _SAVED = ("position", "value", "kind", "model_version")
 
 

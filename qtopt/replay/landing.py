@@ -2,22 +2,16 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import structlog
-
-from qtopt.errors import CorruptEpisode, StoreError
+from qtopt.errors import StoreError
 from qtopt.replay.catalogue import Catalogue
-from qtopt.replay.landing_log import LandingLog
+from qtopt.replay.landing_log import LANDING, LandingLog, LogFile, open_files
 from qtopt.replay.record import EpisodeRow, Record
-from qtopt.replay.schema import STEP_DTYPE, Rows
-
-_log = structlog.get_logger(__name__)
 
 GROUP_EPISODES = 64
 GROUP_BYTES = 8 << 20
@@ -51,37 +45,21 @@ def land(catalogue: Catalogue, log: LandingLog, records: Sequence[Record], end: 
     return results
 
 
-def lost_groups(catalogue: Catalogue, log: LandingLog, start: int) -> Iterator[list[Record]]:
-    """Yields, in groups to land again, what is in the log from position ``start`` on and was lost to the catalogue."""
-    known = {row.uuid for row in catalogue.episodes(start)}
-    group: list[Record] = []
-    for first, episode in log.take_found():
-        if first < start or episode.row.uuid in known:
-            continue
-        try:
-            group.append(log.record(episode))
-        except CorruptEpisode as error:
-            _log.warning("an episode that was never acknowledged, or is damaged, is left out", error=str(error))
-        if len(group) == GROUP_EPISODES:
-            yield group
-            group = []
-    if group:
-        yield group
+@contextmanager
+def one_moment(catalogue: Catalogue, root: Path) -> Iterator[list[LogFile]]:
+    """Lets this thread read one state of the catalogue in the block; yields the open files of its log.
 
-
-def sealed_meanwhile(catalogue: Catalogue, landed: Mapping[int, Rows], start: int, root: Path) -> bool:
-    """Whether episodes from ``start`` on lack their landed rows because another process sealed them by now."""
-    if all(row.first_position in landed for row in catalogue.episodes(start)):
-        return False
-    with closing(Catalogue(root, read_only=True)) as now:
-        return now.segments() != catalogue.segments()
-
-
-def unreadable(row: EpisodeRow) -> Rows:
-    """Returns rows that hold the place of an episode whose steps are lost; no frame matches their checksum."""
-    rows = np.zeros(row.length + 1, STEP_DTYPE)
-    rows["frame_crc32c"] = np.uint32(0xFFFFFFFF)
-    return rows
+    All that is landed in that state is in them, also when another process seals it and removes them meanwhile.
+    """
+    while True:
+        with catalogue.snapshot():
+            segments = catalogue.segments()
+            files = open_files(root / LANDING)
+            with closing(Catalogue(root, read_only=True)) as now:
+                sealed_meanwhile = now.segments() != segments
+            if not sealed_meanwhile:
+                yield files
+                return
 
 
 class GroupCommitter:
@@ -125,9 +103,12 @@ class GroupCommitter:
                 raise StoreError("the store is closed; episodes must be appended before")
             results = self._commit([record for record, _ in group])
         except Exception as error:  # whatever it was, those who wait must hear of it
-            for _, done in group:
-                done.set_exception(error)
+            _refuse(group, error)
             return
+        except BaseException:  # Ctrl-C in a thread that commits for all: how far it came is known when it is opened again
+            self._closed = True
+            _refuse(group, StoreError("the store was interrupted while it stored this; open it again"))
+            raise
         for (_, done), result in zip(group, results, strict=True):
             if isinstance(result, StoreError):
                 done.set_exception(result)
@@ -142,3 +123,8 @@ class GroupCommitter:
             size += item[0].size
             group.append(item)
         return group
+
+
+def _refuse(group: Sequence[tuple[Record, Future[bool]]], error: Exception) -> None:
+    for _, done in group:
+        done.set_exception(error)

@@ -1,13 +1,13 @@
 """The landing log: episodes as they arrive, record behind record, in files that only grow until all in them is sealed.
 
 A record holds the whole of an episode with checksums of its own. A group of episodes costs one write and one flush, and
-is durable with that: what the catalogue has not heard of when the power fails is landed again from here. A file that
-was open when the process ended is never written again, so that a torn record at its end is simply passed over.
+is durable with that: what the catalogue has not heard of when the power fails is landed again from here. What counts is
+what the catalogue names by position and UUID; other records (refused, or landed again elsewhere) do no harm. A file
+that was there when the store was opened is never written again, so that a torn record at its end is passed over.
 """
 
 import contextlib
 import json
-import mmap
 import os
 import struct
 import threading
@@ -16,11 +16,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
-from qtopt.errors import CorruptEpisode, StoreFull
+import structlog
+
+from qtopt.errors import CorruptEpisode, StoreError, StoreFull
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.record import EpisodeRow, Record
-from qtopt.replay.schema import Rows, rows_from_bytes, rows_to_bytes
+from qtopt.replay.schema import frame_sizes, rows_from_bytes, rows_to_bytes
 from qtopt.replay.segment_files import flush
+
+_log = structlog.get_logger(__name__)
 
 LANDING: Final = "landing"
 """Directory of the log within a store."""
@@ -29,12 +33,13 @@ _MAGIC: Final = b"\xf1qtopt\x01\n"
 _HEADER: Final = struct.Struct("<8sIIII")
 """Magic, bytes of the episode's row (JSON), of its steps, of its frames, and the CRC-32C of all that but the frames."""
 _CRC_BYTES: Final = 4
+_SEARCHED_BYTES: Final = 1 << 20
 _FIELDS: Final = tuple(
     field.name for field in fields(EpisodeRow) if field.name not in ("digest", "segment", "quarantined")
 )
 
 
-class _File:
+class LogFile:
     """An open file of the log; it stays readable for who holds it, also when it was removed."""
 
     def __init__(self, path: Path, flags: int) -> None:
@@ -48,13 +53,31 @@ class _File:
             os.close(self.handle)
 
 
+def open_files(directory: Path) -> list[LogFile]:
+    """Opens the files of a log for reading, in the order in which they were begun."""
+    files = []
+    for path in _paths(directory):
+        with contextlib.suppress(FileNotFoundError):  # sealed and removed meanwhile, by who writes the store
+            files.append(LogFile(path, os.O_RDONLY))
+    return files
+
+
+def next_path(directory: Path) -> Path:
+    """Returns where the next file of a log belongs."""
+    return directory / f"{1 + max((int(path.stem) for path in _paths(directory)), default=0):08d}.log"
+
+
+def _paths(directory: Path) -> list[Path]:
+    return sorted(directory.glob(f"{'[0-9]' * 8}.log"))
+
+
 @dataclass(frozen=True, slots=True)
 class LandedEpisode:
-    """An episode in the log: its row, its T + 1 steps and where its frames begin."""
+    """An episode in the log: its row, its T + 1 steps as bytes and where its frames begin."""
 
     row: EpisodeRow
-    rows: Rows
-    file: _File
+    steps: bytes
+    file: LogFile
     offset: int
 
 
@@ -62,48 +85,57 @@ class LandingLog:
     """The landed episodes of a store; one thread appends, one removes, any number read.
 
     Args:
-        directory: of the log; made if it is not there.
+        directory: of the log; made with its first file.
+        files: those that there are.
         file_bytes: size from which another file is begun.
-        read_only: changes nothing on disk.
 
-    Attributes:
-        episodes: what was found on opening, by first position; the newest where there are several.
+    Raises:
+        StoreError: a file cannot be read.
     """
 
-    def __init__(self, directory: Path, file_bytes: float, *, read_only: bool = False) -> None:
+    def __init__(self, directory: Path, files: Sequence[LogFile], file_bytes: float) -> None:
         self._directory = directory
         self._file_bytes = file_bytes
         self._lock = threading.Lock()
-        self._places: dict[int, tuple[_File, int, int]] = {}
-        self._files: list[_File] = []
-        self._current: _File | None = None
-        self.episodes: dict[int, LandedEpisode] = {}
-        if not read_only and not directory.exists():
-            directory.mkdir()
-            flush(directory.parent)
-        for path in sorted(directory.glob("*.log")):
-            with contextlib.suppress(FileNotFoundError):  # sealed and removed meanwhile, by who writes the store
-                file = _File(path, os.O_RDONLY)
-                if not read_only:
-                    os.fsync(file.handle)  # what a killed process had not flushed counts as stored from now on
-                self._files.append(file)
-                self._read(file)
+        self._places: dict[int, tuple[LogFile, int, int]] = {}
+        self._files = list(files)
+        self._current: LogFile | None = None
+        self._found: dict[tuple[int, str], LandedEpisode] = {}
+        for file in files:
+            self._read(file)
 
-    def _read(self, file: _File) -> None:
-        for episode in _scan(file):
-            first = episode.row.first_position
-            self.episodes[first] = episode
-            self._enter(file, first, episode.offset, episode.rows["frame_bytes"].tolist())
+    def _read(self, file: LogFile) -> None:
+        try:
+            for episode in _scan(file):
+                row = episode.row
+                self._found[row.first_position, row.uuid] = episode
+                file.end = max(file.end, row.first_position + row.length + 1)
+        except OSError as error:
+            raise StoreError(f"{file.path}: cannot be read ({error}); see to the disk and open the store again") from error
 
-    def _enter(self, file: _File, first: int, offset: int, sizes: Sequence[int]) -> None:
+    def _enter(self, file: LogFile, first: int, offset: int, sizes: Sequence[int]) -> None:
         for position, size in enumerate(sizes, first):
             self._places[position] = (file, offset, size)
             offset += size
         file.end = max(file.end, first + len(sizes))
 
+    def adopt(self, row: EpisodeRow) -> bytes:
+        """Serves the frames of an episode found on opening; returns its steps as bytes, none when it is not there."""
+        episode = self._found.pop((row.first_position, row.uuid), None)
+        if episode is None:
+            return b""
+        sizes = frame_sizes(episode.steps, episode.row.length + 1)
+        self._enter(episode.file, row.first_position, episode.offset, sizes)
+        return episode.steps
+
+    def take_rest(self, start: int) -> list[LandedEpisode]:
+        """Returns what nobody adopted from position ``start`` on, in order of position, and keeps it no longer."""
+        found, self._found = sorted(self._found.items()), {}
+        return [episode for (first, _), episode in found if first >= start]
+
     @contextlib.contextmanager
     def appended(self, records: Sequence[Record]) -> Iterator[None]:
-        """Appends records, which have their positions, durably before the block; takes them back if it raises.
+        """Appends records, which have their positions, durably before the block; takes them back if it fails.
 
         Raises:
             StoreFull: they cannot be written.
@@ -115,34 +147,49 @@ class LandingLog:
             try:
                 _write(file.handle, b"".join(parts), file.bytes)
                 os.fdatasync(file.handle)
-                offset = file.bytes
-                for head, record in zip(heads, records, strict=True):
-                    sizes = [len(frame) for frame in record.frames]
-                    self._enter(file, record.row.first_position, offset + len(head), sizes)
-                    offset += len(head) + sum(sizes)
                 yield
-                file.bytes = offset
-            except BaseException as error:
-                with contextlib.suppress(OSError):  # else the next record overwrites them
-                    os.ftruncate(file.handle, file.bytes)
-                if not isinstance(error, OSError):
-                    raise
-                raise StoreFull(
-                    f"{file.path}: cannot be written ({error}); nothing was stored: free disk space and try again"
-                ) from error
-
-    def _writable(self) -> _File:
-        file = self._current
-        if file is None or file.bytes >= self._file_bytes:
-            number = 1 + max((int(old.path.stem) for old in self._files), default=0)
-            path = self._directory / f"{number:08d}.log"
-            try:
-                file = _File(path, os.O_CREAT | os.O_EXCL | os.O_RDWR)
-                self._files.append(file)
-                flush(self._directory)
             except OSError as error:
-                raise StoreFull(f"{path}: cannot be made ({error}); free disk space and try again") from error
-            self._current = file
+                self._take_back(file)
+                raise StoreFull(
+                    f"{file.path}: cannot be written ({error}); nothing was stored: free disk space, see whether the "
+                    "disk is mounted read-only, and try again"
+                ) from error
+            except Exception:
+                self._take_back(file)
+                raise
+            for head, record in zip(heads, records, strict=True):
+                sizes = [len(frame) for frame in record.frames]
+                self._enter(file, record.row.first_position, file.bytes + len(head), sizes)
+                file.bytes += len(head) + sum(sizes)
+
+    def _take_back(self, file: LogFile) -> None:
+        try:
+            os.ftruncate(file.handle, file.bytes)
+        except OSError:  # as if the process had ended here
+            self._current = None
+
+    def _writable(self) -> LogFile:
+        if self._current is None or self._current.bytes >= self._file_bytes:
+            self._current = self._begin()
+            self._files.append(self._current)
+        return self._current
+
+    def _begin(self) -> LogFile:
+        try:
+            if not self._directory.exists():
+                self._directory.mkdir()
+                flush(self._directory.parent)
+            file = LogFile(next_path(self._directory), os.O_CREAT | os.O_EXCL | os.O_RDWR)
+            try:
+                flush(self._directory)
+            except OSError:
+                file.path.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise StoreFull(
+                f"{self._directory}: takes no file ({error}); nothing was stored: free disk space, see whether the disk "
+                "is mounted read-only, and try again"
+            ) from error
         return file
 
     def frame(self, position: int) -> bytes | None:
@@ -150,31 +197,35 @@ class LandingLog:
         place = self._places.get(position)
         return None if place is None else _pread(*place)
 
-    def take_found(self) -> list[tuple[int, LandedEpisode]]:
-        """Returns ``episodes`` in order of position, and keeps them no longer."""
-        found, self.episodes = sorted(self.episodes.items()), {}
-        return found
-
     def record(self, episode: LandedEpisode) -> Record:
         """Reads all of an episode; raises CorruptEpisode when it does not match its checksums."""
+        rows = rows_from_bytes([episode.steps], [episode.row.length + 1])
         frames, offset = [], episode.offset
-        for size, expected in zip(
-            *(episode.rows[name].tolist() for name in ("frame_bytes", "frame_crc32c")), strict=True
-        ):
+        for size, expected in zip(rows["frame_bytes"].tolist(), rows["frame_crc32c"].tolist(), strict=True):
             frames.append(_pread(episode.file, offset, size))
             offset += size
             if crc32c(frames[-1]) != expected:
                 raise CorruptEpisode(f"landed episode {episode.row.uuid}: a frame does not match its checksum")
-        return Record(episode.row, episode.rows, tuple(frames))
+        return Record(episode.row, rows, tuple(frames))
+
+    def settle(self, end: int) -> None:
+        """Says that all records in the files count as lying before ``end``, wherever else some were landed before."""
+        with self._lock:
+            for file in self._files:
+                file.end = min(file.end, end)
 
     def drop_before(self, position: int) -> None:
         """Forgets what is before ``position`` and removes the files that hold nothing else."""
         with self._lock:
             for file in [file for file in self._files if file.end <= position]:
+                try:
+                    file.path.unlink(missing_ok=True)
+                except OSError as error:
+                    _log.warning("a sealed file of the landing log stays for now", error=str(error))
+                    continue
                 self._files.remove(file)
                 if file is self._current:
                     self._current = None
-                file.path.unlink(missing_ok=True)
             for known in [known for known in self._places if known < position]:
                 del self._places[known]
 
@@ -187,24 +238,33 @@ def _head(record: Record) -> bytes:
     return b"".join((sizes, crc32c(sizes, body).to_bytes(_CRC_BYTES, "little"), body))
 
 
-def _scan(file: _File) -> Iterator[LandedEpisode]:
+def _scan(file: LogFile) -> Iterator[LandedEpisode]:
     """Yields the whole records of a file; after a damaged one it goes on with the next that is sound."""
     size = os.fstat(file.handle).st_size
-    if not size:
-        return
-    with mmap.mmap(file.handle, size, access=mmap.ACCESS_READ) as data:
-        at = data.find(_MAGIC)
-        while 0 <= at <= size - _HEADER.size:
-            _, about, steps, frames, crc = _HEADER.unpack_from(data, at)
-            body = at + _HEADER.size
-            offset = body + about + steps
-            sound = offset + frames <= size and crc32c(data[at : body - _CRC_BYTES], data[body:offset]) == crc
-            rows = rows_from_bytes(data[body + about : offset]) if sound else None
-            if rows is not None:
-                digest, *values = json.loads(data[body : body + about])
-                row = EpisodeRow(digest=bytes.fromhex(digest), **dict(zip(_FIELDS, values, strict=True)))
-                yield LandedEpisode(row, rows, file, offset)
-            at = data.find(_MAGIC, offset + frames if sound else at + 1)
+    at = 0
+    while at >= 0 and len(head := os.pread(file.handle, _HEADER.size, at)) == _HEADER.size:
+        magic, about_bytes, step_bytes, frame_bytes, crc = _HEADER.unpack(head)
+        offset = at + _HEADER.size + about_bytes + step_bytes
+        body = b""
+        if magic == _MAGIC and offset + frame_bytes <= size:
+            body = os.pread(file.handle, about_bytes + step_bytes, at + _HEADER.size)
+        if not body or crc32c(head[:-_CRC_BYTES], body) != crc:
+            at = _find_magic(file, at + 1)
+            continue
+        digest, *values = json.loads(body[:about_bytes])
+        row = EpisodeRow(digest=bytes.fromhex(digest), **dict(zip(_FIELDS, values, strict=True)))
+        yield LandedEpisode(row, body[about_bytes:], file, offset)
+        at = offset + frame_bytes
+
+
+def _find_magic(file: LogFile, start: int) -> int:
+    """Returns where a record may begin from ``start`` on; -1 when none does."""
+    while len(searched := os.pread(file.handle, _SEARCHED_BYTES, start)) >= len(_MAGIC):
+        at = searched.find(_MAGIC)
+        if at >= 0:
+            return start + at
+        start += len(searched) - len(_MAGIC) + 1
+    return -1
 
 
 def _write(handle: int, data: bytes, offset: int) -> None:
@@ -214,7 +274,7 @@ def _write(handle: int, data: bytes, offset: int) -> None:
         left, offset = left[written:], offset + written
 
 
-def _pread(file: _File, offset: int, size: int) -> bytes:
+def _pread(file: LogFile, offset: int, size: int) -> bytes:
     """Returns what is there; nothing when it cannot be read, which matches no checksum."""
     try:
         return os.pread(file.handle, size, offset)

@@ -1,5 +1,6 @@
 """One writer for a store at a time."""
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -23,8 +24,9 @@ class WriterLock:
                 f"{root}: the store is being written by process {holder}; stop that process, or open the store for "
                 "reading only"
             ) from error
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a note for others; a full disk has no room for it
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
 
     def release(self) -> None:
         """Lets the next writer in."""

@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import psutil
 
-from qtopt.errors import EpisodeConflict, StoreError
+from qtopt.errors import EpisodeConflict, UnknownEpisode
 from qtopt.replay.checksum import crc32c
+from qtopt.replay.condition import StoreCondition
+from qtopt.replay.index import IndexEntries
 from qtopt.replay.record import EpisodeRow, Record
 from qtopt.replay.schema import Rows, StoreFormat
 from qtopt.replay.shelf import Damaged, Publish, Tail
@@ -40,7 +43,7 @@ class _MemoryShelf:
             self._frames.extend(record.frames)
             self._episodes[row.uuid] = row
             self._uuids[row.first_position] = row.uuid
-            self._publish([row])
+            self._publish(IndexEntries.of([row]))
             return True
 
     def rows(self, positions: IntArray) -> Rows:
@@ -59,7 +62,7 @@ class _MemoryShelf:
     def episode(self, key: str | int) -> EpisodeRow:
         uuid = self._uuids.get(key) if isinstance(key, int) else key
         if uuid is None or uuid not in self._episodes:
-            raise StoreError(f"no episode {key!r} in this store; `qtopt data info` tells what there is")
+            raise UnknownEpisode(f"no episode {key!r} in this store; `qtopt data info` tells what there is")
         return self._episodes[uuid]
 
     def quarantine(self, first_positions: Sequence[int], reason: str) -> None:
@@ -71,6 +74,9 @@ class _MemoryShelf:
     def figures(self) -> dict[str, float]:
         with self._lock:
             return {"landed_bytes": float(sum(map(len, self._frames)))}
+
+    def condition(self) -> StoreCondition:
+        return StoreCondition(writable=True, free_bytes=psutil.virtual_memory().available)
 
     def close(self) -> None:
         pass

@@ -1,5 +1,6 @@
 """Makes the catalogue anew from the sealed segments and from what can still be read of the old one."""
 
+import itertools
 import math
 import shutil
 import sqlite3
@@ -13,14 +14,16 @@ from qtopt.replay.catalogue import CATALOGUE_FILE, EPISODE_COLUMNS, Catalogue, S
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.disk import QUARANTINE, SEGMENTS
 from qtopt.replay.episode_store import LABELS_FILE
-from qtopt.replay.landing import land
-from qtopt.replay.landing_log import LANDING, LandingLog
+from qtopt.replay.landing import GROUP_EPISODES, land
+from qtopt.replay.landing_log import LANDING, LandingLog, open_files
 from qtopt.replay.lock import WriterLock
 from qtopt.replay.record import EpisodeRow, Record
 from qtopt.replay.schema import read_format, rows_from_bytes
 from qtopt.replay.segment_files import flush, read_tables
 
 _TEMPORARY = "rebuild.tmp"
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading a segment's damaged tables raises."""
 
 
 @dataclass
@@ -57,7 +60,7 @@ def rebuild_catalogue(root: Path) -> RebuildReport:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         report = RebuildReport(old_catalogue=_copy_aside(root))
-        log = LandingLog(root / LANDING, math.inf)
+        log = LandingLog(root / LANDING, open_files(root / LANDING), math.inf)
         with closing(Catalogue(temporary)) as catalogue:
             end = _enter_segments(root, catalogue, report)
             end = _save(_logged(log, report), log, catalogue, end, report)
@@ -97,7 +100,7 @@ def _enter_segments(root: Path, catalogue: Catalogue, report: RebuildReport) -> 
     for path in sorted((root / SEGMENTS).glob("*.zarr")):
         try:
             found.append(read_tables(path))
-        except (OSError, ValueError, KeyError, TypeError, CorruptEpisode) as error:
+        except (*UNREADABLE, CorruptEpisode) as error:
             report.notes.append(f"{path}: {error}")
     end = 0
     for segment, episodes in sorted(found, key=lambda item: item[0].first_position):
@@ -113,16 +116,16 @@ def _enter_segments(root: Path, catalogue: Catalogue, report: RebuildReport) -> 
 
 def _save(records: Iterator[Record], log: LandingLog, catalogue: Catalogue, end: int, report: RebuildReport) -> int:
     """Lands again, behind ``end``, what is in no segment; returns the new end."""
-    for record in records:
-        if isinstance(land(catalogue, log, [record], end)[0], EpisodeRow):
-            report.landed += 1
-            end += len(record.rows)
+    while group := list(itertools.islice(records, GROUP_EPISODES)):
+        landed = [row for row in land(catalogue, log, group, end) if isinstance(row, EpisodeRow)]
+        report.landed += len(landed)
+        end += sum(row.length + 1 for row in landed)
     return end
 
 
 def _logged(log: LandingLog, report: RebuildReport) -> Iterator[Record]:
     """Yields the sound episodes of the landing log."""
-    for _, episode in log.take_found():
+    for episode in log.take_rest(0):
         try:
             yield log.record(episode)
         except CorruptEpisode as error:
@@ -155,9 +158,9 @@ def _read_record(reader: sqlite3.Connection, row: EpisodeRow) -> Record:
     found = reader.execute("SELECT rows FROM landed_rows WHERE first_position = ?", (first,)).fetchone()
     query = "SELECT frame FROM landed_frame WHERE position BETWEEN ? AND ? ORDER BY position"
     frames = tuple(frame for (frame,) in reader.execute(query, (first, first + row.length)))
-    rows = rows_from_bytes(found[0]) if found is not None else None
-    if rows is None or len(rows) != row.length + 1 or len(frames) != row.length + 1:
+    if found is None or len(frames) != row.length + 1:
         raise CorruptEpisode("rows or frames are missing")
+    rows = rows_from_bytes([found[0]], [row.length + 1])
     if not row.check(rows) or any(
         crc32c(frame) != expected for frame, expected in zip(frames, rows["frame_crc32c"].tolist(), strict=True)
     ):

@@ -6,7 +6,9 @@ the state after row i is row i + 1 and each frame is stored once. A row's *posit
 
 import hashlib
 import json
+import os
 import uuid as uuid_module
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qtopt import specs
-from qtopt.errors import SchemaMismatch, StoreError
+from qtopt.errors import CorruptEpisode, SchemaMismatch, StoreError
 from qtopt.replay.frames import FrameCodec, choose_codec
 from qtopt.types import Behaviour, Episode, JsonValue
 
@@ -53,7 +55,7 @@ def is_offline(episode: Episode) -> bool:
 
 
 def rows_to_bytes(rows: Rows) -> bytes:
-    """Returns the bytes that stand for ``rows`` in checksums and in the landing table.
+    """Returns the bytes that stand for ``rows`` in checksums and in the landing log.
 
     They are those of the columns that there were first. ``is_intervention`` follows them where it is True anywhere, so
     that rows without have the bytes and checksums that they always had.
@@ -65,26 +67,46 @@ def rows_to_bytes(rows: Rows) -> bytes:
     return first.tobytes() + (flags.tobytes() if flags.any() else b"")
 
 
-def rows_from_bytes(data: bytes) -> Rows | None:
-    """Returns the rows that ``rows_to_bytes`` made ``data`` of; None when their length is that of no episode."""
-    for size in (_FIRST_DTYPE.itemsize, _FIRST_DTYPE.itemsize + 1):
-        count, rest = divmod(len(data), size)
-        if rest == 0 and count <= specs.MAX_STEPS + 1:
-            rows = np.zeros(count, STEP_DTYPE)
-            first = np.frombuffer(data, _FIRST_DTYPE, count)
-            for name in _FIRST_NAMES:
-                rows[name] = first[name]
-            flags = np.frombuffer(data, np.uint8, offset=first.nbytes)
-            rows[specs.IS_INTERVENTION][: len(flags)] = flags != 0
-            return rows
-    return None
+def rows_from_bytes(blobs: Sequence[bytes], counts: Sequence[int]) -> Rows:
+    """Returns the rows that ``rows_to_bytes`` made each of ``blobs`` of, end to end; zeros for an empty one.
+
+    Args:
+        blobs: what was made of several episodes' rows.
+        counts: how many rows each episode has.
+
+    Raises:
+        CorruptEpisode: a blob has not the length of so many rows.
+    """
+    size = _FIRST_DTYPE.itemsize
+    first = np.zeros(sum(counts), _FIRST_DTYPE)
+    flags = np.zeros(len(first), np.bool_)
+    raw, start = first.view(np.uint8), 0
+    for blob, count in zip(blobs, counts, strict=True):
+        if len(blob) not in (0, count * size, count * (size + 1)):
+            raise CorruptEpisode(f"steps of {len(blob)} bytes, expected {count} rows of {size} or {size + 1} bytes")
+        here = np.frombuffer(blob, np.uint8)
+        raw[start * size : start * size + min(len(blob), count * size)] = here[: count * size]
+        if len(blob) > count * size:
+            flags[start : start + count] = here[count * size :] != 0
+        start += count
+    rows = np.zeros(len(first), STEP_DTYPE)
+    for name in _FIRST_NAMES:
+        rows[name] = first[name]
+    rows[specs.IS_INTERVENTION] = flags
+    return rows
+
+
+def frame_sizes(data: bytes, count: int) -> list[int]:
+    """Returns the bytes of each frame as told by what ``rows_to_bytes`` made of ``count`` rows."""
+    sizes: list[int] = np.frombuffer(data, _FIRST_DTYPE, count)["frame_bytes"].tolist()
+    return sizes
 
 
 def dump_json(value: Any) -> str:
     """Returns the one JSON text of ``value``: sorted keys, no spaces; raises SchemaMismatch when it is not JSON."""
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise SchemaMismatch(f"metadata: {error}; expected JSON values with finite numbers") from error
 
 
@@ -179,8 +201,13 @@ class StoreFormat:
             raise SchemaMismatch(f"{where}: {'; '.join(differing)}; use another store or the settings it was made with")
 
     def write(self, path: Path) -> None:
-        """Writes ``store.json`` to a new file at ``path``."""
-        path.write_text(json.dumps({"format": FORMAT_NAME, **asdict(self)}, indent=2) + "\n")
+        """Writes ``store.json`` to a new file at ``path``, whole and durably; its directory is left to the caller."""
+        aside = path.with_suffix(".tmp")
+        with aside.open("w") as file:
+            file.write(json.dumps({"format": FORMAT_NAME, **asdict(self)}, indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
 
 
 def read_format(root: Path) -> StoreFormat:
@@ -195,7 +222,7 @@ def read_format(root: Path) -> StoreFormat:
         values: dict[str, JsonValue] = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise StoreError(f"{root}: no episode store here ({STORE_FILE} is missing); check the path") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: cannot be read: {error}; expected the JSON description of a store") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT_NAME:
         raise SchemaMismatch(f"{path}: not the description of a {FORMAT_NAME}")

@@ -112,9 +112,7 @@ def write_segment(
         path = _column_path(directory, name, values.ndim)
         path.parent.mkdir(parents=True)
         path.write_bytes(values.tobytes() + _crc_bytes(values))
-    for folder, _, names in os.walk(directory):
-        for path in (*(Path(folder, name) for name in names), Path(folder)):
-            flush(path)
+    flush_tree(directory)
 
 
 def _chunks(segment: SegmentRow) -> int:
@@ -189,6 +187,13 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def flush_tree(directory: Path) -> None:
+    """Makes a directory durable with all that is in it."""
+    for folder, _, names in os.walk(directory):
+        for path in (*(Path(folder, name) for name in names), Path(folder)):
+            flush(path)
+
+
 def read_column(
     directory: Path, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]
 ) -> tuple[npt.NDArray[Any], bool]:
@@ -210,10 +215,10 @@ def never_had(directory: Path, name: str) -> bool:
     if name != specs.IS_INTERVENTION or (directory / name).exists():
         return False
     try:
-        attributes = json.loads((directory / "zarr.json").read_text())["attributes"]
-    except (OSError, ValueError, KeyError):
+        columns = json.loads((directory / "zarr.json").read_text())["attributes"].get("step_columns", [])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return False
-    return name not in attributes.get("step_columns", ())
+    return isinstance(columns, list) and name not in columns
 
 
 def column_is_sound(directory: Path, name: str) -> bool:
@@ -232,9 +237,7 @@ def read_tables(directory: Path) -> tuple[SegmentRow, list[EpisodeRow]]:
     """
     attributes = json.loads((directory / "zarr.json").read_text())["attributes"]
     segment = SegmentRow(**attributes["segment"])
-    columns: dict[str, npt.NDArray[Any]] = {}
-    for name, (dtype, shape) in EPISODE_COLUMNS.items():
-        columns[name] = _read_sound(directory, name, dtype, (segment.episodes, *shape))
+    columns = {name: read_episode_column(directory, name, segment) for name in EPISODE_COLUMNS}
     ends = columns["episode_facts_end"].tolist()
     facts = _read_sound(directory, "episode_facts_json", "|u1", (ends[-1],)).tobytes()
     episodes = [
@@ -254,6 +257,17 @@ def read_tables(directory: Path) -> tuple[SegmentRow, list[EpisodeRow]]:
         for number, (start, stop) in enumerate(zip([0, *ends], ends, strict=False))
     ]
     return segment, episodes
+
+
+def read_episode_column(directory: Path, name: str, segment: SegmentRow) -> npt.NDArray[Any]:
+    """Returns a column of a segment's episode table, one of ``EPISODE_COLUMNS``.
+
+    Raises:
+        CorruptEpisode: it does not match its checksum.
+        OSError, ValueError: it is missing or too short.
+    """
+    dtype, shape = EPISODE_COLUMNS[name]
+    return _read_sound(directory, name, dtype, (segment.episodes, *shape))
 
 
 def _read_sound(directory: Path, name: str, dtype: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:

@@ -3,12 +3,14 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from qtopt.replay.condition import StoreCondition
 from qtopt.replay.growable import Growable
+from qtopt.replay.index import IndexEntries
 from qtopt.replay.record import EpisodeRow, Record
 from qtopt.replay.schema import STEP_DTYPE, Rows
 from qtopt.types import IntArray
 
-Publish = Callable[[Sequence[EpisodeRow]], None]
+Publish = Callable[[IndexEntries], None]
 """Told of episodes that are stored, in order of position, before their ``append`` returns."""
 
 
@@ -19,6 +21,10 @@ class Damaged(Exception):
         super().__init__(reason)
         self.positions = list(positions)
         self.reason = reason
+
+
+class Retired(Damaged):
+    """Raised on reading: what lay at ``positions`` was given up on purpose in the meantime."""
 
 
 class Shelf(Protocol):
@@ -37,7 +43,7 @@ class Shelf(Protocol):
         ...
 
     def episode(self, key: str | int) -> EpisodeRow:
-        """Returns the episode with a UUID or a first position; raises StoreError when there is none."""
+        """Returns the episode with a UUID or a first position; raises UnknownEpisode when there is none."""
         ...
 
     def quarantine(self, first_positions: Sequence[int], reason: str) -> None:
@@ -46,6 +52,10 @@ class Shelf(Protocol):
 
     def figures(self) -> dict[str, float]:
         """Returns what this shelf has to say about itself."""
+        ...
+
+    def condition(self) -> StoreCondition:
+        """Returns whether a record added now would be stored."""
         ...
 
     def close(self) -> None:

@@ -3,8 +3,8 @@
 import threading
 import time
 from abc import ABC
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
@@ -12,15 +12,17 @@ import numpy as np
 import structlog
 
 from qtopt.config import STRICT
-from qtopt.errors import ConfigError, CorruptEpisode, SchemaMismatch, ServerUnavailable
+from qtopt.errors import ConfigError, CorruptEpisode, SchemaMismatch, ServerUnavailable, UnknownEpisode
+from qtopt.replay.condition import StoreCondition
 from qtopt.replay.frames import FrameCodec, decode_into
-from qtopt.replay.index import EpisodeIndex
+from qtopt.replay.index import EpisodeIndex, IndexEntries
 from qtopt.replay.label_ring import LabelRing, LabelRingConfig
 from qtopt.replay.rate_limiter import RateLimiterConfig, SamplesPerInsert, remaining_s
 from qtopt.replay.record import EpisodeRow, Record, decode_episode, encode_episode
+from qtopt.replay.retention import RetentionConfig
 from qtopt.replay.sampler import SamplerConfig, draw
 from qtopt.replay.schema import Rows, StoreFormat
-from qtopt.replay.shelf import Damaged, Shelf
+from qtopt.replay.shelf import Damaged, Retired, Shelf
 from qtopt.types import BoolArray, Episode, IntArray, LabelledBatch, Observations, Targets, Transitions, UInt8Array
 
 log = structlog.get_logger(__name__)
@@ -47,6 +49,8 @@ class ReplayConfig:
         max_open_segments: segments whose files are held open at a time.
         max_waiting: appended episodes that may wait for the disk; more make their senders wait.
         quarantine_mb: room for episodes kept aside [MB]; what comes beyond it is refused and logged only.
+        min_free_mb: room on a disk below which no episode is taken and health says that the server does not serve [MB].
+        retention: how much of the past is kept.
     """
 
     __pydantic_config__ = STRICT
@@ -62,6 +66,8 @@ class ReplayConfig:
     max_open_segments: int = 512
     max_waiting: int = 256
     quarantine_mb: float = 256.0
+    min_free_mb: float = 128.0
+    retention: RetentionConfig = field(default_factory=RetentionConfig)
 
     def __post_init__(self) -> None:
         if min(self.min_transitions, self.max_open_segments, self.max_waiting) < 1 or self.segment_mb <= 0:
@@ -69,9 +75,10 @@ class ReplayConfig:
                 f"replay: min_transitions {self.min_transitions}, max_open_segments {self.max_open_segments} and "
                 f"max_waiting {self.max_waiting} must be 1 or more, segment_mb {self.segment_mb} more than 0"
             )
-        if self.seal_after_s < 0 or self.quarantine_mb < 0:
+        if min(self.seal_after_s, self.quarantine_mb, self.min_free_mb) < 0:
             raise ConfigError(
-                f"replay: seal_after_s {self.seal_after_s} and quarantine_mb {self.quarantine_mb} must not be negative"
+                f"replay: seal_after_s {self.seal_after_s}, quarantine_mb {self.quarantine_mb} and min_free_mb "
+                f"{self.min_free_mb} must not be negative"
             )
         if self.limiter.min_size > self.labels.capacity:
             raise ConfigError(
@@ -123,6 +130,10 @@ class ReplayStore(ABC):
     def append(self, episode: Episode) -> bool:
         """Stores an episode durably; see ``EpisodeSink.append``."""
         return self._shelf.add(encode_episode(episode, self.format))
+
+    def take(self, record: Record) -> bool:
+        """Stores an episode as a store of the same format has it, without decoding it; else as ``append``."""
+        return self._shelf.add(replace(record, row=replace(record.row, first_position=-1, segment=None)))
 
     def sample_transitions(self, count: int, timeout_s: float) -> Transitions:
         """Returns ``count`` transitions to label.
@@ -240,6 +251,10 @@ class ReplayStore(ABC):
                 age_s=(time.monotonic() - entries["put_s"]).astype(np.float32),
             )
 
+    def condition(self) -> StoreCondition:
+        """Returns whether an episode appended now would be stored, and why not; health asks it."""
+        return self._shelf.condition()
+
     def stats(self) -> dict[str, float | str]:
         """Returns figures by name, and ``limiter``: who waits for whom."""
         with self._changed:
@@ -255,7 +270,7 @@ class ReplayStore(ABC):
         """Returns the episode with a UUID, or the one with an ordinal number from 0 (negative: from the end).
 
         Raises:
-            StoreError: there is none.
+            UnknownEpisode: there is none.
             CorruptEpisode: it is damaged.
         """
         if isinstance(key, int):
@@ -268,14 +283,23 @@ class ReplayStore(ABC):
 
     def episodes(self) -> Iterator[Episode]:
         """Yields the sound episodes in order of position; damaged ones are quarantined and left out."""
+        for record in self.records():
+            try:
+                yield decode_episode(record, self.format)
+            except CorruptEpisode as error:
+                self._quarantine(Damaged([record.row.first_position], str(error)))
+
+    def records(self) -> Iterator[Record]:
+        """Yields the sound episodes as they are stored, in order of position; see ``episodes``."""
         with self._changed:
             starts = self._index.starts()
         for start in starts.tolist():
-            row = self._shelf.episode(start)
-            if row.quarantined is not None:
-                continue
             try:
-                yield decode_episode(self._record(row), self.format)
+                row = self._shelf.episode(start)
+                if row.quarantined is None:
+                    yield self._record(row)
+            except UnknownEpisode:  # retired since
+                continue
             except CorruptEpisode as error:
                 self._quarantine(Damaged([start], str(error)))
 
@@ -283,13 +307,18 @@ class ReplayStore(ABC):
         positions = np.arange(row.first_position, row.first_position + row.length + 1)
         try:
             rows = self._shelf.rows(positions)
-            return Record(row, rows, tuple(self._shelf.frames(positions, rows)))
+            frames = tuple(self._shelf.frames(positions, rows))
+        except Retired as gone:
+            raise UnknownEpisode(f"episode {row.uuid} has just been retired") from gone
         except Damaged as damage:
             raise CorruptEpisode(f"episode {row.uuid}: {damage.reason}; run `qtopt data verify --repair`") from damage
+        if not row.check(rows):
+            raise CorruptEpisode(f"episode {row.uuid}: its steps do not match their checksum")
+        return Record(row, rows, frames)
 
-    def _publish(self, rows: Sequence[EpisodeRow]) -> None:
+    def _publish(self, entries: IndexEntries) -> None:
         with self._changed:
-            self._index.extend(rows)
+            self._index.extend(entries)
             self._changed.notify_all()
 
     def _transitions(self) -> int:
@@ -321,12 +350,23 @@ class ReplayStore(ABC):
     def _quarantine(self, damage: Damaged) -> None:
         with self._changed:
             firsts = self._index.kill(np.array(damage.positions, np.int64))
-            usable = self._index.usable(self._ring.positions)
-            if not usable.all():
-                self._ring.keep(usable)
+            self._forget_labels()
+        if isinstance(damage, Retired):  # by the process that writes the store
+            return
         for first in firsts:
             log.warning("damaged episode quarantined", first_position=first, reason=damage.reason)
         self._shelf.quarantine(firsts, damage.reason)
+
+    def _forget_before(self, position: int) -> None:
+        with self._changed:
+            self._index.drop_before(position)
+            self._forget_labels()
+
+    def _forget_labels(self) -> None:
+        """Forgets the labels of transitions that can be had no longer."""
+        usable = self._index.usable(self._ring.positions)
+        if not usable.all():
+            self._ring.keep(usable)
 
 
 def _observations(image: UInt8Array, rows: Rows) -> Observations:

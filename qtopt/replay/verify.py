@@ -13,7 +13,7 @@ from qtopt.replay.frames import FrameCodec
 from qtopt.replay.record import EpisodeRow, Record, decode_episode
 from qtopt.replay.schema import StoreFormat, digest
 from qtopt.replay.segment_files import COLUMN_NAMES, check_shard, column_is_sound, never_had
-from qtopt.replay.shelf import Damaged
+from qtopt.replay.shelf import Damaged, Retired
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,18 @@ def verify(shelf: DiskShelf, fmt: StoreFormat) -> VerifyReport:
     """Reads every byte of a store and checks it."""
     report = VerifyReport()
     for segment in shelf.segments():
+        notes = _check_segment(shelf.segment_path(segment), segment)
+        if notes and not shelf.catalogue.has_segment(segment.number):
+            continue  # retired meanwhile
         report.segments += 1
-        report.notes += _check_segment(shelf.segment_path(segment), segment)
+        report.notes += notes
     for batch in shelf.catalogue.batches():
         for row in batch:
+            try:
+                reason = _check_episode(shelf, fmt, row)
+            except Retired:
+                continue
             report.episodes += 1
-            reason = _check_episode(shelf, fmt, row)
             if reason is not None:
                 report.damaged.append(DamagedEpisode(row.uuid, row.first_position, reason))
             elif row.quarantined is not None:
@@ -73,6 +79,8 @@ def _check_episode(shelf: DiskShelf, fmt: StoreFormat, row: EpisodeRow) -> str |
     try:
         rows = shelf.rows(positions)
         episode = decode_episode(Record(row, rows, tuple(shelf.frames(positions, rows))), fmt)
+    except Retired:
+        raise
     except (Damaged, CorruptEpisode) as damage:
         return str(damage)
     if fmt.codec is not FrameCodec.JPEG and digest(episode) != row.digest:

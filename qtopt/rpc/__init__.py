@@ -14,9 +14,12 @@ import os
 # gRPC's core otherwise writes lines of its own over the live table; it reads this when it is loaded.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
+from qtopt.rpc.audit import Audit
 from qtopt.rpc.background import BackgroundServer
 from qtopt.rpc.board import FigureBoard, RoleFigures
 from qtopt.rpc.connection import Connection, connect
+from qtopt.rpc.limits import Limits
+from qtopt.rpc.metrics import ServerMetrics
 from qtopt.rpc.model import ModelClient
 from qtopt.rpc.monitor import MonitorClient
 from qtopt.rpc.policy import PolicyClient
@@ -27,10 +30,12 @@ from qtopt.rpc.settings import DEFAULT_PORT, ClientConfig, ServerConfig
 
 __all__ = [
     "DEFAULT_PORT",
+    "Audit",
     "BackgroundServer",
     "ClientConfig",
     "Connection",
     "FigureBoard",
+    "Limits",
     "ModelClient",
     "ModelRegistry",
     "MonitorClient",
@@ -40,6 +45,7 @@ __all__ = [
     "RoleFigures",
     "Server",
     "ServerConfig",
+    "ServerMetrics",
     "Services",
     "connect",
 ]

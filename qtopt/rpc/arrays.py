@@ -21,6 +21,10 @@ F32: Final = np.dtype("<f4")
 I64: Final = np.dtype("<i8")
 U8: Final = np.dtype("u1")
 _JPEG: Final = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+_JPEG_EXTRA_BYTES: Final = 16_384
+"""Headers and tables of a JPEG at most; its pixels never take twice the bytes of raw ones."""
+_BASELINE: Final = 0xC0
+_FRAME_HEADERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def encode_images(
@@ -51,13 +55,16 @@ def encode_images(
     return b""
 
 
-def decode_images(message: pb.Images, raw: bytes | None = None) -> UInt8Array:
+def decode_images(message: pb.Images, raw: bytes | None = None, size: tuple[int, int] | None = None) -> UInt8Array:
     """Returns the images of a message, uint8 (N, H, W, 3); raw ones are read-only. Raises SchemaMismatch.
 
     Args:
         message: with the images.
         raw: the message's ``raw``, where it was read before.
+        size: (height, width) [pixels] that they must have; nothing is decoded of others.
     """
+    if size is not None and (message.height, message.width) != size:
+        raise SchemaMismatch(f"images: found {message.height}x{message.width} pixels, expected {size[0]}x{size[1]}")
     shape = (message.count, message.height, message.width, 3)
     if message.encoding == pb.IMAGE_ENCODING_RAW:
         return _view(message.raw if raw is None else raw, U8, shape, "images")
@@ -77,13 +84,32 @@ def decode_images(message: pb.Images, raw: bytes | None = None) -> UInt8Array:
 
 
 def _require_jpeg(frame: bytes, size: tuple[int, ...]) -> None:
-    """Raises SchemaMismatch unless ``frame`` says that it is a JPEG of (height, width) pixels; nothing is allocated."""
+    """Raises SchemaMismatch unless ``frame`` says that it is a JPEG of (height, width) pixels; nothing is allocated.
+
+    Baseline ones only: each of any number of passes of a progressive one costs as much as an image.
+    """
     try:
         found = tuple(simplejpeg.decode_jpeg_header(frame)[:2])
     except ValueError as error:
         raise SchemaMismatch(f"images: found bytes that are no JPEG ({error}), expected {list(size)} px") from error
     if found != size:
         raise SchemaMismatch(f"images: found a JPEG of {list(found)} px, expected {list(size)}")
+    most = 2 * 3 * math.prod(size) + _JPEG_EXTRA_BYTES
+    if len(frame) > most:
+        raise SchemaMismatch(f"images: found a JPEG of {len(frame)} bytes, expected at most {most}")
+    if not _is_baseline(frame):
+        raise SchemaMismatch("images: found a progressive, lossless or arithmetic JPEG, expected a baseline one")
+
+
+def _is_baseline(frame: bytes) -> bool:
+    """Whether a JPEG's first frame header, found by going from segment to segment, is that of a baseline one."""
+    at = 2
+    while frame[at : at + 1] == b"\xff" and at + 4 <= len(frame):
+        kind = frame[at + 1]
+        if kind in _FRAME_HEADERS:
+            return kind == _BASELINE
+        at += 2 + int.from_bytes(frame[at + 2 : at + 4])
+    return False
 
 
 def to_bytes(array: npt.NDArray[np.generic], dtype: np.dtype[np.generic]) -> bytes:

@@ -35,6 +35,11 @@ class BackgroundServer:
             raise
         self.address = join_address(config.host, self.port)
 
+    def figures(self) -> dict[str, float]:
+        """Returns the server's figures; none once it was stopped."""
+        server = self._server
+        return {} if server is None else server.figures()
+
     def stop(self, grace_s: float = 3.0) -> None:
         """Refuses new calls, gives running ones ``grace_s`` to end, and ends the thread; may be called again."""
         server, self._server = self._server, None

@@ -13,6 +13,8 @@ MAX_ENTRIES: Final = 512
 """Figures and texts of one role at most."""
 MAX_TEXT: Final = 4096
 """Characters of a name or a text at most."""
+MAX_REPORT: Final = 65536
+"""Characters of all names and texts of one role at most: what all roles together hold stays small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,12 @@ class FigureBoard:
         if not role or len(figures) + len(words) > MAX_ENTRIES:
             count = len(figures) + len(words)
             raise SchemaMismatch(f"report of {role!r}: found {count} entries, expected a name and up to {MAX_ENTRIES}")
-        longest = max(map(len, (role, *figures, *words, *words.values())))
-        if longest > MAX_TEXT:
-            raise SchemaMismatch(f"report: found a text of {longest} characters, expected up to {MAX_TEXT}")
+        lengths = [len(text) for text in (role, *figures, *words, *words.values())]
+        if max(lengths) > MAX_TEXT or sum(lengths) > MAX_REPORT:
+            raise SchemaMismatch(
+                f"report: found a text of {max(lengths)} characters and {sum(lengths)} in all, expected up to "
+                f"{MAX_TEXT} and {MAX_REPORT}"
+            )
         with self._lock:
             self._roles.pop(role, None)
             self._roles[role] = (dict(figures), words, self._clock())

@@ -11,8 +11,11 @@ from typing import Final, TypeVar
 import grpc
 
 from qtopt.rpc.allocator import keep_freed_memory
-from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES, ClientConfig, read_file, read_token
+from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES, ClientConfig
 from qtopt.rpc.status import translate_errors, unanswered
+from qtopt.rpc.tls import client_credentials
+from qtopt.rpc.tokens import read_token
+from qtopt.rpc.watched import Watched
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -38,8 +41,9 @@ _CLIENT_OPTIONS: Final[list[tuple[str, int]]] = [
     *_SIZES,
     ("grpc.enable_retries", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 8_000),  # the time a connection may take to be made: far links need seconds
     ("grpc.max_reconnect_backoff_ms", 3_000),
+    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own: what another channel's peer does is not its fault
 ]
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 2.0
@@ -48,15 +52,17 @@ _LONGEST_PAUSE_S: Final = 2.0
 class Channel:
     """A connection to one server; used by any number of threads.
 
+    A token file may be replaced meanwhile; certificates are those of when the channel was made.
+
     Raises:
-        ConfigError: a file named in ``config`` cannot be read.
+        ConfigError: a file named in ``config`` cannot be read, or a certificate has expired.
     """
 
     def __init__(self, config: ClientConfig) -> None:
-        token = read_token(config.token_file)
+        path = config.token_file
+        self._token = None if path is None else Watched([path], lambda: read_token(path))
         keep_freed_memory()
         self.config = config
-        self._metadata = (("authorization", f"Bearer {token}"),) if token is not None else ()
         self.grpc = _open(config)
 
     def call(
@@ -90,7 +96,7 @@ class Channel:
             while True:
                 tries -= 1
                 try:
-                    return method(request, timeout=max(deadline - time.monotonic(), 0.001), metadata=self._metadata)
+                    return method(request, timeout=max(deadline - time.monotonic(), 0.001), metadata=self._metadata())
                 except grpc.RpcError as error:
                     if tries <= 0 or not unanswered(error):
                         raise
@@ -99,6 +105,9 @@ class Channel:
                     if time.monotonic() + pause >= deadline:
                         raise
                     time.sleep(pause)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        return () if self._token is None else (("authorization", f"Bearer {self._token.get()}"),)
 
     def close(self) -> None:
         """Ends the connection; calls under way fail with ServerUnavailable, later ones with RemoteError."""
@@ -111,9 +120,4 @@ def _open(config: ClientConfig) -> grpc.Channel:
         return grpc.insecure_channel(config.address, options)
     if config.server_name is not None:
         options.append(("grpc.ssl_target_name_override", config.server_name))
-    credentials = grpc.ssl_channel_credentials(
-        read_file(config.ca_file, "certificate file"),
-        None if config.key_file is None else read_file(config.key_file, "key file"),
-        None if config.cert_file is None else read_file(config.cert_file, "certificate file"),
-    )
-    return grpc.secure_channel(config.address, credentials, options)
+    return grpc.secure_channel(config.address, client_credentials(config), options)

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import cast
 
 import numpy as np
+from google.protobuf.unknown_fields import UnknownFieldSet
 
 from qtopt.errors import CheckpointError, CorruptEpisode, SchemaMismatch
 from qtopt.rpc.arrays import (
@@ -31,7 +32,7 @@ from qtopt.rpc.arrays import (
     to_bytes,
 )
 from qtopt.rpc.gen import types_pb2 as pb
-from qtopt.specs import ACTION_SIZE, ACTION_SPEC, EPISODE_SPECS
+from qtopt.specs import ACTION_SIZE, ACTION_SPEC, EPISODE_SPECS, MAX_STEPS
 from qtopt.types import (
     Behaviour,
     Decision,
@@ -59,12 +60,12 @@ def encode_observations(
     return message
 
 
-def decode_observations(message: pb.Observations, size: int) -> Observations:
-    """Returns the ``size`` observations of a message; raises SchemaMismatch."""
+def decode_observations(message: pb.Observations, size: int, image_size: tuple[int, int] | None = None) -> Observations:
+    """Returns the ``size`` observations of a message; raises SchemaMismatch. ``image_size`` as in ``decode_images``."""
     if message.image.count != size:
         raise SchemaMismatch(f"observations: found {message.image.count} images, expected {size}")
     return Observations(
-        image=decode_images(message.image),
+        image=decode_images(message.image, size=image_size),
         gripper_closed=flags_from_bytes(message.gripper_closed, (size,), "gripper_closed"),
         height_to_bottom=from_bytes(message.height_to_bottom, F32, (size,), "height_to_bottom"),
     )
@@ -81,9 +82,9 @@ def encode_observation(observation: Observation) -> pb.Observations:
     )
 
 
-def decode_observation(message: pb.Observations) -> Observation:
-    """Returns the one observation of a message; raises SchemaMismatch."""
-    one = decode_observations(message, 1)
+def decode_observation(message: pb.Observations, image_size: tuple[int, int] | None = None) -> Observation:
+    """Returns the one observation of a message; raises SchemaMismatch. ``image_size`` as in ``decode_images``."""
+    one = decode_observations(message, 1, image_size)
     return Observation(one.image[0], bool(one.gripper_closed[0]), float(one.height_to_bottom[0]))
 
 
@@ -112,25 +113,32 @@ def encode_episode(episode: Episode, into: pb.Episode | None = None, *, jpeg: bo
     return message
 
 
-def decode_episode(message: pb.Episode) -> Episode:
-    """Returns the episode of a message.
+def decode_episode(message: pb.Episode, image_size: tuple[int, int] | None = None) -> Episode:
+    """Returns the episode of a message; ``image_size`` as in ``decode_images``.
 
     Raises:
         CorruptEpisode: the content does not match the digest.
-        SchemaMismatch: the content is as it was sent, but no episode of this schema.
+        SchemaMismatch: the content is as it was sent, but no episode of this schema, or one of a release to come.
     """
     raw = message.images.raw
     if episode_digest(message, raw) != message.digest:
+        if len(UnknownFieldSet(message)):
+            raise SchemaMismatch(
+                f"episode {message.uuid!r}: found fields that this release does not know, under a digest that has them "
+                "in it: upgrade the server first, then its collectors"
+            )
         raise CorruptEpisode(
             f"episode {message.uuid!r}: the content does not match its SHA-256: damaged on the way, send it again"
         )
     steps = len(message.behaviour)
+    if not 1 <= steps <= MAX_STEPS:
+        raise SchemaMismatch(f"episode: found {steps} actions, expected 1 to {MAX_STEPS}")
     rows = steps + 1
     if message.images.count != rows:
         raise SchemaMismatch(f"episode: found {message.images.count} images for {steps} actions, expected {rows}")
     episode = Episode(
         uuid=message.uuid,
-        images=decode_images(message.images, raw),
+        images=decode_images(message.images, raw, image_size),
         gripper_closed=flags_from_bytes(message.gripper_closed, (rows,), "gripper_closed"),
         height_to_bottom=from_bytes(message.height_to_bottom, F32, (rows,), "height_to_bottom"),
         tool_pose=from_bytes(message.tool_pose, F32, (rows, 4), "tool_pose"),
@@ -316,7 +324,7 @@ def _json(metadata: Mapping[str, JsonValue]) -> str:
 def _object(text: str) -> dict[str, JsonValue]:
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SchemaMismatch(f"episode metadata: found text that is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise SchemaMismatch(f"episode metadata: found a JSON {type(value).__name__}, expected an object")

@@ -1,8 +1,7 @@
-"""What happens around every call on a server: the token is asked for, and our errors become a status."""
+"""What happens around every call on a server: our errors become a status. And what interceptors are made of."""
 
-import hmac
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import grpc.aio
@@ -16,53 +15,54 @@ if TYPE_CHECKING:  # only grpc's stubs know these as generic
     Context = grpc.aio.ServicerContext[Any, Any]
 else:
     Interceptor, Handler, Context = grpc.aio.ServerInterceptor, grpc.RpcMethodHandler, grpc.aio.ServicerContext
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler]]
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]]
+Behaviour = Callable[[Any, Context], Any]
+"""What a handler does with a request, or an iterator of them: a coroutine, or an asynchronous generator of answers."""
 
-_OPEN_TO_ALL: Final = "/grpc.health.v1.Health/"
+
+def behaviour_of(handler: Handler) -> Behaviour:
+    """Returns what a handler of any of the four kinds does."""
+    found = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    return cast(Behaviour, found)
+
+
+def with_behaviour(handler: Handler, answer: Behaviour) -> Handler:
+    """Returns a handler of the same kind that does something else."""
+    make: Any = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[handler.request_streaming, handler.response_streaming]
+    return cast("Handler", make(answer, handler.request_deserializer, handler.response_serializer))
+
+
+async def run(behaviour: Behaviour, request: Any, context: Context) -> Any:
+    """Runs a behaviour of either style within a coroutine: returns its answer, or writes its answers."""
+    result = behaviour(request, context)
+    if not hasattr(result, "__aiter__"):
+        return await result
+    async for answer in result:
+        await context.write(answer)
+    return None
 
 
 class ErrorInterceptor(Interceptor):
-    """Sends what a unary call raises as a status with its message; unforeseen errors are logged here."""
+    """Sends what a call raises as a status with its message, before the gate; unforeseen errors are logged here."""
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler:
         """Returns the handler, wrapped."""
         handler = await continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
-            return handler
-        inner: Any = handler.unary_unary
-        method = handler_call_details.method
+        assert handler is not None  # the gate behind has one for every method, those that there are not included
+        inner, method = behaviour_of(handler), handler_call_details.method
 
         async def answer(request: Any, context: Context) -> Any:
             try:
                 with log_and_hide(method):
-                    return await inner(request, context)
+                    return await run(inner, request, context)
             except QtOptError as error:
                 return await context.abort(*to_status(error))
 
-        return grpc.unary_unary_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)
-
-
-class TokenInterceptor(Interceptor):
-    """Refuses calls without the bearer token; health checks, which tell nothing, need none."""
-
-    def __init__(self, token: str) -> None:
-        self._expected = f"Bearer {token}".encode()
-
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler:
-        """Returns the handler, or one that refuses."""
-        if handler_call_details.method.startswith(_OPEN_TO_ALL):
-            return await continuation(handler_call_details)
-        for key, value in handler_call_details.invocation_metadata:
-            given = value.encode() if isinstance(value, str) else value
-            if key == "authorization" and hmac.compare_digest(given, self._expected):
-                return await continuation(handler_call_details)
-        return grpc.unary_unary_rpc_method_handler(_refuse)
-
-
-async def _refuse(request: Any, context: Context) -> Any:
-    message = "no valid bearer token came with the call, expected the server's: give the client its token_file"
-    await context.abort(grpc.StatusCode.UNAUTHENTICATED, message)
+        return with_behaviour(handler, answer)

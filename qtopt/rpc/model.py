@@ -37,7 +37,7 @@ class ModelServicer(ModelServiceServicer):
             codec.check_payload(request.payload, request.digest)
             return self._registry.publish(request.step, request.payload)
 
-        return pb.PublishResponse(version=await self._workers.run(work))
+        return pb.PublishResponse(version=await self._workers.run(work, context.peer()))
 
     async def GetLatest(self, request: pb.GetLatestRequest, context: Context) -> pb.GetLatestResponse:
         """Answers with newer networks, or without any after ``wait_s``; those who wait hold no thread."""
@@ -48,7 +48,9 @@ class ModelServicer(ModelServiceServicer):
         if snapshot is None:
             return pb.GetLatestResponse()
         found = snapshot
-        return await self._workers.run(lambda: pb.GetLatestResponse(snapshot=codec.encode_snapshot(found)))
+        return await self._workers.run(
+            lambda: pb.GetLatestResponse(snapshot=codec.encode_snapshot(found)), context.peer()
+        )
 
 
 class ModelClient:

@@ -41,11 +41,18 @@ class PolicyServicer(PolicyServiceServicer):
     Args:
         make_policy: returns a new policy for one session; policies may share a network. Called in a worker thread.
         version: returns the version of the networks in use.
+        image_size: (height, width) [pixels] of the images that it takes; None takes any.
     """
 
-    def __init__(self, make_policy: Callable[[], Policy], version: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        make_policy: Callable[[], Policy],
+        version: Callable[[], int] = lambda: 0,
+        image_size: tuple[int, int] | None = None,
+    ) -> None:
         self._make_policy = make_policy
         self._version = version
+        self._image_size = image_size
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
         self._workers = Workers("policy", 2)
 
@@ -61,7 +68,7 @@ class PolicyServicer(PolicyServiceServicer):
         _set_state(rng, request.rng_json)
         session = self._sessions.get(request.session)
         if session is None:
-            session = _Session(await self._workers.run(self._make_policy), rng)
+            session = _Session(await self._workers.run(self._make_policy, context.peer()), rng)
             self._sessions[request.session] = session
             while len(self._sessions) > MAX_SESSIONS:
                 self._sessions.popitem(last=False)
@@ -69,7 +76,7 @@ class PolicyServicer(PolicyServiceServicer):
         async with session.lock:
             policy = session.policy
             session.rng = rng
-            await self._workers.run(lambda: policy.begin_episode(rng))
+            await self._workers.run(lambda: policy.begin_episode(rng), context.peer())
             return pb.BeginEpisodeResponse(rng_json=_state(rng), policy_version=self._version())
 
     async def SelectAction(self, request: pb.SelectActionRequest, context: Context) -> pb.SelectActionResponse:
@@ -78,11 +85,11 @@ class PolicyServicer(PolicyServiceServicer):
         if session is None:
             raise RemoteError(f"policy session {request.session!r} is not known (any more): begin the episode again")
         self._sessions.move_to_end(request.session)
-        observation = codec.decode_observation(request.observation)
+        observation = codec.decode_observation(request.observation, self._image_size)
         async with session.lock:
             policy = session.policy
             _set_state(session.rng, request.rng_json)
-            decision = await self._workers.run(lambda: policy.select(observation))
+            decision = await self._workers.run(lambda: policy.select(observation), context.peer())
             return pb.SelectActionResponse(
                 decision=codec.encode_decision(decision),
                 rng_json=_state(session.rng),
@@ -137,7 +144,7 @@ def _state(rng: np.random.Generator) -> str:
 def _set_state(rng: np.random.Generator, text: str) -> None:
     try:
         rng.bit_generator.state = json.loads(text)
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise SchemaMismatch(
             "policy: found the state of another random generator, expected PCG64 as numpy.random.default_rng makes it"
         ) from error

@@ -10,6 +10,7 @@ import os
 import re
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -28,16 +29,21 @@ class ModelRegistry:
     Args:
         directory: where to keep them, made if it is missing; None keeps the newest in memory only.
         keep: how many versions stay on disk.
+        check: raises CheckpointError for a payload that is no networks; by default everything is taken.
     """
 
-    def __init__(self, directory: Path | None = None, *, keep: int = 3) -> None:
+    def __init__(
+        self, directory: Path | None = None, *, keep: int = 3, check: Callable[[bytes], None] = lambda payload: None
+    ) -> None:
         if keep < 1:
             raise ConfigError(f"model registry keep is {keep}, expected at least 1")
         self._directory = directory
         self._keep = keep
+        self._check = check
         self._changed = threading.Condition()
         self._newest: ModelSnapshot | None = None
         self._version = 0
+        self._published_s = 0.0  # on the wall clock, as the files' times are
         if directory is not None:
             directory.mkdir(parents=True, exist_ok=True)
             self._load(directory)
@@ -47,6 +53,17 @@ class ModelRegistry:
         """The newest version; 0 before the first."""
         newest = self._newest
         return 0 if newest is None else newest.version
+
+    def figures(self) -> dict[str, float]:
+        """Returns version and gradient step of the newest networks and their age [s]; none before the first."""
+        newest, at_s = self._newest, self._published_s
+        if newest is None:
+            return {}
+        return {
+            "policy_version": float(newest.version),
+            "policy_step": float(newest.step),
+            "policy_age_s": max(0.0, time.time() - at_s),
+        }
 
     def latest(self, newer_than: int = 0) -> ModelSnapshot | None:
         """Returns the newest snapshot if its version is above ``newer_than``, else None."""
@@ -63,13 +80,14 @@ class ModelRegistry:
         """Publishes safetensors bytes and returns the version given; the newest payload and step again keep theirs.
 
         Raises:
-            CheckpointError: the payload is empty or the step negative.
+            CheckpointError: the payload is empty or no networks, or the step negative.
             StoreFull: the disk has no room for them.
         """
         if not payload or step < 0:
             raise CheckpointError(
                 f"networks: found {len(payload)} bytes of step {step}, expected some bytes and a step"
             )
+        self._check(payload)
         digest = payload_digest(payload)
         with self._changed:
             newest = self._newest
@@ -80,6 +98,7 @@ class ModelRegistry:
                 _write(self._directory, snapshot)
             self._version = snapshot.version
             self._newest = snapshot
+            self._published_s = time.time()
             self._changed.notify_all()
             if self._directory is not None:
                 self._remove_old(self._directory)
@@ -93,10 +112,12 @@ class ModelRegistry:
             try:
                 payload = path.read_bytes()
                 check_payload(payload, digest)
+                self._check(payload)
             except (OSError, CheckpointError) as error:
                 log.warning("published networks %s are left out: %s", path, error)
                 continue
             self._newest = ModelSnapshot(version, step, payload, digest)
+            self._published_s = path.stat().st_mtime
             return
 
     def _remove_old(self, directory: Path) -> None:

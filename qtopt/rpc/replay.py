@@ -5,27 +5,35 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
+import structlog
 
-from qtopt.errors import SchemaMismatch, ServerUnavailable
+from qtopt.errors import QtOptError, SchemaMismatch, ServerUnavailable
 from qtopt.interfaces import BatchSource, EpisodeSink, TargetSink, TransitionSource
 from qtopt.rpc import codec
 from qtopt.rpc.channel import Channel
 from qtopt.rpc.gen import replay_pb2 as pb
 from qtopt.rpc.gen import types_pb2 as types_pb
 from qtopt.rpc.gen.replay_pb2_grpc import ReplayServiceServicer, ReplayServiceStub
-from qtopt.rpc.handshake import check_schemas, local_schema
+from qtopt.rpc.handshake import local_schema, negotiate
 from qtopt.rpc.interceptors import Context
+from qtopt.rpc.metrics import ServerMetrics
 from qtopt.rpc.workers import Workers
 from qtopt.types import Episode, LabelledBatch, Observations, Targets, Transitions
 
 Batch = TypeVar("Batch", Transitions, LabelledBatch)
 Result = TypeVar("Result")
 
+log = structlog.get_logger(__name__)
+
 SAMPLE_LIMIT: Final = 4096
 """Rows of one sampling call at most."""
 CHUNK_BYTES: Final = 6 << 20
 """Images per sampling call: gRPC carries 2 to 7 MB messages at three times the speed of 13 MB ones."""
+_SLOWEST_LINK: Final = 64 << 10
+"""An episode's deadline gives it the time that such a link needs [bytes/s]; a shorter one would never let it pass, and
+what is dead is found by keepalive long before."""
 _SLICE_S: Final = 0.5
+_LOGGED: Final = 64  # characters of what a client calls itself
 _GRACE_S: Final = 5.0  # of a sampling call's deadline beyond the time that the server may wait for data
 
 
@@ -50,9 +58,11 @@ class ReplayServicer(ReplayServiceServicer):
 
     Args:
         image_size: (height, width) [pixels] of the store's images.
+        metrics: told of every new episode.
     """
 
-    def __init__(self, image_size: tuple[int, int]) -> None:
+    def __init__(self, image_size: tuple[int, int], metrics: ServerMetrics) -> None:
+        self._metrics = metrics
         self._schema = local_schema(image_size)
         self._image_size = image_size
         self._store: ReplayStore | None = None
@@ -61,6 +71,21 @@ class ReplayServicer(ReplayServiceServicer):
         self._transitions = Workers("sample transitions", 8)
         self._labelled = Workers("sample labelled", 4)
         self._quick = Workers("targets and stats", 4)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a store to serve."""
+        return self._store is not None
+
+    def figures(self) -> dict[str, float]:
+        """Returns how many calls of each kind are inside or wait for a thread."""
+        kinds = {
+            "append": self._appends,
+            "transitions": self._transitions,
+            "labelled": self._labelled,
+            "quick": self._quick,
+        }
+        return {f"calls_inside_{name}": float(workers.inside) for name, workers in kinds.items()}
 
     def opened(self, store: ReplayStore) -> None:
         """Begins to serve ``store``."""
@@ -74,13 +99,12 @@ class ReplayServicer(ReplayServiceServicer):
 
     async def Handshake(self, request: pb.HandshakeRequest, context: Context) -> pb.HandshakeResponse:
         """Answers with the server's schema, or refuses naming what differs."""
-        check_schemas(request.schema, self._schema)
-        return pb.HandshakeResponse(schema=self._schema)
+        return pb.HandshakeResponse(schema=negotiate(request.schema, self._schema))
 
     async def AppendEpisode(self, request: pb.AppendEpisodeRequest, context: Context) -> pb.AppendEpisodeResponse:
         """Acknowledges an episode after the store's ``append`` has returned."""
         store = self._open()
-        return await self._appends.run(lambda: self._append(store, request.episode))
+        return await self._appends.run(lambda: self._append(store, request.episode), context.peer(), request.ByteSize())
 
     async def SampleTransitions(self, request: pb.SampleRequest, context: Context) -> pb.SampleTransitionsResponse:
         """Draws transitions within the request's ``timeout_s``, time in line included."""
@@ -95,12 +119,12 @@ class ReplayServicer(ReplayServiceServicer):
             codec.encode_transitions(batch, response.transitions, frames)
             return response
 
-        return await self._transitions.run(draw)
+        return await self._transitions.run(draw, context.peer())
 
     async def PutTargets(self, request: pb.PutTargetsRequest, context: Context) -> pb.PutTargetsResponse:
         """Enters labels."""
         store = self._open()
-        await self._quick.run(lambda: store.put_targets(codec.decode_targets(request.targets)))
+        await self._quick.run(lambda: store.put_targets(codec.decode_targets(request.targets)), context.peer())
         return pb.PutTargetsResponse()
 
     async def SampleLabelled(self, request: pb.SampleRequest, context: Context) -> pb.SampleLabelledResponse:
@@ -116,11 +140,11 @@ class ReplayServicer(ReplayServiceServicer):
             codec.encode_labelled(batch, response.batch, frames)
             return response
 
-        return await self._labelled.run(draw)
+        return await self._labelled.run(draw, context.peer())
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
         """Answers with the store's figures."""
-        stats = await self._quick.run(self._open().stats)
+        stats = await self._quick.run(self._open().stats, context.peer())
         texts = {name: value for name, value in stats.items() if isinstance(value, str)}
         figures = {name: float(value) for name, value in stats.items() if not isinstance(value, str)}
         return pb.GetStatsResponse(figures=figures, texts=texts)
@@ -144,11 +168,19 @@ class ReplayServicer(ReplayServiceServicer):
                     raise ServerUnavailable(f"{error} (waited {now_s - start_s:.1f} s in all)") from error
 
     def _append(self, store: ReplayStore, message: Any) -> pb.AppendEpisodeResponse:
-        episode = codec.decode_episode(message)
-        found = episode.images.shape[1:3]
-        if found != self._image_size:
-            raise SchemaMismatch(f"episode: found images of {found} pixels, expected {self._image_size}")
-        return pb.AppendEpisodeResponse(is_new=store.append(episode))
+        with structlog.contextvars.bound_contextvars(
+            robot=message.collector[:_LOGGED], episode=message.uuid[:_LOGGED], policy_version=message.policy_version
+        ):
+            try:
+                episode = codec.decode_episode(message, self._image_size)
+                is_new = store.append(episode)
+            except QtOptError as error:
+                log.warning("episode refused", kind=type(error).__name__, error=str(error))
+                raise
+            if is_new:
+                self._metrics.stored(episode)
+            log.debug("episode stored", is_new=is_new, outcome=episode.outcome.name.lower())
+        return pb.AppendEpisodeResponse(is_new=is_new)
 
 
 class ReplayClient:
@@ -168,7 +200,8 @@ class ReplayClient:
         """Stores an episode durably; see ``EpisodeSink.append``. Tried again when no answer comes: it is idempotent."""
         request = pb.AppendEpisodeRequest()
         codec.encode_episode(episode, request.episode, jpeg=self._channel.config.jpeg)
-        return self._channel.call(self._stub.AppendEpisode, request, "append episode").is_new
+        within_s = self._channel.config.call_timeout_s + request.ByteSize() / _SLOWEST_LINK
+        return self._channel.call(self._stub.AppendEpisode, request, "append episode", timeout_s=within_s).is_new
 
     def sample_transitions(self, count: int, timeout_s: float) -> Transitions:
         """Returns ``count`` transitions to label; large images come in several calls."""

@@ -4,34 +4,39 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from qtopt.errors import ConfigError
 from qtopt.interfaces import Policy
 from qtopt.rpc.allocator import keep_freed_memory
+from qtopt.rpc.audit import Audit
 from qtopt.rpc.board import FigureBoard
 from qtopt.rpc.channel import SERVER_OPTIONS
+from qtopt.rpc.doorkeeper import Doorkeeper
+from qtopt.rpc.gate import Access, Gate
 from qtopt.rpc.gen import model_pb2_grpc, monitor_pb2_grpc, policy_pb2_grpc, replay_pb2_grpc
-from qtopt.rpc.interceptors import ErrorInterceptor, Interceptor, TokenInterceptor
+from qtopt.rpc.health import Health, Look
+from qtopt.rpc.interceptors import ErrorInterceptor
+from qtopt.rpc.metrics import CountingInterceptor, ServerMetrics
 from qtopt.rpc.model import ModelServicer
 from qtopt.rpc.monitor import MonitorServicer
 from qtopt.rpc.policy import PolicyServicer
 from qtopt.rpc.registry import ModelRegistry
 from qtopt.rpc.replay import ReplayServicer, ReplayStore
-from qtopt.rpc.settings import ServerConfig, join_address, read_file, read_token
+from qtopt.rpc.settings import ServerConfig, join_address
+from qtopt.rpc.tls import ServerCertificates
 
 log = logging.getLogger(__name__)
 
 _PREFIX: Final = "qtopt.v1."
-_SERVING = health_pb2.HealthCheckResponse.SERVING
-_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_OPENING: Final = "the store is being opened"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,9 @@ class Services:
         board: the roles' figures.
         make_policy: returns a new policy for one session; None serves no policy.
         policy_version: returns the version of the networks behind the policies.
+        metrics: counts what is served.
+        looks: by service (``Replay``, ``Model``, ``Policy``), says what keeps it from serving; asked every few seconds.
+        audit: is told who appended, published and was refused. Closing is its owner's.
     """
 
     image_size: tuple[int, int]
@@ -53,6 +61,9 @@ class Services:
     board: FigureBoard = field(default_factory=FigureBoard)
     make_policy: Callable[[], Policy] | None = None
     policy_version: Callable[[], int] = lambda: 0
+    metrics: ServerMetrics = field(default_factory=ServerMetrics)
+    looks: Mapping[str, Look] = field(default_factory=dict)
+    audit: Audit = field(default_factory=Audit)
 
 
 class Server:
@@ -70,13 +81,19 @@ class Server:
         self._config = config
         self._services = services
         self._server: grpc.aio.Server | None = None
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
-        self._replay = ReplayServicer(services.image_size)
+        self._doorkeeper = Doorkeeper(services.audit)
+        self._replay = ReplayServicer(services.image_size, services.metrics)
         self._model = ModelServicer(services.registry)
-        self._policy = PolicyServicer(services.make_policy, services.policy_version) if services.make_policy else None
-        self._names = [f"{_PREFIX}{name}Service" for name in ("Replay", "Model", "Monitor")]
-        if self._policy is not None:
-            self._names.append(f"{_PREFIX}PolicyService")
+        self._policy = None
+        if services.make_policy is not None:
+            self._policy = PolicyServicer(services.make_policy, services.policy_version, services.image_size)
+        served = ("Replay", "Model", "Monitor") + (("Policy",) if self._policy is not None else ())
+        looks = {name: services.looks.get(name, _nothing) for name in served}
+        looks["Replay"] = lambda: _OPENING if not self._replay.is_open else services.looks.get("Replay", _nothing)()
+        self._names = [_full(name) for name in served]
+        self._health = Health(
+            {_full(name): look for name, look in looks.items()}, (_full("Replay"), _full("Model")), services.metrics
+        )
 
     async def start(self) -> int:
         """Binds, opens the store and serves; returns the port. Health says NOT_SERVING until the store is open.
@@ -88,7 +105,7 @@ class Server:
         keep_freed_memory()
         server = self._make()
         port = self._bind(server)
-        await self._set_health(_NOT_SERVING)
+        await self._health.look()
         await server.start()
         self._server = server
         try:
@@ -97,7 +114,8 @@ class Server:
             await self.stop(0.0)
             raise
         self._replay.opened(store)
-        await self._set_health(_SERVING)
+        await self._health.look()
+        self._health.watch()
         log.info("serving on %s", join_address(self._config.host, port))
         return port
 
@@ -106,8 +124,9 @@ class Server:
         server, self._server = self._server, None
         if server is None:
             return
-        await self._set_health(_NOT_SERVING)
+        await self._health.stop()
         await server.stop(grace_s)
+        await self._doorkeeper.close()
         for servicer in (self._replay, self._model, self._policy):
             if servicer is not None:
                 await servicer.close()
@@ -118,20 +137,20 @@ class Server:
             await self._server.wait_for_termination()
 
     def _make(self) -> grpc.aio.Server:
-        token = read_token(self._config.token_file)
-        interceptors: list[Interceptor] = [ErrorInterceptor()]
-        if token is not None:
-            interceptors.insert(0, TokenInterceptor(token))
+        config = self._config
+        gate = Gate(config, Access(config), self._services.audit, self._doorkeeper)
         server = grpc.aio.server(
-            interceptors=interceptors, options=SERVER_OPTIONS, maximum_concurrent_rpcs=self._config.max_calls
+            interceptors=[CountingInterceptor(self._services.metrics), ErrorInterceptor(), gate],
+            options=[*SERVER_OPTIONS, *config.limits.channel_options()],
+            maximum_concurrent_rpcs=config.max_calls,
         )
         replay_pb2_grpc.add_ReplayServiceServicer_to_server(self._replay, server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(self._model, server)
         monitor_pb2_grpc.add_MonitorServiceServicer_to_server(MonitorServicer(self._services.board), server)
         if self._policy is not None:
             policy_pb2_grpc.add_PolicyServiceServicer_to_server(self._policy, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        if self._config.reflection:
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
+        if self._config.describes_itself:
             reflection.enable_server_reflection([*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
         return server
 
@@ -139,20 +158,26 @@ class Server:
         config = self._config
         _probe(config)
         try:
-            if config.cert_file is None or config.key_file is None:
+            if config.cert_file is None:
                 return server.add_insecure_port(config.address)
-            pair = read_file(config.key_file, "key file"), read_file(config.cert_file, "certificate file")
-            authority = None if config.client_ca_file is None else read_file(config.client_ca_file, "certificate file")
-            credentials = grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)
-            return server.add_secure_port(config.address, credentials)
+            credentials = ServerCertificates(config, self._doorkeeper.arrived).credentials()
+            port: int = server.add_secure_port(config.address, credentials)
         except RuntimeError as error:
-            raise ConfigError(
-                f"cannot listen on {config.address}: {error}: see whether the key fits the certificate"
-            ) from error
+            raise ConfigError(f"cannot listen on {config.address}: {error}") from error
+        self._doorkeeper.start(port)
+        return port
 
-    async def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
-        for name in ("", *self._names):
-            await self._health.set(name, status)
+    def figures(self) -> dict[str, float]:
+        """Returns how calls went, and how many wait for a thread of each kind."""
+        return self._services.metrics.figures() | self._replay.figures()
+
+
+def _full(name: str) -> str:
+    return f"{_PREFIX}{name}Service"
+
+
+def _nothing() -> None:
+    """Says that nothing keeps a service from serving."""
 
 
 def _probe(config: ServerConfig) -> None:

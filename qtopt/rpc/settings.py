@@ -1,11 +1,12 @@
 """Where servers listen and how clients reach them, and the rule that nothing unprotected listens beyond loopback."""
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError
+from qtopt.rpc.limits import Limits
 
 DEFAULT_PORT = 50051
 MESSAGE_LIMIT_BYTES = 64 << 20
@@ -23,9 +24,11 @@ class ServerConfig:
         cert_file: PEM certificate chain; with ``key_file`` it turns TLS on.
         key_file: PEM private key.
         client_ca_file: PEM certificates that sign clients' certificates; clients without one are refused.
-        token_file: file that holds the bearer token clients must send.
-        reflection: whether tools may ask for the services' descriptions.
+        token_file: list of the clients' tokens, hashed; clients without one of them are refused.
+        reflection: whether tools may ask for the services' descriptions; unset, on loopback only. Where clients are
+            asked who they are, tools are too.
         max_calls: calls handled at a time; more are refused.
+        limits: how much of the server one client may take.
     """
 
     __pydantic_config__ = STRICT
@@ -36,8 +39,9 @@ class ServerConfig:
     key_file: Path | None = None
     client_ca_file: Path | None = None
     token_file: Path | None = None
-    reflection: bool = True
+    reflection: bool | None = None
     max_calls: int = 512
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -59,6 +63,11 @@ class ServerConfig:
     def address(self) -> str:
         """The address to bind, as gRPC writes it."""
         return join_address(self.host, self.port)
+
+    @property
+    def describes_itself(self) -> bool:
+        """Whether the server offers reflection."""
+        return is_loopback(self.host) if self.reflection is None else self.reflection
 
 
 @dataclass(frozen=True)
@@ -143,16 +152,3 @@ def read_file(path: Path, what: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{what} {path} cannot be read: {error.strerror or error}") from error
-
-
-def read_token(path: Path | None) -> str | None:
-    """Returns the bearer token in ``path``; raises ConfigError unless it is one line of enough printable characters."""
-    if path is None:
-        return None
-    token = read_file(path, "token file").decode("utf-8", "replace").strip()
-    if len(token) < MIN_TOKEN_LENGTH or not token.isascii() or not token.isprintable() or " " in token:
-        raise ConfigError(
-            f"token file {path} holds {len(token)} characters, expected one line of at least {MIN_TOKEN_LENGTH} "
-            "printable ASCII ones without spaces, as `openssl rand -hex 32` makes"
-        )
-    return token

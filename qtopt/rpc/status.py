@@ -6,11 +6,13 @@ RESOURCE_EXHAUSTED for what has nothing to do with disks. A traceback never leav
 """
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import grpc
+import grpc.aio
 
 from qtopt import errors
 from qtopt.errors import QtOptError, RemoteError, ServerUnavailable
@@ -28,15 +30,20 @@ _CODES: Final[dict[type[QtOptError], grpc.StatusCode]] = {
     errors.CorruptEpisode: grpc.StatusCode.DATA_LOSS,
     errors.ConfigError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.CheckpointError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.UnknownEpisode: grpc.StatusCode.NOT_FOUND,
     errors.StoreError: grpc.StatusCode.ABORTED,
     errors.RobotError: grpc.StatusCode.ABORTED,
     errors.StaleFrame: grpc.StatusCode.ABORTED,
     errors.FrozenFrame: grpc.StatusCode.ABORTED,
     errors.ProcessFailed: grpc.StatusCode.ABORTED,
+    errors.NotAuthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.AccessDenied: grpc.StatusCode.PERMISSION_DENIED,
     errors.RemoteError: grpc.StatusCode.ABORTED,
     errors.QtOptError: grpc.StatusCode.ABORTED,
 }
 _CLASSES: Final = {kind.__name__: kind for kind in _CODES}
+_MOST_DETAILS: Final = 600  # characters; each may take 12 bytes on the wire
+_PATH: Final = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"`,;:()\[\]]+/)+([^\s/'\"`,;:()\[\]]*)")
 _TOO_LARGE: Final = "larger than max"
 _UNANSWERED: Final = (
     grpc.StatusCode.UNAVAILABLE,
@@ -47,9 +54,15 @@ _UNANSWERED: Final = (
 
 
 def to_status(error: QtOptError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]]:
-    """Returns the status code, the details and the trailing metadata that carry ``error``."""
+    """Returns the status code, the details and the trailing metadata that carry ``error``.
+
+    Of absolute paths only the last part travels: where a server keeps its files is nobody else's business. A message
+    that repeats what a client sent may be of any length; gRPC carries some 8 KB of it and otherwise nothing.
+    """
     kind = next(base for base in type(error).__mro__ if base in _CODES)
-    return _CODES[kind], str(error), ((ERROR_KEY, kind.__name__),)
+    text = _PATH.sub(r"\1", str(error)[: 4 * _MOST_DETAILS])
+    details = text if len(text) <= _MOST_DETAILS else f"{text[:_MOST_DETAILS]}..."
+    return _CODES[kind], details, ((ERROR_KEY, kind.__name__),)
 
 
 def from_status(error: grpc.RpcError, what: str) -> QtOptError:
@@ -57,8 +70,6 @@ def from_status(error: grpc.RpcError, what: str) -> QtOptError:
     code, details, kind = _code(error), _details(error), _answered(error)
     if kind is not None:
         return kind(details)
-    if code is grpc.StatusCode.UNAUTHENTICATED:
-        return RemoteError(f"{what}: refused: {details}")
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in details:
         return RemoteError(f"{what}: {details}: make fewer or smaller arrays travel in one call")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -109,7 +120,7 @@ def log_and_hide(what: str) -> Iterator[None]:
     """Logs errors that nobody raised on purpose in its body; they leave as a RemoteError without details."""
     try:
         yield
-    except QtOptError:
+    except (QtOptError, grpc.aio.AbortError):
         raise
     except Exception as error:
         log.exception("%s failed", what)

@@ -14,18 +14,21 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from qtopt.errors import RobotError
 from robot_bridge.cell import parts
 from robot_bridge.cell.channel import Channel, ChannelClosed, Message
+from robot_bridge.cell.last_way import LastWay
 from robot_bridge.cell.launch import die_at_once, prefer
 from robot_bridge.cell.places import Places
-from robot_bridge.cell.records import Report, pack_report, speed_m_s
+from robot_bridge.cell.records import Report, pack_report, speed_m_s, unpack_report
 from robot_bridge.cell.shared import Board, Member
 from robot_bridge.cell_file import CellFile
-from robot_bridge.contracts import ArmState, Reaction, StopChannel, Verdict
+from robot_bridge.contracts import ArmMode, ArmState, Reaction, StopChannel, Verdict
+from robot_bridge.drivers.no_stop import NoStopChannel
 from robot_bridge.safety.facts import Phase
 from robot_bridge.safety.monitor import CellSafetyMonitor
 
@@ -45,7 +48,7 @@ class SafetyChild:
 
     Args:
         cell: what the cell file says.
-        line: connected.
+        line: connected; where it is none, the end of the arm's process takes its place.
         monitor: judges reports.
         board: shared with collector and arm's process.
         collector: channel to the collector.
@@ -63,7 +66,9 @@ class SafetyChild:
         arm: Channel,
         places: Places,
     ) -> None:
-        self._cell, self._line, self._monitor, self._board, self._places = cell, line, monitor, board, places
+        self._cell, self._monitor, self._board, self._places = cell, monitor, board, places
+        self._alone = isinstance(line, NoStopChannel)
+        self._line = LastWay(board, self._kill_arm_process) if self._alone else line
         self._collector, self._arm = collector, arm
         self._state: ArmState | None = None
         self._latch = "" if monitor.latched is None else f"{monitor.latched.rule}: {monitor.latched.reason}"
@@ -96,7 +101,7 @@ class SafetyChild:
 
     def _tick(self) -> None:
         with contextlib.suppress(RobotError):
-            self._state = self._line.state()
+            self._state = self._knowing_whose_stop(self._line.state())
         # A dead process first: what the controller says of itself then is only its consequence.
         for verdict in (*self._judge_processes(), self._monitor.observe(self._state, time.monotonic_ns())):
             if not (self._arm_left and verdict.rule == _ENDED):  # the arm's process ends its program when it goes
@@ -110,6 +115,15 @@ class SafetyChild:
         self._board.beat(Member.SAFETY)
         report = Report(arm=self._state, ready=watching, latch=self._latch, note=self._note)
         self._board.safety.write(pack_report(report))
+
+    def _knowing_whose_stop(self, state: ArmState) -> ArmState:
+        """Returns the report, a stop that the arm's process has sent itself told as held: only its driver knows."""
+        if state.mode is not ArmMode.IDLE:
+            return state
+        record = self._board.arm.newest()
+        told = None if record is None else unpack_report(record).arm
+        held = told is not None and told.mode is ArmMode.HOLD
+        return replace(state, mode=ArmMode.HOLD) if held else state
 
     def _judge_processes(self) -> list[Verdict]:
         verdicts = []
@@ -167,7 +181,9 @@ class SafetyChild:
             self._stop_now()
 
     def _stands(self) -> bool:
-        """Returns whether a report that is new shows the arm standing."""
+        """Returns whether a new report shows the arm standing; without a second way, or its process has ended."""
+        if self._alone and self._arm_gone:
+            return True
         if self._state is None:
             return False
         age_s = (time.monotonic_ns() - self._state.t_host_ns) / 1e9

@@ -32,6 +32,8 @@ COMMAND_TIMEOUT_S: Final = 0.5
 STOP_TIMEOUT_S: Final = 0.3
 GRACE_S: Final = 1.0
 SHORT_JOB_S: Final = 15.0
+RELEASE_TIMEOUT_S: Final = 1.0
+CONFLICT: Final = 409
 
 
 class HttpArm:
@@ -155,9 +157,9 @@ class HttpArm:
         self._closing.set()
         if self._thread is not None:
             self._thread.join(2.0)
-        if self._session and not self._lost:
+        if self._session:  # also over a lost link: one answer that came late is no reason to keep the next client out
             try:
-                self._stops.post("/v1/release", {"session": self._session}, STOP_TIMEOUT_S)
+                self._stops.post("/v1/release", {"session": self._session}, RELEASE_TIMEOUT_S)
             except RobotError as error:
                 self._lose(str(error))
         with self._news:
@@ -240,7 +242,7 @@ class HttpArm:
             state, result = read_state(answer["state"], asked_ns), answer.get("result")
             ended = None if result is None else (count(result, "number"), read_result(result))
         except Refused as error:
-            if error.status == 409:
+            if error.status == CONFLICT:
                 self._lose(str(error))
             self._complain(str(error), timeout_s)
             return

@@ -29,6 +29,7 @@ _FIRST_REPORTS_S: Final = 5 * REPORT_PERIOD_S
 _GRACE_S: Final = 0.3
 _MOST_VALID_S: Final = 1.0
 _RECOVER_S: Final = 3.0
+_SETTLE_S: Final = 1.0
 _CAPABILITIES = frozenset(
     {
         Capability.CARTESIAN_MOVE,
@@ -68,7 +69,11 @@ class XArm:
         return self._sdk
 
     def connect(self, deadline_s: float) -> None:
-        """Connects, sets the controller's limits and reads them back; motors and stops stay as they are."""
+        """Connects, sets the controller's limits and reads them back, and ends a mere stop; nothing moves by that.
+
+        Every process of a cell stops the arm when it ends, which the next one finds as somebody else's stop. It is the
+        cell's lock that keeps the arm standing until a person has acknowledged, and errors and motors stay as they are.
+        """
         until_s = time.monotonic() + deadline_s
         self._channel.connect(deadline_s)
         try:
@@ -76,6 +81,10 @@ class XArm:
             self._channel.set_collision_sensitivity(self._options.collision_sensitivity)
             apply_limits(self._sdk, self._options)
             check_settings(self._sdk, self._options)
+            if int(self._channel.state().codes["state"]) >= STOP and not self._channel.error():
+                self._channel.stop()  # drops what was queued
+                self._enter(POSITION)
+                self._settled(lambda state: state.mode is ArmMode.READY, _RECOVER_S)
         except BaseException:
             self.close()
             raise
@@ -174,7 +183,7 @@ class XArm:
             raise RobotError(f"the xArm stays faulty, {why_not(error, 0)}: remove the cause and recover again")
         check_limits(sdk, self._options)
         self._enter(POSITION)
-        state = self._wait(lambda state: state.mode in (ArmMode.READY, ArmMode.MOVING), _RECOVER_S)
+        state = self._settled(lambda state: state.mode in (ArmMode.READY, ArmMode.MOVING), _RECOVER_S)
         if not state.mode.can_move:
             raise RobotError(f"the xArm is {state.mode} after recover, expected ready: look at it in UFACTORY Studio")
         self._stopped_by_us = False
@@ -235,7 +244,8 @@ class XArm:
         silent_s = (time.monotonic_ns() - state.t_host_ns) * 1e-9
         if state.mode is ArmMode.OFFLINE or silent_s > _STALE_S:
             return MotionResult(MotionOutcome.LINK_LOST, f"the xArm's reports stopped {silent_s:.2f} s ago")
-        if not state.mode.can_move:
+        stopped = int(state.codes["state"]) >= STOP
+        if not state.mode.can_move or (stopped and not self._stopped_by_us):
             words = str(state.codes.get("error_text", "")) or "stopped by something else than this driver"
             return self._rejected(f"the arm is {state.mode}, {words}: recover() after a person has looked at it")
         if state.mode is ArmMode.HOLD or state.codes["mode"] != mode:
@@ -243,7 +253,7 @@ class XArm:
             if self._stops != stops:
                 self._channel.stop()
                 return self._ended(MotionOutcome.STOPPED, "stopped before it began")
-            after = self._wait(lambda now: now.codes["mode"] == mode and now.mode is ArmMode.READY, _GRACE_S)
+            after = self._settled(lambda now: now.codes["mode"] == mode and now.mode is ArmMode.READY, _SETTLE_S)
             if after.codes["mode"] != mode or not after.mode.can_move:
                 return self._rejected(f"the controller did not enter mode {mode}: it is {after.mode}")
             self._stopped_by_us = False
@@ -299,14 +309,21 @@ class XArm:
 
     def _ended(self, outcome: MotionOutcome, reason: str) -> MotionResult:
         """Returns a result once the tool stands still."""
-        start_s = self._channel.state().t_controller_s
-        self._wait(lambda state: state.t_controller_s > start_s + 8 * REPORT_PERIOD_S and still(state), timeout_s=1.0)
+        self._settled(still, timeout_s=1.0)
         return MotionResult(outcome, reason, self._pose())
 
     def _pose(self) -> Pose | None:
         with contextlib.suppress(RobotError):
             return self._channel.state().pose
         return None
+
+    def _settled(self, condition: Any, timeout_s: float) -> ArmState:
+        """Waits for a condition in reports that were made after the last command.
+
+        On a busy machine those that lie in the socket still tell of the time before it.
+        """
+        after_s = self._channel.state().t_controller_s + 8 * REPORT_PERIOD_S
+        return self._wait(lambda state: state.t_controller_s > after_s and condition(state), timeout_s)
 
     def _wait(self, condition: Any, timeout_s: float) -> ArmState:
         until_s = time.monotonic() + timeout_s

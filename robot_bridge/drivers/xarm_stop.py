@@ -39,6 +39,9 @@ Six = tuple[float, float, float, float, float, float]
 TEACHING: Final = 2
 _WINDOW: Final = 8
 _ERROR_POLL_S: Final = 0.1
+_ANEW_S: Final = 0.3
+_ASKING_S: Final = 0.15
+"""So long an arm that has just been stopped counts as held: by then its error is known, and so is whose stop it was."""
 _PROTECTIVE = frozenset({22, 23, 24, 30, 31, 35, 37, 38, 53, 60})
 
 
@@ -57,6 +60,11 @@ def mode_of(state: int, mode: int, error: int) -> ArmMode:
     return ArmMode.SAFEGUARD_STOP if state == 3 else ArmMode.IDLE
 
 
+def _taken(link: ControlLink) -> bool:
+    status, _ = link.request(SET_STATE, bytes([STOP]))
+    return not status & INVALID_BIT
+
+
 class XArmStopChannel:
     """Satisfies ``robot_bridge.contracts.StopChannel``; the arm's driver reads through one of its own, too."""
 
@@ -70,6 +78,7 @@ class XArmStopChannel:
         self._last_frame = b""
         self._ticks = 0
         self._error = 0
+        self._went_until_s: float | None = None
         self._lost = ""
         self._latest: ArmState | None = None
         self._history: deque[tuple[int, float, Pose]] = deque(maxlen=_WINDOW)
@@ -114,8 +123,20 @@ class XArmStopChannel:
         return True
 
     def stop(self) -> bool:
-        """Sends the stop; returns whether the controller took it. Never raises."""
-        return self.set_state(STOP)
+        """Sends the stop, over a new connection where the old one broke; returns whether it was taken. Never raises."""
+        try:
+            return _taken(self._link)
+        except RobotError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                return False
+        anew = ControlLink(self._options.host, self._options.control_port)
+        try:
+            anew.connect(_ANEW_S)
+            return _taken(anew)
+        except RobotError:
+            return False
+        finally:
+            anew.close()
 
     def set_state(self, state: int) -> bool:
         """Asks for a state that moves nothing; returns whether the controller took it. Never raises."""
@@ -190,11 +211,14 @@ class XArmStopChannel:
             clock_s = self._ticks * REPORT_PERIOD_S
             self._history.append((now_ns, clock_s, report.pose))
             if report.state < STOP:
-                self._error = 0
+                self._error, self._went_until_s = 0, clock_s
             self._latest = self._state_of(report, now_ns, clock_s)
             self._news.notify_all()
 
     def _state_of(self, report: Report, now_ns: int, clock_s: float) -> ArmState:
+        mode = mode_of(report.state, report.mode, self._error)
+        if mode is ArmMode.IDLE and self._went_until_s is not None and clock_s - self._went_until_s < _ASKING_S:
+            mode = ArmMode.HOLD
         codes: dict[str, int | str] = {
             "state": report.state, "mode": report.mode, "waiting": report.waiting, "error": self._error,
         }  # fmt: skip
@@ -207,7 +231,7 @@ class XArmStopChannel:
             twist=self._twist(),
             wrench=None,
             joints_rad=report.joints_rad,
-            mode=mode_of(report.state, report.mode, self._error),
+            mode=mode,
             codes=codes,
         )
 

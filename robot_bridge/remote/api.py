@@ -22,7 +22,7 @@ from robot_bridge.remote.messages import (
     write_state,
 )
 from robot_bridge.remote.session import Session
-from robot_bridge.remote.worker import Worker
+from robot_bridge.remote.worker import Busy, Worker
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ MAX_DEADLINE_S: Final = 120.0
 MAX_ACCEL_M_S2: Final = 5.0
 MAX_JOINT_SPEED_RAD_S: Final = 2.0
 TICK_S: Final = 0.02
+SETTLE_S: Final = 3.0
+"""How long a new client waits at most for what the one before had begun."""
 
 Route = Callable[[Json], Json]
 
@@ -97,7 +99,7 @@ class ArmApi:
         while not self._closing.wait(TICK_S):
             if self._session.expire():
                 _log.error("the client was silent for %g s: the arm is stopped", self._watchdog_s)
-                self._halt(self._decel)
+                self._end_session()
             elif self._arm_worker.called_off:
                 self._arm.stop(self._decel)  # again, because a stop sent just before a motion began has no effect on it
 
@@ -144,12 +146,27 @@ class ArmApi:
         return self._gripper
 
     def _open_session(self, _: Json) -> Json:
-        return {"session": self._session.claim(), "watchdog_s": self._watchdog_s}
+        end_s = time.monotonic() + SETTLE_S
+        workers = (self._arm_worker, self._gripper_worker)
+        for worker in workers:
+            if not self._session.held and not worker.settle(max(0.0, end_s - time.monotonic())):
+                raise Busy("what the client before had begun has not ended yet; try again")
+        session = self._session.claim(max(0.0, end_s - time.monotonic()))
+        for worker in workers:
+            worker.forget()
+        return {"session": session, "watchdog_s": self._watchdog_s}
 
     def _release(self, message: Json) -> Json:
         self._session.release(text(message, "session"))
-        self._halt(self._decel)
+        self._end_session()
         return {}
+
+    def _end_session(self) -> None:
+        """Stops what the client had begun before another one is let in, which this stop would hit otherwise."""
+        try:
+            self._halt(self._decel)
+        finally:
+            self._session.free()
 
     def _heartbeat(self, message: Json) -> Json:
         self._session.beat(text(message, "session"), count(message, "number"))

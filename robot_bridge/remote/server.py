@@ -1,5 +1,6 @@
 """The reference server of the remote-arm protocol: any ``Arm`` and ``Gripper`` behind an authenticated HTTP port."""
 
+import contextlib
 import hmac
 import json
 import logging
@@ -7,6 +8,7 @@ import signal
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -155,7 +157,19 @@ class _Http(ThreadingHTTPServer):
     def __init__(self, address: tuple[str, int], token: str, tls: ssl.SSLContext | None) -> None:
         self.token, self._tls = token, tls
         self._room = threading.Semaphore(CONNECTION_LIMIT)
+        self._open: dict[Any, tuple[socket.socket, float]] = {}  # by address: since its begin or last good request
         super().__init__(address, _Handler)
+
+    def heard(self, address: Any, connection: socket.socket) -> None:
+        """Takes note of a new connection, or of a good request over an old one."""
+        self._open[address] = connection, time.monotonic()
+
+    def service_actions(self) -> None:
+        """Ends connections without a good request for too long, so that slow ones cannot take all the room."""
+        for connection, since_s in list(self._open.values()):
+            if time.monotonic() - since_s > IDLE_S:
+                with contextlib.suppress(OSError):  # TLS's own shutdown is for the connection's thread alone
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._room.acquire(blocking=False):
@@ -168,11 +182,15 @@ class _Http(ThreadingHTTPServer):
             request.settimeout(IDLE_S)
             request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if self._tls is not None:
-                request = self._tls.wrap_socket(request, server_side=True)
+                request = self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
+            self.heard(client_address, request)
+            if isinstance(request, ssl.SSLSocket):
+                request.do_handshake()
             super().process_request_thread(request, client_address)
         except OSError:
             self.shutdown_request(request)
         finally:
+            self._open.pop(client_address, None)
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -219,6 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the body was not read
             self._send(401, {"error": "no valid bearer token came with the request, expected the server's"})
             return
+        self.server.heard(self.client_address, self.connection)
         try:
             status, reply = 200, work()
             body = dump(reply)
@@ -228,9 +247,9 @@ class _Handler(BaseHTTPRequestHandler):
         except RobotError as error:
             status = next(code for kind, code in _STATUS if isinstance(error, kind))
             body = dump({"error": str(error)})
-        except Exception as error:
+        except Exception:
             _log.exception("%s %s failed", self.command, self.path)
-            status, body = 500, dump({"error": f"{type(error).__name__}: {error}"})
+            status, body = 500, dump({"error": "internal error: see the server's log"})
         self._send_bytes(status, body)
 
     def _send(self, status: int, reply: Json) -> None:

@@ -26,14 +26,26 @@ class Session:
 
     def __init__(self, silence_s: float, clock_s: Callable[[], float]) -> None:
         self._silence_s, self._clock_s = silence_s, clock_s
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._name = ""
+        self._ending = False
         self._last = self._last_beat = 0
         self._heard_s = 0.0
 
-    def claim(self) -> str:
-        """Begins a session and returns its name; raises SessionRefused while another one lives."""
+    @property
+    def held(self) -> bool:
+        """Whether a client holds the arm."""
+        return bool(self._name)
+
+    def claim(self, wait_s: float = 0.0) -> str:
+        """Begins a session and returns its name, once the one before has been freed, within ``wait_s`` at most.
+
+        Raises:
+            SessionRefused: another session lives, or is still being ended.
+        """
         with self._lock:
+            if not self._lock.wait_for(lambda: not self._ending, wait_s):
+                raise SessionRefused("the motion of the client before is still being stopped; try again")
             if self._name:
                 raise SessionRefused(
                     f"another client holds the arm; it was heard {self._clock_s() - self._heard_s:.2f} s ago. "
@@ -66,18 +78,24 @@ class Session:
             self._last_beat, self._heard_s = number, self._clock_s()
 
     def release(self, name: str) -> None:
-        """Ends the session in its client's name; raises SessionRefused for another's."""
+        """Ends the session in its client's name, but for ``free``; raises SessionRefused for another's."""
         with self._lock:
             self._check(name)
-            self._name = ""
+            self._name, self._ending = "", True
 
     def expire(self) -> bool:
-        """Ends the session if its client has been silent too long; returns whether it did so now."""
+        """Ends the session, but for ``free``, if its client was silent too long; returns whether it did so now."""
         with self._lock:
             silent = bool(self._name) and self._clock_s() - self._heard_s > self._silence_s
             if silent:
-                self._name = ""
+                self._name, self._ending = "", True
             return silent
+
+    def free(self) -> None:
+        """Lets the next client in: what the last one had begun was stopped, and no stop for it is still to come."""
+        with self._lock:
+            self._ending = False
+            self._lock.notify_all()
 
     def _is_ours(self, name: str) -> bool:
         return bool(self._name) and secrets.compare_digest(name.encode(), self._name.encode())

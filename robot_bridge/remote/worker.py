@@ -59,6 +59,16 @@ class Worker:
         with self._lock:
             self._called_off = self._number is not None
 
+    def settle(self, timeout_s: float) -> bool:
+        """Waits until no job waits or runs; returns whether that came about in ``timeout_s``."""
+        with self._done:
+            return self._done.wait_for(lambda: not self.busy, timeout_s)
+
+    def forget(self) -> None:
+        """Has no result any more: numbers begin anew in a new session, where an old result would pass for its own."""
+        with self._lock:
+            self._result = None
+
     @property
     def busy(self) -> bool:
         """Whether a job waits or runs."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from qtopt.errors import ConfigError
 from qtopt.types import UInt8Array
+from sim.servers.loopback import require_loopback
 
 _BOUNDARY = "qtoptframe"
 _QUALITY = 90
@@ -71,7 +72,7 @@ class MjpegServer:
         self._news = threading.Condition()
         self._jpeg, self._number, self._watchers = b"", 0, 0
         self._closing = threading.Event()
-        self._http = _Http((host, port), _Handler)
+        self._http = _Http((require_loopback(host), port), _Handler)
         self._http.camera = self
         self._threads = [
             threading.Thread(target=self._http.serve_forever, args=(0.1,), daemon=True),

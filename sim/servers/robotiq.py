@@ -15,6 +15,7 @@ import tty
 from collections.abc import Callable
 
 from qtopt.errors import ConfigError
+from sim.servers.loopback import require_loopback
 from sim.servers.robotiq_model import GripperFault, PlainHand, RobotiqModel
 
 
@@ -22,7 +23,7 @@ class RobotiqSocketServer:
     """The text protocol of the UR cap on TCP; may be used in a ``with`` statement."""
 
     def __init__(self, model: RobotiqModel, host: str = "127.0.0.1", port: int = 63352) -> None:
-        self._server = _Tcp((host, port), _Lines)
+        self._server = _Tcp((require_loopback(host), port), _Lines)
         self._server.model = model
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()

@@ -6,7 +6,7 @@ on standard output says so. The fault port takes what a test or ``faults`` wants
 """
 
 import argparse
-import ipaddress
+import dataclasses
 import json
 import os
 import signal
@@ -16,8 +16,11 @@ from collections.abc import Callable
 from typing import Any
 
 from qtopt.errors import ConfigError
+from robot_bridge.cell.launch import prefer
 from sim.config import SimConfig
 from sim.plant import Plant
+from sim.servers.loopback import require_loopback
+from sim.servers.truth import plant_trace, plant_truth
 from sim.servers.ur_controller import Controller
 from sim.servers.ur_lines import DASHBOARD_PORT, SCRIPT_PORTS, TextServer, dashboard, faults, scripts
 from sim.servers.ur_rtde import PORT, RtdeServer
@@ -34,6 +37,7 @@ class UrServer:
         frequency_hz: of the controller's cycle: 500 of an e-Series, 125 of a CB3 or of a small computer.
         fault_port: of the fault port; 0 takes a free one.
         spoil_camera: makes the camera fail in the way that a word names; None without a camera.
+        spoil_gripper: the same for the gripper.
     """
 
     def __init__(
@@ -43,12 +47,12 @@ class UrServer:
         frequency_hz: float = 125.0,
         fault_port: int = 0,
         spoil_camera: Callable[[str], None] | None = None,
+        spoil_gripper: Callable[[str], None] | None = None,
     ) -> None:
-        if not ipaddress.ip_address(host).is_loopback:
-            raise ConfigError(f"host is {host}, expected a loopback address such as 127.0.3.1: nothing is secured here")
+        require_loopback(host)
         if frequency_hz not in FREQUENCIES_HZ:
             raise ConfigError(f"frequency is {frequency_hz} Hz, expected 125 or 500")
-        self._plant, self._spoil_camera = plant, spoil_camera
+        self._plant, self._spoil_camera, self._spoil_gripper = plant, spoil_camera, spoil_gripper
         self._controller = Controller(plant)
         self._rtde = RtdeServer(self._controller, host, frequency_hz)
         self._texts = [TextServer((host, DASHBOARD_PORT), dashboard(self._controller))]
@@ -75,6 +79,8 @@ class UrServer:
             return {}
         actions: dict[str, Callable[[], dict[str, Any] | None]] = {
             "truth": self._truth,
+            "trace": lambda: plant_trace(self._plant, float(request["since_s"])),
+            "person": lambda: self._person(float(request.get("lift_m", 0.0))),
             "frozen_clock": lambda: self._freeze(on=switch),
             "protective_stop": lambda: self._controller.protective_stop("asked for by a test"),
             "emergency_stop": lambda: self._controller.emergency_stop(pressed=switch),
@@ -87,8 +93,9 @@ class UrServer:
             "drop_connections": self._drop,
             "not_found": lambda: self._deny("unknown_fields", request),
             "in_use": lambda: self._deny("owned_fields", request),
-            "push": lambda: self._push(request["force_n"]),
-            "camera": lambda: self._spoil(str(request["what"]) if switch else "none"),
+            "push": lambda: self._plant.push(request["force_n"]),
+            "camera": lambda: self._spoil(self._spoil_camera, request),
+            "gripper": lambda: self._spoil(self._spoil_gripper, request),
             "refill": lambda: self._plant.refill(request.get("seed")),
         }
         if fault not in actions:
@@ -105,20 +112,19 @@ class UrServer:
         self._plant.stop(4.0)
 
     def _truth(self) -> dict[str, Any]:
-        state = self._plant.state()
         return {
-            "time_s": state.time_s,
-            "tool": [state.tool.x_m, state.tool.y_m, state.tool.z_m, state.tool.yaw_rad],
-            "twist": list(state.twist),
-            "wrench": list(state.wrench),
-            "moving": state.moving,
-            "holding": state.holding,
-            "width_m": state.width_m,
+            **plant_truth(self._plant),
             "program_running": self._controller.program_running,
-            "objects": [[number, *position] for number, position in self._plant.objects()],
             "payload_kg": self._controller.payload[0],
             "log": self._controller.log[-20:],
         }
+
+    def _person(self, lift_m: float) -> None:
+        """Clears what stopped the arm, and leads the tool straight up with the pendant where that is asked for."""
+        self._controller.person_clears()
+        if lift_m:
+            here = self._plant.state().tool
+            self._plant.move_to(dataclasses.replace(here, z_m=here.z_m + lift_m), 0.05, 0.5)
 
     def _freeze(self, *, on: bool) -> None:
         now = self._controller.outputs()["timestamp"]
@@ -129,14 +135,10 @@ class UrServer:
         x, y, z = by_m
         self._controller.pose_jump_m = (float(x), float(y), float(z))
 
-    def _push(self, force_n: list[float]) -> None:
-        x, y, z = force_n
-        self._plant.push((float(x), float(y), float(z)))
-
-    def _spoil(self, what: str) -> None:
-        if self._spoil_camera is None:
-            raise ConfigError("this server has no camera; qtopt robot serve-sim has one")
-        self._spoil_camera(what)
+    def _spoil(self, device: Callable[[str], None] | None, request: dict[str, Any]) -> None:
+        if device is None:
+            raise ConfigError("this server has no camera and no gripper; qtopt robot serve-sim has both")
+        device(str(request["what"]) if request.get("on", True) else "none")
 
     def _deny(self, which: str, request: dict[str, Any]) -> None:
         setattr(self._rtde.faults, which, frozenset(request.get("names", [])))
@@ -158,6 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     parent = os.getppid()
     sys.setswitchinterval(1e-3)  # the physics thread would keep the others waiting for five times as long
+    prefer()  # in place of hardware, which no other program keeps waiting
     done = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: done.set())

@@ -158,6 +158,11 @@ class Controller:
             elif not opened and self.safety_mode == SAFEGUARD:
                 self.safety_mode = NORMAL
 
+    def person_clears(self) -> None:
+        """Does what a person at the pendant does after a stop: releases, closes, switches on. Nothing moves by that."""
+        with self.lock:
+            self.safety_mode, self.robot_mode, self.remote_control = NORMAL, _RUNNING, True
+
     def power(self, *, on: bool) -> None:
         """Switches the arm on, brakes held, or off."""
         with self.lock:

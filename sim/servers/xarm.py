@@ -15,16 +15,20 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from qtopt.errors import ConfigError
+from robot_bridge.cell.launch import prefer
 from sim.config import SimConfig
 from sim.plant import Plant
 from sim.servers import xarm_frames as frames
+from sim.servers.loopback import require_loopback
 from sim.servers.xarm_controller import Controller
 from sim.servers.xarm_faults import Faults
 from sim.servers.xarm_functions import Functions
 from sim.servers.xarm_gripper import GripperBus
+from sim.servers.xarm_samples import Samples
 
 CONTROL_PORT, NORMAL_PORT, RICH_PORT, REAL_TIME_PORT = 502, 30001, 30002, 30003
 PERIOD_S = 0.01
@@ -38,17 +42,18 @@ _MOST_BUFFERED = 1 << 20
 class XArmServer:
     """Serves one plant to any number of clients, in one thread."""
 
-    def __init__(self, plant: Plant, host: str, seed: int) -> None:
-        self._host = host
+    def __init__(self, plant: Plant, host: str, seed: int, spoil_camera: Callable[[str], None] | None = None) -> None:
+        self._host = require_loopback(host)
         self._controller = Controller(plant, seed)
         bus = GripperBus(plant)
         self._functions = Functions(self._controller, bus, plant)
-        self._faults = Faults(self._controller, self._functions, bus, plant, self.drop)
+        self._faults = Faults(self._controller, self._functions, bus, plant, self.drop, spoil_camera)
         self._clients: set[asyncio.StreamWriter] = set()
         self._listeners: dict[int, set[asyncio.StreamWriter]] = {
             port: set() for port in (NORMAL_PORT, RICH_PORT, REAL_TIME_PORT)
         }
         self._last: dict[int, bytes] = {}
+        self._samples = Samples(PERIOD_S)
         self._servers: list[asyncio.Server] = []
 
     async def listen(self, control_port: int, fault_port: int) -> dict[str, int]:
@@ -62,14 +67,19 @@ class XArmServer:
         return {"control_port": bound[0], "fault_port": bound[1]}
 
     async def run(self) -> None:
-        """Lets the controller live, a hundred beats a second."""
+        """Lets the controller live, a hundred beats a second.
+
+        A report is a hundredth of a second of the arm's own time: an arm in a busy computer may live in leaps, and
+        whoever takes the way between two reports for its speed must not be told another one.
+        """
         due, beats = time.monotonic(), 0
         while True:
             self._controller.tick()
-            self._report(REAL_TIME_PORT)
+            for snapshot in self._samples.take(self._controller.snapshot()):
+                self._report(REAL_TIME_PORT, snapshot)
             if beats % _SLOW_EVERY == 0:
-                self._report(NORMAL_PORT)
-                self._report(RICH_PORT)
+                for port in (NORMAL_PORT, RICH_PORT):
+                    self._report(port, self._controller.snapshot())
             beats += 1
             due = max(due + PERIOD_S, time.monotonic() - PERIOD_S)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
@@ -85,14 +95,12 @@ class XArmServer:
             server.close()
         self.drop()
 
-    def _report(self, port: int) -> None:
+    def _report(self, port: int, now: frames.Snapshot) -> None:
         listeners, link = self._listeners[port], self._faults.link
         if not listeners or link.silent_reports:
             return
         if not link.frozen_reports or port not in self._last:
-            now = self._controller.snapshot()
-            now = replace(now, pose=link.tampered(tuple(now.pose)))
-            self._last[port] = _FRAMES[port](now)
+            self._last[port] = _FRAMES[port](replace(now, pose=link.tampered(tuple(now.pose))))
         frame = self._last[port] * (2 if link.duplicate_frames else 1)
         for writer in [*listeners]:
             if writer.transport.get_write_buffer_size() > _MOST_BUFFERED:
@@ -205,6 +213,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not options.host.startswith("127."):
         raise ConfigError(f"host is {options.host}, expected a loopback address: the protocol has no authentication")
+    sys.setswitchinterval(1e-3)  # the physics thread would keep the others waiting for five times as long
+    prefer()  # in place of hardware, which no other program keeps waiting
     with Plant(SimConfig(), options.seed) as plant:
         asyncio.run(_serve(plant, options.host, options.seed, options.control_port, options.fault_port))
 

@@ -133,6 +133,14 @@ class Controller:
             self.enabled = False
             self.fault(E_STOP)
 
+    def person_clears(self) -> None:
+        """Does what a person does in the vendor's program after a stop: clears, switches on. Nothing moves by that."""
+        self.e_stop_pressed = False
+        self.clear_error()
+        self.enable(on=True)
+        self.set_mode(POSITION)
+        self.set_state(0)
+
     def fault(self, error: int) -> None:
         """Stops with an error."""
         self._halt(STOP_DECEL_M_S2)
@@ -186,7 +194,7 @@ class Controller:
             self.state, self.mode, self.waiting, now.joints_rad, wire_pose(now.tool), noise, self.enabled, self.error,
             self.warning, self.tcp_offset, self.load, self.sensitivity, 1000 * float(np.linalg.norm(now.twist[:3])),
             self.reduced, self.boundary_mm, self.reduced_speed_mm_s, self.reduced_joint_speed, self.joint_limits,
-            self.fence, self.rebound, self._ticks,
+            self.fence, self.rebound, self._ticks, now.time_s,
         )  # fmt: skip
 
     def _go(self) -> None:

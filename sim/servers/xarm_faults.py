@@ -1,7 +1,7 @@
 """What can be made to go wrong with a simulated xArm controller, asked for in lines of JSON on a port of its own.
 
 A line is ``{"fault": NAME, "value": VALUE}``; the answer is ``{"ok": true}`` or ``{"error": WHY}``. ``{"truth": true}``
-asks for what is really so in the simulator.
+asks for what is really so in the simulator, ``{"trace": TIME}`` for the tool's way since then.
 """
 
 import json
@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from qtopt.errors import ConfigError
 from sim.plant import Plant
+from sim.servers.truth import plant_trace, plant_truth
 from sim.servers.xarm_controller import COLLISION, Controller
 from sim.servers.xarm_functions import Functions
 from sim.servers.xarm_gripper import GripperBus
@@ -39,7 +41,13 @@ class Faults:
     """The fault port's other side."""
 
     def __init__(
-        self, controller: Controller, functions: Functions, bus: GripperBus, plant: Plant, drop: Callable[[], None]
+        self,
+        controller: Controller,
+        functions: Functions,
+        bus: GripperBus,
+        plant: Plant,
+        drop: Callable[[], None],
+        spoil_camera: Callable[[str], None] | None,
     ) -> None:
         self.link = LinkFaults()
         self._controller, self._functions, self._bus, self._plant = controller, functions, bus, plant
@@ -48,10 +56,12 @@ class Faults:
             "collision": lambda value: controller.fault(COLLISION),
             "error": lambda value: controller.fault(int(value)),
             "emergency_stop": lambda value: controller.press_e_stop(pressed=bool(value)),
-            "push": lambda value: plant.push((float(value[0]), float(value[1]), float(value[2]))),
+            "push": lambda value: plant.push(value),
             "gripper_silent": lambda value: setattr(functions, "gripper_silent", bool(value)),
             "gripper_jammed": lambda value: setattr(bus, "jammed", bool(value)),
             "gripper_error": lambda value: setattr(bus, "error", int(value)),
+            "person": lambda value: controller.person_clears(),
+            "camera": lambda value: self._spoil(spoil_camera, str(value)),
             "refill": lambda value: plant.refill(None if value is None else int(value)),
         }
 
@@ -59,9 +69,12 @@ class Faults:
         """Carries out a line and returns the line to answer."""
         try:
             request = json.loads(line)
-            result = (
-                self._truth() if request.get("truth") else self._inject(request["fault"], request.get("value", True))
-            )
+            if request.get("truth"):
+                result = self._truth()
+            elif "trace" in request:
+                result = plant_trace(self._plant, float(request["trace"]))
+            else:
+                result = self._inject(request["fault"], request.get("value", True))
         except Exception as error:  # whatever is wrong with the request, its sender is told
             result = {"error": f"{type(error).__name__}: {error}"}
         return json.dumps(result).encode() + b"\n"
@@ -76,15 +89,15 @@ class Faults:
             return {"error": f"no fault {name!r}; there are {', '.join(names)}"}
         return {"ok": True}
 
+    def _spoil(self, device: Callable[[str], None] | None, what: str) -> None:
+        if device is None:
+            raise ConfigError("this server has no camera; qtopt robot serve-sim has one")
+        device(what)
+
     def _truth(self) -> dict[str, Any]:
-        now, controller = self._plant.state(), self._controller
+        controller = self._controller
         return {
-            "time_s": now.time_s,
-            "tool": [now.tool.x_m, now.tool.y_m, now.tool.z_m, now.tool.yaw_rad],
-            "twist": [*now.twist],
-            "moving": now.moving,
-            "width_m": now.width_m,
-            "holding": now.holding,
+            **plant_truth(self._plant),
             "state": controller.state,
             "mode": controller.mode,
             "error": controller.error,
@@ -92,5 +105,4 @@ class Faults:
             "boundary_mm": controller.boundary_mm,
             "sensitivity": controller.sensitivity,
             "load": controller.load,
-            "objects": [[*position] for _, position in self._plant.objects()],
         }

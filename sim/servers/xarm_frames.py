@@ -14,7 +14,7 @@ _HEADER = struct.Struct(">HHH")
 
 @dataclass(slots=True)
 class Snapshot:
-    """What a report tells: millimetres, radians, newton metres."""
+    """What a report tells: millimetres, radians, newton metres; and its time, which stays untold."""
 
     state: int
     mode: int
@@ -37,6 +37,7 @@ class Snapshot:
     fence: bool = False
     rebound: bool = False
     count: int = 0
+    time_s: float = 0.0
 
 
 def floats(values: Sequence[float]) -> bytes:

@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import sys
 
 import pytest
 import structlog
@@ -18,7 +19,9 @@ def qtopt(capsys, monkeypatch):
     monkeypatch.delenv("QTOPT_DEBUG", raising=False)
 
     def run(*words):
-        code = cli.main([str(word) for word in words])
+        words = [str(word) for word in words]
+        monkeypatch.setattr(sys, "argv", ["qtopt", *words])
+        code = cli.main(words)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

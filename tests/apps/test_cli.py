@@ -95,7 +95,10 @@ def test_every_command_explains_its_flags(qtopt, capsys, command):
         (["offline", "--store", "nowhere", "--resume"], 2, "expected --output too"),
         (["data", "info", "--store", "nowhere"], 4, "no episode store here"),
         (["data", "info", "--store", ".", "--repair"], 2, "--repair goes with verify"),
-        (["data", "copy", "--store", "."], 2, "copy goes with --into"),
+        (["data", "copy", "--store", "."], 2, "found copy without --into"),
+        (["data", "info", "--store", ".", "."], 2, "merge takes several"),
+        (["data", "prune", "--store", "."], 2, "found prune without --retention"),
+        (["data", "info", "--store", ".", "--retention.max-gb", "1"], 2, "found info with --retention"),
         (["bench", "sim", "--seconds=-1"], 2, "seconds is -1.0"),
     ],
 )
@@ -178,8 +181,8 @@ def test_data_says_what_is_in_a_store(qtopt, store, tmp_path):
     code, out, _ = qtopt("data", "verify", "--store", store)
     assert (code, out.splitlines()[-1]) == (0, "everything matches its checksum")
     words = ["data", "copy", "--store", store, "--into", tmp_path / "copy", "--limit", 2]
-    assert qtopt(*words)[1] == f"2 episodes copied into {tmp_path / 'copy'}, 0 were there already\n"
-    assert qtopt(*words)[1] == f"0 episodes copied into {tmp_path / 'copy'}, 2 were there already\n"
+    assert qtopt(*words)[1] == f"2 episodes copied from {store} into {tmp_path / 'copy'}, 0 were there already\n"
+    assert qtopt(*words)[1] == f"0 episodes copied from {store} into {tmp_path / 'copy'}, 2 were there already\n"
     code, _, err = qtopt("data", "show", "--store", store, "--episode", 7)
     assert code == 4
     assert "expected a number below 3" in one_line(err)

@@ -1,11 +1,14 @@
 """The parts of the programs: totals over restarts, the live table, the run's directory, the policy service."""
 
+import errno
 import io
+import logging
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import structlog
 from rich.console import Console
 
 from qtopt.agent.cem import CemConfig
@@ -14,6 +17,7 @@ from qtopt.agent.policy import CemPolicy
 from qtopt.agent.snapshot import load_policy_network
 from qtopt.apps import evaluate, live, plan, run
 from qtopt.apps.curve import draw
+from qtopt.apps.process import logger, set_up_logs
 from qtopt.apps.progress import State, Totals
 from qtopt.apps.rundir import RunDirectory
 from qtopt.apps.serve import NewestNetwork, NewestPolicy
@@ -183,3 +187,18 @@ def test_an_episode_must_begin_before_it_goes_on():
     policy = NewestPolicy(NewestNetwork(ModelRegistry()), CEM)
     with pytest.raises(RemoteError, match="before an episode had begun"):
         policy.select(Observation(np.zeros((72, 72, 3), np.uint8), False, 0.1))
+
+
+def test_a_log_that_cannot_be_written_ends_nobody():
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    try:
+        set_up_logs("server", Full())
+        logger().warning("nobody will read this")
+        logging.getLogger("qtopt").warning("nor this")
+    finally:
+        structlog.reset_defaults()
+        structlog.contextvars.clear_contextvars()
+        logging.basicConfig(force=True)

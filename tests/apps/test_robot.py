@@ -8,25 +8,25 @@ import pytest
 from qtopt.rpc import BackgroundServer, ServerConfig, Services
 from qtopt.types import Outcome
 from robot_bridge.cell.places import STATE_VARIABLE
-from tests.robot_bridge.cell.cells import SimCell, processes_of, wait_still, wait_until
+from sim.faults.cells import SimulatedCell, until
+from tests.robot_bridge.cell.cells import processes_of, wait_still
 from tests.rpc.stores import DictStore
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.realtime, pytest.mark.timeout(300)]
 EPISODES = 3
 
 
 @pytest.fixture(scope="module")
 def sim(tmp_path_factory):
-    sim = SimCell(tmp_path_factory.mktemp("sim"), "127.0.92.1")
-    yield sim
-    sim.close()
+    with SimulatedCell("ur", tmp_path_factory.mktemp("sim"), "127.0.92.1", speed_m_s=0.4) as sim:
+        yield sim
 
 
 @pytest.fixture(autouse=True)
 def state(sim, tmp_path, monkeypatch):
     monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))
     yield
-    assert wait_until(lambda: not processes_of(sim.path), 30.0), "processes were left behind"
+    assert until(lambda: not processes_of(sim.path), 30.0), "processes were left behind"
 
 
 def test_check_finds_a_good_cell_good(qtopt, sim):

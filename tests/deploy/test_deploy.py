@@ -1,19 +1,14 @@
-"""What deploy/ starts must exist: every command parses; the secrets that it makes let a client in and no other."""
+"""What deploy/ starts must exist: every command parses, and asks for files that `qtopt certs` makes."""
 
 import importlib
 import re
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
 from qtopt import cli
-from qtopt.errors import QtOptError
-from qtopt.rpc import ClientConfig, ServerConfig, Services
-from qtopt.rpc.background import BackgroundServer
-from qtopt.rpc.connection import connect
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 SHELL_VALUE = re.compile(r"\$\$?(?:\(\([^()]*\)\)|\([^()]*\)|\{[^}]*\}|\w+)")
@@ -23,7 +18,8 @@ def container_commands():
     """Yields the argument lists of all containers."""
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     for service in compose["services"].values():
-        yield service["command"]
+        if service["image"] == "qtopt":
+            yield service["command"]
     for file in sorted((DEPLOY / "kubernetes").glob("*.yaml")):
         for manifest in yaml.safe_load_all(file.read_text()):
             if manifest["kind"] in ("Deployment", "StatefulSet"):
@@ -61,51 +57,11 @@ def test_commands_have_the_flags_that_they_are_given(arguments):
     assert type(config) is module.Config
 
 
-@pytest.fixture(scope="module")
-def secrets(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("secrets") / "made"
-    subprocess.run(["bash", str(DEPLOY / "make-secrets.sh"), str(directory), "localhost", "127.0.0.1"], check=True)
-    return directory
-
-
-@pytest.fixture(scope="module")
-def port(secrets):
-    def no_store():
-        return None
-
-    listen = ServerConfig(
-        host="0.0.0.0",
-        port=0,
-        cert_file=secrets / "server.crt",
-        key_file=secrets / "server.key",
-        token_file=secrets / "token",
-    )
-    with BackgroundServer(listen, Services((16, 16), no_store)) as server:
-        yield server.port
-
-
-def test_secrets_let_a_client_in(secrets, port):
-    config = ClientConfig(f"127.0.0.1:{port}", ca_file=secrets / "ca.crt", token_file=secrets / "token")
-    with connect(config) as connection:
-        assert connection.model.latest() is None
-
-
-def test_a_wrong_token_stays_out(secrets, port, tmp_path):
-    wrong = tmp_path / "token"
-    wrong.write_text("0" * 64)
-    config = ClientConfig(
-        f"127.0.0.1:{port}", ca_file=secrets / "ca.crt", token_file=wrong, connect_timeout_s=2.0, attempts=1
-    )
-    with pytest.raises(QtOptError, match="token"):
-        connect(config)
-
-
-def test_secrets_are_not_overwritten(secrets):
-    again = subprocess.run(
-        ["bash", str(DEPLOY / "make-secrets.sh"), str(secrets), "localhost"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert again.returncode == 1
-    assert "exists" in again.stderr
+def test_compose_mounts_what_qtopt_certs_makes(tmp_path):
+    clients = [f"client --role {role} --name {role}" for role in ("trainer", "updater", "collector")]
+    for line in ["authority", "server --names server", *clients]:
+        assert cli.main(["certs", *line.split(), "--directory", str(tmp_path / "secrets")]) == 0
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    mounted = {name: each["file"] for name, each in compose["secrets"].items()}
+    assert [file for file in mounted.values() if not (tmp_path / file).is_file()] == []
+    assert {name for service in compose["services"].values() for name in service.get("secrets", ())} == set(mounted)

@@ -1,10 +1,14 @@
 """Checkpoints are there whole or not at all."""
 
+import shutil
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from qtopt.errors import CheckpointError
+from qtopt.loops import checkpoints as module
 from qtopt.loops.checkpoints import POLICY_FILE, Checkpoints, find_checkpoint
 
 
@@ -37,6 +41,53 @@ def test_a_failure_while_writing_leaves_what_was_there(tmp_path):
     again = Checkpoints(tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     assert again.save(3, write).name == "0000000003"
+
+
+class Killed(BaseException):
+    """Ends a save as SIGKILL would: nothing in it catches this."""
+
+
+def dies_at(line, work):
+    """Runs ``work`` and kills it before the given line of the module that it executes; whether it came so far."""
+    left = [line]
+
+    def each(frame, event, _):
+        if frame.f_code.co_filename != module.__file__:
+            return None
+        if event == "line":
+            left[0] -= 1
+            if left[0] == 0:
+                raise Killed
+        return each
+
+    sys.settrace(each)
+    try:
+        work()
+    except Killed:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+@pytest.mark.parametrize("steps_before", [(), (10, 20)], ids=["first", "later"])
+def test_no_moment_of_death_takes_a_checkpoint_away_or_keeps_the_next_from_being_written(tmp_path, steps_before):
+    line, killed = 0, True
+    while killed:
+        line += 1
+        shutil.rmtree(tmp_path)
+        earlier = Checkpoints(tmp_path, keep=2)
+        before = [earlier.save(step, write) for step in steps_before]
+        killed = dies_at(line, partial(earlier.save, 30, write))
+        again = Checkpoints(tmp_path, keep=2)
+        finished = again.all()
+        assert finished[-2:] in ([*before[-1:], tmp_path / "0000000030"], before)
+        assert all((path / POLICY_FILE).read_bytes() == b"weights" for path in finished)
+        if finished:
+            assert find_checkpoint(tmp_path) == finished[-1]
+        assert again.save(40, write) == find_checkpoint(tmp_path)
+        assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] == ".") == []
+    assert line > 25
 
 
 def test_saving_a_step_twice_changes_nothing(tmp_path):

@@ -1,12 +1,15 @@
 """Collection over the simulated cell, with and without a server that answers."""
 
+import contextlib
+import threading
 import time
 
 import numpy as np
 import pytest
+import structlog
 
 from qtopt.agent.exploration import ScriptedPolicy
-from qtopt.errors import ConfigError, ServerUnavailable
+from qtopt.errors import ConfigError, ServerUnavailable, StoreFull
 from qtopt.loops.collect import CollectLoopConfig, Follower, collect
 from qtopt.loops.episode import run_episode
 from qtopt.loops.outbox import Outbox
@@ -87,7 +90,7 @@ def test_an_unfinished_episode_is_dropped(environment, rng):
 def test_episodes_arrive_with_the_policy_that_was_held(environment, memory, spool, models):
     models.publish(7, b"weights")
     turns = list(run(environment, memory, spool, models, episodes=3))
-    assert [turn.delivered for turn in turns] == [True] * 3
+    assert [turn.waiting for turn in turns] == [0] * 3
     assert [turn.policy_version for turn in turns] == [1] * 3
     stored = list(memory.episodes())
     assert [episode.uuid for episode in stored] == [turn.episode.uuid for turn in turns]
@@ -109,6 +112,38 @@ def test_what_nobody_took_waits_and_arrives_once_in_order(environment, memory, s
     assert [episode.uuid for episode in memory.episodes()] == [turn.episode.uuid for turn in seen]
 
 
+def test_a_full_disk_makes_the_arm_wait_and_nothing_is_dropped(environment, memory, models, tmp_path):
+    with contextlib.closing(Spool(tmp_path / "small", max_bytes=3 * 20 * SIZE_PX**2 * 3)) as spool:
+        sink = SwitchedSink(memory)
+        sink.on = False
+        turns = run(environment, sink, spool, models, episodes=12)
+        found = []
+        arm = threading.Thread(target=lambda: found.extend(turns), daemon=True)
+        with structlog.testing.capture_logs() as said:
+            arm.start()
+            deadline = time.monotonic() + 30
+            while not any("waits until there is room" in line["event"] for line in said):
+                assert time.monotonic() < deadline, said
+                time.sleep(0.02)
+        held = len(spool)
+        time.sleep(0.5)
+        assert len(spool) == held < 12
+        assert len(memory) == 0
+        sink.on = True
+        arm.join(60)
+        assert len(spool) == 0
+    assert [episode.uuid for episode in memory.episodes()] == [turn.episode.uuid for turn in found]
+    assert len(found) == 12
+
+
+def test_told_to_stop_while_there_is_no_room_it_says_that_an_episode_is_lost(environment, memory, models, tmp_path):
+    with contextlib.closing(Spool(tmp_path / "none", max_bytes=10)) as spool:
+        outbox = Outbox(memory, spool)
+        ran = run_episode(environment, ScriptedPolicy(), np.random.default_rng(0), stop=lambda: False, clock=time.time)
+        with pytest.raises(StoreFull, match="0 episodes take 0 bytes of 10 allowed"):
+            outbox.keep(ran.episode, stop=lambda: True)
+
+
 def test_an_episode_that_is_refused_is_set_aside_and_collection_goes_on(
     environment, memory, spool, models, tmp_path, monkeypatch
 ):
@@ -118,7 +153,7 @@ def test_an_episode_that_is_refused_is_set_aside_and_collection_goes_on(
     models.publish(7, b"weights")
     again = list(run(environment, memory, spool, models, episodes=2))
     assert again[0].episode.uuid == first[0].episode.uuid
-    assert [turn.delivered for turn in again] == [False, True]
+    assert [turn.waiting for turn in again] == [0, 0]
     assert len(memory) == 2
     assert len(list((tmp_path / "spool" / "quarantine").iterdir())) == 1
 
@@ -130,10 +165,10 @@ def test_collection_outlives_a_real_server(environment, spool, models):
         port = first.port
         connection = connect(ClientConfig(first.address, call_timeout_s=2.0, attempts=1))
         turns = run(environment, connection.replay, spool, connection.model, episodes=6)
-        assert next(turns).delivered
+        assert next(turns).waiting == 0
     with connection:
-        away = [next(turns) for _ in range(3)]  # the first of them was on its way when the server stopped
-        assert [turn.delivered for turn in away[1:]] == [False, False]
+        away = [next(turns) for _ in range(3)]  # the first of them may have been on its way when the server stopped
+        assert [turn.waiting for turn in away[1:]] in ([1, 2], [2, 3])
         with BackgroundServer(ServerConfig(port=port), services):
             back = list(turns)
             outbox = Outbox(connection.replay, spool)

@@ -5,7 +5,7 @@ import os
 
 def spoil_frame(store, position):
     """Overwrites the landed frame at a position."""
-    file, offset, size = store._shelf._log._places[position]
+    file, offset, size = store._shelf._landed._log._places[position]
     _overwrite(file.path, offset, bytes(255 for _ in range(size)))
 
 

@@ -126,7 +126,7 @@ def test_labels_of_a_damaged_episode_go_with_it(path, episodes, rng):
     with EpisodeStore(path, rng=rng) as store:
         everything = np.array([p for p, (e, row) in enumerate(by_position(episodes)) if row < len(e)], np.int64)
         store.put_targets(Targets(everything, np.zeros(len(everything), np.float32), 1))
-        for position in list(store._shelf._log._places):
+        for position in list(store._shelf._landed._log._places):
             spoil_frame(store, position)
         for _ in range(20):
             store.sample_labelled(32, 1.0)
@@ -168,7 +168,7 @@ def test_a_segment_cut_short_costs_what_is_cut(path, episodes, rng):
 def test_landed_episodes_damaged_before_sealing_take_no_other_with_them(path, episodes, rng):
     with EpisodeStore(path, rng=rng) as store:
         spoil_frame(store, store._shelf.episode(episodes[12].uuid).first_position + 1)
-        del store._shelf._log._places[store._shelf.episode(episodes[14].uuid).first_position]
+        del store._shelf._landed._log._places[store._shelf.episode(episodes[14].uuid).first_position]
         store.seal()
         assert store.stats()["quarantined"] == 2
         assert assert_serves_the_truth(store, episodes, rng) == len(episodes) - 2

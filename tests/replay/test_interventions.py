@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load
 
 from qtopt import cli
+from qtopt.errors import CorruptEpisode
 from qtopt.replay import EpisodeStore, ReplayConfig, StoreFormat, rebuild_catalogue
 from qtopt.replay.schema import digest, rows_from_bytes
 from qtopt.rpc import codec
@@ -143,8 +144,9 @@ def test_a_new_segment_does_not_pass_for_an_old_one(tmp_path, rng):
         assert not store.verify().sound
 
 
-def test_rows_of_no_episode_are_none():
-    assert rows_from_bytes(b"12345") is None
+def test_rows_of_no_episode_are_refused():
+    with pytest.raises(CorruptEpisode, match="5 bytes, expected 2 rows"):
+        rows_from_bytes([b"12345"], [2])
 
 
 def test_show_tells_who_acted(tmp_path, rng, capsys):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from qtopt.errors import CheckpointError, ConfigError
 from qtopt.replay.balance import balanced
-from qtopt.replay.index import EpisodeIndex
+from qtopt.replay.index import EpisodeIndex, IndexEntries
 from qtopt.replay.label_ring import LabelRing, LabelRingConfig
 from qtopt.replay.rate_limiter import RateLimiterConfig, SamplesPerInsert
 from qtopt.replay.record import EpisodeRow
@@ -36,7 +36,7 @@ def make_index(episodes, batch=3):
             transitions += [(start + step, outcome is Outcome.SUCCESS, offline) for step in range(length)]
         start += length + 1
     for first in range(0, len(rows), batch):
-        index.extend(rows[first : first + batch])
+        index.extend(IndexEntries.of(rows[first : first + batch]))
     return index, transitions
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import cv2
 import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
@@ -222,7 +223,8 @@ def resigned(message):
         (lambda m: setattr(m, "end", 0), "EpisodeEnd: found 0, expected one of 1, 2"),
         (lambda m: setattr(m, "outcome", 77), "Outcome: found 77"),
         (lambda m: setattr(m, "behaviour", b"\x09" * 5), "Behaviour: found 9"),
-        (lambda m: setattr(m, "behaviour", b""), "6 images for 0 actions"),
+        (lambda m: setattr(m, "behaviour", b""), "found 0 actions, expected 1 to 20"),
+        (lambda m: setattr(m, "behaviour", b"\x01" * 21), "found 21 actions, expected 1 to 20"),
         (lambda m: setattr(m, "metadata_json", "[1]"), "a JSON list, expected an object"),
         (lambda m: setattr(m, "metadata_json", "{"), "not JSON"),
         (lambda m: setattr(m, "rewards", np.full(5, np.nan, "<f4").tobytes()), "rewards"),
@@ -243,6 +245,27 @@ def test_jpeg_bytes_that_are_no_image_are_refused(rng):
     message.images.frames[0] = b""
     with pytest.raises(SchemaMismatch, match="no JPEG"):
         codec.decode_episode(resigned(message))
+
+
+def test_a_jpeg_that_would_be_decoded_in_many_passes_or_is_mostly_padding_is_refused(rng):
+    episode = make_episode(rng, 1, size_px=32)
+    message = codec.encode_episode(episode, jpeg=True)
+    kept = message.images.frames[0]
+    passes = cv2.imencode(".jpg", episode.images[0], (cv2.IMWRITE_JPEG_PROGRESSIVE, 1))[1].tobytes()
+    for frame, says in ((passes, "progressive"), (kept + bytes(100_000), "expected at most 22528"), (kept, "")):
+        message.images.frames[0] = frame
+        if not says:
+            assert len(codec.decode_episode(resigned(message)).images) == 2
+            continue
+        with pytest.raises(SchemaMismatch, match=says):
+            codec.decode_episode(resigned(message))
+
+
+def test_images_of_another_size_than_the_stores_are_refused_before_they_are_decoded(rng):
+    message = codec.encode_episode(make_episode(rng, 1, size_px=32), jpeg=True)
+    message.images.height = message.images.width = 60_000
+    with pytest.raises(SchemaMismatch, match="found 60000x60000 pixels, expected 32x32"):
+        codec.decode_episode(resigned(message), (32, 32))
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,6 @@ from qtopt.rpc import ClientConfig, connect
 from tests.episodes import make_episode
 from tests.rpc.conftest import SIZE
 
-pytestmark = pytest.mark.serial
-
 
 @contextmanager
 def server_process(store, port=0):

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from functools import partial
 
 import pytest
 
@@ -54,6 +55,7 @@ class TestFigureBoard:
             ("", {}, {}),
             ("x", {str(index): 0.0 for index in range(600)}, {}),
             ("x", {}, {"text": "y" * 5000}),
+            ("x", {}, {str(index): "y" * 4000 for index in range(17)}),
         ):
             with pytest.raises(SchemaMismatch, match="report"):
                 figures.report(role, numbers, texts)
@@ -120,18 +122,63 @@ class TestModelRegistry:
         assert ours.wait(1, 0.01) is None
 
 
-def test_workers_refuse_when_too_many_wait():
-    release = threading.Event()
+class TestWorkers:
+    def test_refuse_when_too_many_wait(self):
+        release = threading.Event()
 
-    async def crowd():
-        workers = Workers("append", 1, waiting=1)
-        inside = [asyncio.create_task(workers.run(release.wait)) for _ in range(2)]
-        await asyncio.sleep(0.02)
-        with pytest.raises(ServerUnavailable, match="2 calls wait already"):
-            await workers.run(release.wait)
-        release.set()
-        assert await asyncio.gather(*inside) == [True, True]
-        assert await workers.run(lambda: 5) == 5
-        await workers.close()
+        async def crowd():
+            workers = Workers("append", 1, waiting=2, waiting_each=1, waiting_bytes=100)
+            inside = [asyncio.create_task(workers.run(release.wait, client)) for client in "aab"]
+            await asyncio.sleep(0.02)
+            assert workers.inside == 3
+            for client, size in (("a", 0), ("c", 0)):
+                with pytest.raises(ServerUnavailable, match="2 calls wait already"):
+                    await workers.run(release.wait, client, size)
+            inside.pop().cancel()
+            await asyncio.sleep(0.02)
+            with pytest.raises(ServerUnavailable, match="with 0 bytes"):
+                await workers.run(release.wait, "c", 101)
+            release.set()
+            assert await asyncio.gather(*inside) == [True, True]
+            assert await workers.run(lambda: 5) == 5
+            await workers.close()
 
-    asyncio.run(crowd())
+        asyncio.run(crowd())
+
+    def test_threads_go_to_the_clients_in_turn(self):
+        release, ran = threading.Event(), []
+
+        async def crowd():
+            workers = Workers("append", 1)
+            clients = ["greedy"] * 20 + ["modest", "humble"] + ["greedy"] * 5
+            calls = [asyncio.create_task(workers.run(release.wait))]
+            calls += [asyncio.create_task(workers.run(partial(ran.append, client), client)) for client in clients]
+            await asyncio.sleep(0.02)
+            release.set()
+            await asyncio.gather(*calls)
+            await workers.close()
+
+        asyncio.run(crowd())
+        assert ran[:4] == ["greedy", "modest", "humble", "greedy"]
+        assert len(ran) == 27
+
+    def test_calls_given_up_do_not_pile_up_behind_a_slow_disk(self):
+        release, begun = threading.Event(), []
+
+        def slow():
+            begun.append(1)
+            release.wait()
+
+        async def impatient():
+            workers = Workers("append", 2)
+            for _ in range(20):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(workers.run(slow), 0.005)
+            assert len(begun) == workers.inside == 2
+            release.set()
+            assert await asyncio.wait_for(workers.run(lambda: "next"), 10.0) == "next"
+            await asyncio.sleep(0.05)
+            assert workers.inside == 0
+            await workers.close()
+
+        asyncio.run(impatient())

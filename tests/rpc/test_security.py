@@ -1,164 +1,274 @@
-"""TLS, bearer token and client certificates with certificates made on the spot."""
+"""TLS, client certificates, tokens, roles, limits and the audit log, on a server that really has them."""
 
-import subprocess
+import json
+import socket
+import ssl
+import stat
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
-from qtopt.errors import ConfigError, RemoteError, ServerUnavailable
-from qtopt.rpc import BackgroundServer, ClientConfig, ServerConfig, Services, connect
+from qtopt.apps.certificates import host_name
+from qtopt.apps.certs import Keys
+from qtopt.errors import AccessDenied, ConfigError, NotAuthenticated, ServerUnavailable
+from qtopt.rpc import Audit, BackgroundServer, ClientConfig, Limits, ModelRegistry, ServerConfig, Services, connect
+from qtopt.rpc.gen import model_pb2, monitor_pb2, policy_pb2, replay_pb2
+from qtopt.rpc.roles import ROLES, Role, make_identity
 from tests.rpc.conftest import SIZE
 from tests.rpc.stores import DictStore
 
-TOKEN = "0123456789abcdef0123456789abcdef"
-
-
-def openssl(folder, *arguments):
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-
-def make_authority(folder, name):
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl(
-        folder,
-        "req",
-        "-x509",
-        *key,
-        "-keyout",
-        f"{name}.key",
-        "-out",
-        f"{name}.pem",
-        "-days",
-        "1",
-        "-subj",
-        f"/CN={name}",
-    )
-
-
-def make_certificate(folder, name, authority):
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    openssl(folder, "req", "-new", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-    (folder / f"{name}.ext").write_text("subjectAltName=DNS:localhost,DNS:replay.test,IP:127.0.0.1\n")
-    signer = ["-CA", f"{authority}.pem", "-CAkey", f"{authority}.key", "-CAcreateserial"]
-    openssl(
-        folder,
-        "x509",
-        "-req",
-        "-in",
-        f"{name}.csr",
-        *signer,
-        "-out",
-        f"{name}.pem",
-        "-days",
-        "1",
-        "-extfile",
-        f"{name}.ext",
-    )
-
-
-@pytest.fixture(scope="module")
-def keys(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("keys")
-    make_authority(folder, "ca")
-    make_authority(folder, "stranger")
-    make_certificate(folder, "server", "ca")
-    make_certificate(folder, "robot", "ca")
-    make_certificate(folder, "intruder", "stranger")
-    (folder / "token").write_text(TOKEN + "\n")
-    (folder / "wrong").write_text("f" * 32)
-    return folder
-
-
-def client_of(server, keys, **given):
-    config = ClientConfig(address=f"127.0.0.1:{server.port}", ca_file=keys / "ca.pem", connect_timeout_s=2.0)
-    return replace(config, **given)
+NAMES = [host_name("localhost"), host_name("127.0.0.1")]
 
 
 @pytest.fixture
-def guarded(keys):
-    config = ServerConfig(
-        host="0.0.0.0", port=0, cert_file=keys / "server.pem", key_file=keys / "server.key", token_file=keys / "token"
-    )
-    with BackgroundServer(config, Services(SIZE, DictStore)) as server:
-        yield server
+def keys(tmp_path):
+    made = Keys(tmp_path / "keys")
+    made.make_authority()
+    made.make_server(NAMES, 10.0)
+    for role in Role:
+        made.make_client(make_identity(f"a-{role}", str(role)), 10.0)
+    return made
 
 
-def test_tls_and_token_let_a_client_in(guarded, keys, episode):
-    with connect(client_of(guarded, keys, token_file=keys / "token"), SIZE) as connection:
-        assert connection.replay.append(episode)
-        assert connection.model.publish(1, b"weights") == 1
-
-
-def test_without_or_with_a_wrong_token_a_client_is_told(guarded, keys):
-    for given in ({}, {"token_file": keys / "wrong"}):
-        with pytest.raises(RemoteError, match="no valid bearer token") as caught:
-            connect(client_of(guarded, keys, **given))
-        assert not isinstance(caught.value, ServerUnavailable)
-        assert TOKEN not in str(caught.value)
-
-
-def test_every_service_but_health_asks_for_the_token(guarded, keys):
-    credentials = grpc.ssl_channel_credentials((keys / "ca.pem").read_bytes())
-    with grpc.secure_channel(f"127.0.0.1:{guarded.port}", credentials) as channel:
-        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5.0)
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        for method in ("qtopt.v1.ModelService/GetLatest", "qtopt.v1.MonitorService/GetFigures", "qtopt.v1.No/Such"):
-            with pytest.raises(grpc.RpcError) as caught:
-                channel.unary_unary(f"/{method}")(b"", timeout=5.0)
-            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-        reflect = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
-        with pytest.raises(grpc.RpcError) as caught:
-            list(reflect(iter([b""]), timeout=5.0))
-        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-
-
-def test_a_client_in_the_clear_or_with_the_wrong_authority_gets_nowhere(guarded, keys):
-    plain = ClientConfig(address=f"127.0.0.1:{guarded.port}", connect_timeout_s=0.5)
-    wrong = client_of(guarded, keys, ca_file=keys / "stranger.pem", connect_timeout_s=0.5)
-    for config in (plain, wrong):
-        with pytest.raises(ServerUnavailable, match="both sides must agree about TLS"):
-            connect(config)
-
-
-def test_client_certificates_instead_of_a_token(keys, episode):
-    config = ServerConfig(
+def listening(tmp_path, *, certificates=True, tokens=True, **given):
+    own = tmp_path / "keys" / "server"
+    return ServerConfig(
         host="0.0.0.0",
         port=0,
-        cert_file=keys / "server.pem",
-        key_file=keys / "server.key",
-        client_ca_file=keys / "ca.pem",
+        cert_file=own / "server.crt",
+        key_file=own / "server.key",
+        client_ca_file=own / "ca.crt" if certificates else None,
+        token_file=own / "tokens" if tokens else None,
+        **given,
     )
-    with BackgroundServer(config, Services(SIZE, DictStore)) as server:
-        robot = {"cert_file": keys / "robot.pem", "key_file": keys / "robot.key"}
-        with connect(client_of(server, keys, **robot, server_name="replay.test"), SIZE) as connection:
-            assert connection.replay.append(episode)
-        intruder = {"cert_file": keys / "intruder.pem", "key_file": keys / "intruder.key"}
-        for given in ({}, intruder):
-            with pytest.raises(ServerUnavailable):
-                connect(client_of(server, keys, **given, connect_timeout_s=0.5))
+
+
+def client_of(server, tmp_path, role, *, certificates=True, tokens=True):
+    own = tmp_path / "keys" / "clients" / f"a-{role}"
+    return ClientConfig(
+        address=f"127.0.0.1:{server.port}",
+        ca_file=own / "ca.crt",
+        cert_file=own / "client.crt" if certificates else None,
+        key_file=own / "client.key" if certificates else None,
+        token_file=own / "token" if tokens else None,
+        connect_timeout_s=5.0,
+    )
+
+
+@pytest.fixture
+def guarded(keys, tmp_path):
+    kept = Audit(tmp_path / "audit.jsonl")
+    with BackgroundServer(listening(tmp_path), Services(SIZE, DictStore, audit=kept)) as server:
+        yield server
+    kept.close()
+
+
+def written(tmp_path):
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    return [line for line in lines if line.get("what") != "connection"]  # which a slow machine may have to try again
+
+
+def test_every_method_has_its_roles():
+    described = [module.DESCRIPTOR for module in (replay_pb2, model_pb2, monitor_pb2, policy_pb2, health_pb2)]
+    services = [
+        service for file in [*described, reflection_pb2.DESCRIPTOR] for service in file.services_by_name.values()
+    ]
+    methods = {f"/{service.full_name}/{method.name}" for service in services for method in service.methods}
+    assert methods == set(ROLES)
+    assert {method for method, roles in ROLES.items() if None in roles} == {
+        method for method in methods if method.startswith("/grpc.health.v1.Health/")
+    }
+
+
+def test_each_role_does_what_it_is_for_and_is_in_the_audit_log(guarded, tmp_path, episode):
+    with connect(client_of(guarded, tmp_path, "collector"), SIZE) as collector:
+        assert collector.replay.append(episode)
+        assert collector.model.latest() is None
+        collector.monitor.report("collector/a", {"grasps": 1})
+        with pytest.raises(AccessDenied, match="a-collector is a collector, and Publish is for trainer"):
+            collector.model.publish(1, b"weights")
+    with connect(client_of(guarded, tmp_path, "trainer")) as trainer:
+        assert trainer.model.publish(1, b"weights") == 1
+        with pytest.raises(AccessDenied, match="AppendEpisode is for collector"):
+            trainer.replay.append(episode)
+    with connect(client_of(guarded, tmp_path, "viewer")) as viewer:
+        assert viewer.replay.stats()["episodes"] == 1
+        assert set(viewer.monitor.figures()) == {"collector/a"}
+        with pytest.raises(AccessDenied, match="GetLatest is for"):
+            viewer.model.latest()
+    lines = written(tmp_path)
+    assert [line["event"] for line in lines] == ["appended", "refused", "published", "refused", "refused"]
+    assert lines[0]["episode"] == episode.uuid
+    assert (lines[0]["who"], lines[0]["role"]) == ("a-collector", "collector")
+    assert lines[0]["peer"].startswith("127.0.0.1:")
+    assert lines[1]["what"] == "/qtopt.v1.ModelService/Publish"
+    assert lines[2]["version"] == 1
+    assert stat.S_IMODE((tmp_path / "audit.jsonl").stat().st_mode) == 0o600
+
+
+def test_a_token_of_one_client_is_no_good_over_the_connection_of_another(guarded, tmp_path):
+    stolen = tmp_path / "keys" / "clients" / "a-trainer" / "token"
+    with pytest.raises(NotAuthenticated, match=r"token is that of the trainer a-trainer, the certificate .* a-viewer"):
+        connect(replace(client_of(guarded, tmp_path, "viewer"), token_file=stolen))
+    assert written(tmp_path)[-1]["event"] == "refused"
+    assert stolen.read_text().strip() not in (tmp_path / "audit.jsonl").read_text()
+
+
+def test_a_token_is_asked_for_too(guarded, tmp_path):
+    with pytest.raises(NotAuthenticated, match="no valid bearer token"):
+        connect(client_of(guarded, tmp_path, "viewer", tokens=False))
+
+
+def test_a_revoked_and_a_renewed_token_take_effect_at_once(guarded, keys, tmp_path):
+    config = client_of(guarded, tmp_path, "viewer")
+    with connect(config) as connection:
+        assert connection.replay.stats()
+        keys.make_client(make_identity("a-viewer", "viewer"), 10.0)  # the client's token file is replaced as well
+        assert connection.replay.stats()
+        keys.revoke("a-viewer")
+        with pytest.raises((NotAuthenticated, ConfigError)):
+            connection.replay.stats()
+
+
+def test_an_expired_token_says_so(keys, tmp_path):
+    listed = keys.tokens()
+    keys.token_list.write_text(
+        "".join(replace(e, expires=datetime.now(UTC) - timedelta(1)).line() + "\n" for e in listed)
+    )
+    with (
+        BackgroundServer(listening(tmp_path, certificates=False), Services(SIZE, DictStore)) as server,
+        pytest.raises(NotAuthenticated, match="has expired on"),
+    ):
+        connect(client_of(server, tmp_path, "viewer", certificates=False))
+
+
+def test_tokens_alone_and_certificates_alone(keys, tmp_path):
+    for kinds in ({"certificates": False}, {"tokens": False}):
+        with (
+            BackgroundServer(listening(tmp_path, **kinds), Services(SIZE, DictStore)) as server,
+            connect(client_of(server, tmp_path, "viewer", **kinds)) as connection,
+        ):
+            assert connection.replay.stats()["episodes"] == 0
+            with pytest.raises(AccessDenied):
+                connection.model.publish(1, b"x")
+
+
+def test_every_service_but_health_asks_who_calls(keys, tmp_path):
+    with BackgroundServer(listening(tmp_path, certificates=False), Services(SIZE, DictStore)) as server:
+        authority = (tmp_path / "keys" / "server" / "ca.crt").read_bytes()
+        with grpc.secure_channel(f"127.0.0.1:{server.port}", grpc.ssl_channel_credentials(authority)) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            serving = health_pb2.HealthCheckResponse.SERVING
+            assert stub.Check(health_pb2.HealthCheckRequest(), timeout=5.0).status == serving
+            assert next(stub.Watch(health_pb2.HealthCheckRequest(), timeout=5.0)).status == serving
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Check(health_pb2.HealthCheckRequest(service="no.such"), timeout=5.0)
+            assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+            for method in [*ROLES, "/qtopt.v1.No/Such"]:
+                if "Health" in method or "Reflection" in method:
+                    continue
+                with pytest.raises(grpc.RpcError) as caught:
+                    channel.unary_unary(method)(b"", timeout=5.0)
+                assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            reflect = channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+            with pytest.raises(grpc.RpcError) as caught:
+                list(reflect(iter([b""]), timeout=5.0))
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_a_new_certificate_is_taken_without_a_restart_and_half_of_one_is_not(guarded, keys, tmp_path, caplog):
+    address = ("127.0.0.1", guarded.port)
+    own, client = tmp_path / "keys" / "server", tmp_path / "keys" / "clients" / "a-viewer"
+
+    def shown():
+        context = ssl.create_default_context(cafile=str(client / "ca.crt"))
+        context.load_cert_chain(client / "client.crt", client / "client.key")
+        with (
+            socket.create_connection(address, 10.0) as raw,
+            context.wrap_socket(raw, server_hostname="localhost") as line,
+        ):
+            return line.getpeercert(binary_form=True)
+
+    first, key = shown(), (own / "server.key").read_bytes()
+    keys.make_server(NAMES, 20.0)
+    new_key = (own / "server.key").read_bytes()
+    (own / "server.key").write_bytes(key)
+    assert shown() == first
+    assert "does not fit" in caplog.text
+    (own / "server.key").write_bytes(new_key)
+    assert shown() != first
+    with connect(client_of(guarded, tmp_path, "viewer")) as connection:
+        assert connection.replay.stats()["episodes"] == 0
+
+
+def test_one_client_may_not_take_everything(keys, tmp_path):
+    few = listening(tmp_path, limits=Limits(calls_per_s=2.0, calls_at_once=2))
+    with BackgroundServer(few, Services(SIZE, DictStore)) as server:
+        greedy = replace(client_of(server, tmp_path, "viewer"), attempts=1)
+        with connect(greedy) as connection, connect(client_of(server, tmp_path, "trainer")) as other:
+            with pytest.raises(ServerUnavailable, match="more than 2 calls a second of this client"):
+                [connection.replay.stats() for _ in range(50)]
+            assert other.model.latest() is None
+
+
+def test_what_is_refused_tells_nothing_of_the_servers_disk(tmp_path):
+    registry = ModelRegistry(tmp_path / "deep" / "models")
+    with BackgroundServer(ServerConfig(port=0), Services(SIZE, DictStore, registry=registry)) as server:
+        for file in (tmp_path / "deep").rglob("*"):
+            file.rmdir()
+        with connect(server.address) as connection, pytest.raises(Exception, match="cannot be written") as caught:
+            connection.model.publish(1, b"weights")
+        assert str(tmp_path) not in str(caught.value)
+        assert "written to models: No such file" in str(caught.value)
+
+
+def test_bytes_that_are_no_request_are_refused_with_a_reason(server):
+    with grpc.insecure_channel(server.address) as channel, pytest.raises(grpc.RpcError) as caught:
+        channel.unary_unary("/qtopt.v1.ReplayService/AppendEpisode")(b"\xff" * 9, timeout=10.0)
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "no request of this call" in caught.value.details()
 
 
 def test_files_that_are_missing_or_no_certificates_are_named(keys, tmp_path):
-    absent = ServerConfig(port=0, cert_file=tmp_path / "absent.pem", key_file=keys / "server.key")
-    with pytest.raises(ConfigError, match=r"absent\.pem cannot be read"):
-        BackgroundServer(absent, Services(SIZE, DictStore))
+    good = listening(tmp_path)
     (tmp_path / "junk.pem").write_text("junk")
-    junk = ServerConfig(port=0, cert_file=tmp_path / "junk.pem", key_file=keys / "server.key")
-    with pytest.raises(ConfigError, match="cannot listen"):
-        BackgroundServer(junk, Services(SIZE, DictStore))
+    for wrong, message in (
+        ({"cert_file": tmp_path / "absent.pem"}, r"absent\.pem cannot be read"),
+        ({"cert_file": tmp_path / "junk.pem"}, "holds no PEM certificate"),
+        ({"key_file": tmp_path / "keys" / "authority" / "ca.key"}, "does not fit"),
+        ({"token_file": tmp_path / "junk.pem"}, "line 1: expected `name role expiry hash`"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            BackgroundServer(replace(good, **wrong), Services(SIZE, DictStore))
     with pytest.raises(ConfigError, match="absent cannot be read"):
         connect(ClientConfig(token_file=tmp_path / "absent"))
 
 
-def test_an_address_of_another_machine_is_named(keys):
-    config = ServerConfig(
-        host="192.0.2.1",  # reserved for documentation: nobody's
-        port=0,
-        cert_file=keys / "server.pem",
-        key_file=keys / "server.key",
-        token_file=keys / "token",
-    )
+def test_an_expired_certificate_is_named_where_it_is_used(keys, tmp_path):
+    keys.make_client(make_identity("old", "viewer"), -1.0)
+    own = tmp_path / "keys" / "clients" / "old"
+    config = ClientConfig(ca_file=own / "ca.crt", cert_file=own / "client.crt", key_file=own / "client.key")
+    with pytest.raises(ConfigError, match=r"expired on .* qtopt certs renew"):
+        connect(config)
+
+
+def test_an_address_of_another_machine_is_named(keys, tmp_path):
+    config = replace(listening(tmp_path), host="192.0.2.1")  # reserved for documentation: nobody's
     with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1:0: Cannot assign"):
         BackgroundServer(config, Services(SIZE, DictStore))
+
+
+def test_knocking_without_end_does_not_fill_the_log(tmp_path):
+    audit = Audit(tmp_path / "audit.jsonl")
+    for port in range(1000):
+        audit.refused(None, f"10.0.0.7:{port}", "GetStats", "why\n" * 1000)
+    audit.refused(None, "10.0.0.8:1", "GetStats", "why")
+    audit.close()
+    lines = written(tmp_path)
+    assert 60 <= len(lines) < 70
+    assert lines[-1]["peer"] == "10.0.0.8:1"
+    assert max(len(line["why"]) for line in lines) == 500

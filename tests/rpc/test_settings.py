@@ -4,7 +4,8 @@ import pytest
 
 from qtopt.errors import ConfigError
 from qtopt.rpc import ClientConfig, ServerConfig
-from qtopt.rpc.settings import is_loopback, join_address, read_token
+from qtopt.rpc.settings import is_loopback, join_address
+from qtopt.rpc.tokens import read_token
 
 PAIR = {"cert_file": "cert.pem", "key_file": "key.pem"}
 
@@ -74,7 +75,7 @@ def test_addresses_with_brackets():
 def test_weak_tokens_are_refused(tmp_path, text):
     file = tmp_path / "token"
     file.write_text(text)
-    with pytest.raises(ConfigError, match="openssl rand"):
+    with pytest.raises(ConfigError, match="qtopt certs client"):
         read_token(file)
 
 

@@ -10,9 +10,8 @@ from qtopt.errors import ConfigError
 from sim.bench import measure
 
 
-@pytest.mark.serial
 def test_one_line_with_both_figures():
-    code = "import json; from sim.bench import measure; print(json.dumps(measure(4.0)))"
+    code = "import json; from sim.bench import measure; print(json.dumps(measure(1.5)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
     result = json.loads(done.stdout)
     assert result["name"] == "sim"

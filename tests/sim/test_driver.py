@@ -15,7 +15,7 @@ from sim.driver import ARM, SimArmOptions
 from sim.driver_camera import CAMERA, PlantCameraOptions
 from sim.driver_gripper import GRIPPER, SimGripperOptions
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.realtime
 HIGH = ToolPose(0.6, 0.0, 0.25, 0.0)
 
 

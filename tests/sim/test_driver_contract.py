@@ -11,7 +11,7 @@ from tests.contracts.arm import ArmContract
 from tests.contracts.camera import CameraContract
 from tests.contracts.gripper import GripperContract
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.realtime
 
 
 @pytest.fixture(scope="module")

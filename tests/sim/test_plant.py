@@ -13,7 +13,7 @@ from sim.furniture import BIN_CENTRE_M
 from sim.plant import Plant
 from sim.world import TIME_STEP_S
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.realtime
 X, Y = BIN_CENTRE_M
 HIGH = ToolPose(X, Y, 0.25, 0.0)
 
@@ -146,7 +146,8 @@ def test_a_grasp_holds_by_friction_and_the_truth_says_so(high):
     assert max(position[2] for _, position in high.objects()) > 0.12
     assert state.wrench[2] < -0.3  # its weight hangs on the fingers
     high.grip(0.1, 0.3, 20.0)
-    assert not at_rest(high).holding
+    at_rest(high)
+    wait(high, lambda state: not state.holding)  # a long one may turn between the open fingers as it falls
 
 
 def test_the_camera_sees_what_moves_from_any_thread(high):
@@ -184,7 +185,7 @@ def test_time_passes_with_the_clock_also_among_objects():
     with Plant(SimConfig(object_count=(5, 5)), seed=1) as plant:
         plant.move_to(ToolPose(X, Y, 0.02, 0.0), 0.2, 1.0)
         began, from_s = time.monotonic(), plant.state().time_s
-        time.sleep(3.0)
+        time.sleep(1.5)
         passed = (plant.state().time_s - from_s) / (time.monotonic() - began)
     assert 0.5 < passed < 1.05
     with pytest.raises(RobotError, match="closed"):

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from qtopt.apps.metrics import MetricsConfig
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError
 from qtopt.rpc.settings import ClientConfig
@@ -81,6 +82,7 @@ class Collect:
         dry_run: runs one scripted episode through limits and safety monitor without starting anything.
         name: stored with each episode; the cell's name without one.
         seed: of start poses and exploration.
+        metrics: where Prometheus finds this process's figures.
     """
 
     __pydantic_config__ = STRICT
@@ -94,6 +96,7 @@ class Collect:
     dry_run: bool = False
     name: str = ""
     seed: int = 0
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     def __post_init__(self) -> None:
         if self.episodes < 0:
@@ -154,7 +157,7 @@ class ServeSim:
     """A simulated bin and arm behind a vendor's protocol, with camera and gripper; prints the cell file for it.
 
     Attributes:
-        protocol: the vendor's.
+        protocol: the vendor's, or the remote arm's.
         host: a loopback address of its own.
         output: writes the cell file there; standard output gets it otherwise.
         objects: in the bin.
@@ -166,7 +169,7 @@ class ServeSim:
 
     __pydantic_config__ = STRICT
 
-    protocol: Literal["ur", "xarm"] = "ur"
+    protocol: Literal["ur", "xarm", "http"] = "ur"
     host: str = "127.0.3.1"
     output: Path | None = None
     objects: int = 5
@@ -191,6 +194,42 @@ class Agreement:
     truth: tuple[Path, ...]
 
 
+@dataclass(frozen=True)
+class Faults:
+    """Makes everything go wrong with simulated cells, one after the other, and judges what the arm then really did.
+
+    Attributes:
+        protocols: of the cells.
+        cases: by their names; none runs all.
+        output: a directory for result.json; findings of other cases and cells that stand there stay.
+        guide: a document whose table is written anew from it.
+    """
+
+    __pydantic_config__ = STRICT
+
+    protocols: tuple[Literal["ur", "xarm", "http"], ...] = ("ur", "xarm", "http")
+    cases: tuple[str, ...] = ()
+    output: Path | None = None
+    guide: Path | None = None
+
+
+@dataclass(frozen=True)
+class Soak:
+    """Leaves a simulated cell alone with a collector and a server, and has something go wrong every 20 seconds.
+
+    Attributes:
+        minutes: how long.
+        seed: of the order of faults.
+        output: a directory for result.json.
+    """
+
+    __pydantic_config__ = STRICT
+
+    minutes: float = 30.0
+    seed: int = 0
+    output: Path | None = None
+
+
 Config = (
     Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Home, tyro.conf.subcommand("home")]
@@ -201,6 +240,8 @@ Config = (
     | Annotated[Ack, tyro.conf.subcommand("ack")]
     | Annotated[ServeSim, tyro.conf.subcommand("serve-sim")]
     | Annotated[Agreement, tyro.conf.subcommand("agreement")]
+    | Annotated[Faults, tyro.conf.subcommand("faults")]
+    | Annotated[Soak, tyro.conf.subcommand("soak")]
 )
 
 _MODULES = {
@@ -213,6 +254,8 @@ _MODULES = {
     Ack: "ack",
     ServeSim: "serve_sim",
     Agreement: "agreement",
+    Faults: "faults",
+    Soak: "soak",
 }
 
 

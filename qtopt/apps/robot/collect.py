@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 
 from qtopt.apps.collected import Figures
+from qtopt.apps.metrics import expose
 from qtopt.apps.process import begin, logger
 from qtopt.apps.reporting import Reporting
 from qtopt.apps.robot import Collect
@@ -35,7 +36,8 @@ def main(config: Collect) -> int:
         rng = np.random.default_rng([config.seed, spool.openings])
         outbox = Outbox(remote.replay, spool)
         figures = Figures()
-        reporting = Reporting(remote.monitor, f"collector/{name}", figures)
+        reporting = Reporting(remote.monitor, f"collector/{name}", figures, disk=cell.spool.dir)
+        parts.enter_context(expose(config.metrics, reporting.role, reporting.figures))
         first, follower = choose(config, cell, remote, device)
         try:
             for turn in collect(
@@ -51,7 +53,13 @@ def main(config: Collect) -> int:
             ):
                 reporting.take(turn)
                 logger().info(
-                    "episode", outcome=turn.episode.outcome.name.lower(), steps=len(turn.episode), waiting=turn.waiting
+                    "episode",
+                    robot=name,
+                    episode=turn.episode.uuid,
+                    policy_version=turn.episode.policy_version,
+                    outcome=turn.episode.outcome.name.lower(),
+                    steps=len(turn.episode),
+                    waiting=turn.waiting,
                 )
         except RobotError:
             if not stop():

@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+import secrets
 import sys
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtopt.apps.process import StopSignal, say
 from qtopt.apps.robot import ServeSim
 from qtopt.config import CameraConfig
 from qtopt.errors import ConfigError
+from robot_bridge.cell.launch import prefer
 
 if TYPE_CHECKING:
     from sim.plant import Plant
@@ -37,6 +41,14 @@ driver = "xarm"
 full_width_m = 0.085
 """,
 }
+_ARMS["http"] = """[arm]
+driver = "http"
+url = "http://{host}:{control}"
+token_file = "{token}"
+
+[gripper]
+driver = "http"
+"""
 _CELL = """schema = 1
 cell = "{name}"
 
@@ -85,6 +97,7 @@ def main(config: ServeSim) -> int:
     from sim.truth import TruthLog
 
     sys.setswitchinterval(1e-3)  # the physics thread would keep the others waiting for five times as long
+    prefer()  # in place of hardware, which no other program keeps waiting
     stop = StopSignal()
     camera = CameraConfig(size_px=config.camera_px)
     cell = SimConfig(object_count=(config.objects, config.objects), camera=camera)
@@ -97,32 +110,54 @@ def main(config: ServeSim) -> int:
             servers.callback(TruthLog(plant, _name(config), config.truth).close)
         if config.protocol == "ur":
             _serve_ur(plant, config, pictures, servers, stop)
+        elif config.protocol == "http":
+            _serve_http(plant, config, pictures, servers, stop)
         else:
-            asyncio.run(_serve_xarm(plant, config, pictures.url, stop))
+            asyncio.run(_serve_xarm(plant, config, pictures, stop))
     return 0
 
 
 def _serve_ur(
     plant: "Plant", config: ServeSim, pictures: "SceneCamera", servers: contextlib.ExitStack, stop: StopSignal
 ) -> None:
-    from sim.servers.robotiq import RobotiqSocketServer
-    from sim.servers.robotiq_model import RobotiqModel
+    from sim.servers.robotiq import RobotiqSocketServer, parse_fault
+    from sim.servers.robotiq_model import PlainHand, RobotiqModel
     from sim.servers.ur import UrServer
 
-    server = UrServer(config.host, plant, spoil_camera=pictures.spoil)
+    gripper = RobotiqModel(plant)
+
+    def spoil(what: str) -> None:
+        gripper.fault = parse_fault(what, PlainHand())
+
+    server = UrServer(config.host, plant, spoil_camera=pictures.spoil, spoil_gripper=spoil)
     servers.callback(server.close)
-    servers.enter_context(RobotiqSocketServer(RobotiqModel(plant), config.host))
+    servers.enter_context(RobotiqSocketServer(gripper, config.host))
     _announce(config, pictures.url, server.fault_port)
     while not stop.wait(3600.0):
         continue
 
 
-async def _serve_xarm(plant: "Plant", config: ServeSim, url: str, stop: StopSignal) -> None:
+def _serve_http(
+    plant: "Plant", config: ServeSim, pictures: "SceneCamera", servers: contextlib.ExitStack, stop: StopSignal
+) -> None:
+    from sim.servers.http import HttpArmCell
+
+    output = config.output or Path(servers.enter_context(tempfile.TemporaryDirectory())) / "cell.toml"
+    token = output.absolute().parent / "arm-token"
+    token.write_text(secrets.token_hex(24))
+    token.chmod(0o600)
+    server = servers.enter_context(HttpArmCell(plant, config.host, token, pictures.spoil))
+    _announce(config, pictures.url, server.fault_port, control=server.port, token=token)
+    while not stop.wait(3600.0):
+        continue
+
+
+async def _serve_xarm(plant: "Plant", config: ServeSim, pictures: "SceneCamera", stop: StopSignal) -> None:
     from sim.servers.xarm import XArmServer
 
-    server = XArmServer(plant, config.host, config.seed)
+    server = XArmServer(plant, config.host, config.seed, pictures.spoil)
     ports = await server.listen(_XARM_CONTROL_PORT, 0)
-    _announce(config, url, ports["fault_port"])
+    _announce(config, pictures.url, ports["fault_port"], control=_XARM_CONTROL_PORT)
     life = asyncio.ensure_future(server.run())
     while not stop() and not life.done():
         await asyncio.sleep(0.05)
@@ -134,11 +169,11 @@ def _name(config: ServeSim) -> str:
     return f"sim-{config.protocol}-{config.host.replace('.', '-')}"
 
 
-def _announce(config: ServeSim, url: str, fault_port: int) -> None:
+def _announce(config: ServeSim, url: str, fault_port: int, control: int = 0, token: Path | None = None) -> None:
     """Prints the cell file, or says where it is, when everything listens."""
     from sim.servers.camera import LATENCY_S
 
-    arm = _ARMS[config.protocol].format(host=config.host, control=_XARM_CONTROL_PORT)
+    arm = _ARMS[config.protocol].format(host=config.host, control=control, token=token)
     spool = "spool" if config.output is None else str(config.output.absolute().parent / "spool")
     text = _CELL.format(name=_name(config), arm=arm, url=url, spool=spool, latency=LATENCY_S)
     if config.output is None:

@@ -108,7 +108,7 @@ def test_a_bad_reply_is_an_error(answering, reply, match):
         answering(bytes.fromhex(reply)).read(1, 56, 2)
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_a_bus_of_six(tmp_path):
     servos = Servos()
     bus = ServoBus(servos.port, timeout_s=0.5)

@@ -107,7 +107,7 @@ def arm(shared):
     arm.close()
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 @needs_sim
 @pytest.mark.timeout(300)
 class TestArm:
@@ -242,7 +242,7 @@ class TestArm:
         hand.close()
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 @needs_sim
 @pytest.mark.timeout(300)
 def test_a_killed_client_and_a_frozen_controller():

@@ -15,14 +15,17 @@ from robot_bridge.contracts import ArmMode, Capability, MotionOutcome, ObjectSen
 from robot_bridge.drivers.http_arm import DRIVER, GRIPPER_DRIVER, HttpArm
 from robot_bridge.drivers.http_gripper import HttpGripperOptions
 from robot_bridge.drivers.http_stop import HttpStopChannel
-from tests.robot_bridge.remote.conftest import connect, serve, token_file  # noqa: F401
+from robot_bridge.remote.messages import write_pose
 from tests.robot_bridge.remote.point_arm import DOWN, START
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.realtime
 
 
 def place(x, y, z):
     return Pose((x, y, z), DOWN)
+
+
+FAR = {"pose": write_pose(place(5.0, 0.0, 0.3)), "speed_m_s": 0.05, "accel_m_s2": 0.5, "deadline_s": 60.0}
 
 
 def stands(channel, seconds=0.4):
@@ -54,10 +57,16 @@ def channel(request):
 
 
 @pytest.fixture
-def moving(serve, connect, channel):  # noqa: F811
+def served(shared):
+    """The server of most tests."""
+    return shared
+
+
+@pytest.fixture
+def moving(served, connect, channel):
     """An arm in the middle of a slow, long motion: server, arm, stop channel, thread and where its result goes."""
-    served = serve()
     arm, watcher, results = connect(served), channel(served), []
+    assert arm.move_to(START, 0.4, 0.5, 20.0).outcome is MotionOutcome.REACHED
     thread = threading.Thread(
         target=lambda: results.append(arm.move_to(place(5.0, 0.0, 0.3), 0.05, 0.5, 60.0)), daemon=True
     )
@@ -69,8 +78,7 @@ def moving(serve, connect, channel):  # noqa: F811
     return served, arm, watcher, thread, results
 
 
-def test_moves_servos_and_grips(serve, connect):  # noqa: F811
-    served = serve()
+def test_moves_servos_and_grips(served, connect):
     arm = connect(served)
     assert arm.capabilities == {
         Capability.CARTESIAN_MOVE,
@@ -115,6 +123,15 @@ def test_moves_servos_and_grips(serve, connect):  # noqa: F811
     connect(served)  # the session was given back at once
 
 
+def test_a_client_that_leaves_in_motion_leaves_nothing_for_the_next_one_to_wait_for(served, connect):
+    for _ in range(10):
+        arm = connect(served)
+        result = arm.move_to(START, 0.4, 0.5, 20.0)
+        assert result.outcome is MotionOutcome.REACHED, f"refused, or stopped by another's end: {result}"
+        arm.command("/v1/move", FAR)
+        arm.close()
+
+
 @pytest.mark.parametrize("how", ["stop", "hold", "channel"])
 def test_stops_from_another_thread_end_the_motion(moving, how):
     _, arm, watcher, thread, results = moving
@@ -130,11 +147,13 @@ def test_stops_from_another_thread_end_the_motion(moving, how):
     assert arm.move_to(START, 0.2, 0.5, 20.0).outcome is MotionOutcome.REACHED
 
 
-def test_a_killed_client_leaves_the_arm_standing(serve, channel, connect, token_file):  # noqa: F811
-    served = serve()
+def test_a_killed_client_leaves_the_arm_standing(served, channel, connect):
+    arm = connect(served)
+    assert arm.move_to(START, 0.4, 0.5, 20.0).outcome is MotionOutcome.REACHED
+    arm.close()
     watcher = channel(served)
     url = f"http://127.0.0.1:{served.port}"
-    command = [sys.executable, "-m", "tests.robot_bridge.remote.drive", url, str(token_file)]
+    command = [sys.executable, "-m", "tests.robot_bridge.remote.drive", url, str(served.token_file)]
     client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert client.stdout.readline() == "moving\n"
@@ -162,7 +181,7 @@ def test_a_silent_server_is_a_lost_link_and_nothing_goes_on_afterwards(moving):
     thread.join(20)
     took_s = time.monotonic() - silent_s
     assert results[0].outcome is MotionOutcome.LINK_LOST
-    assert 1.5 < took_s < 8.0
+    assert took_s < 8.0
     age_s = (time.monotonic_ns() - arm.state().t_host_ns) / 1e9
     assert age_s > 1.5, "the old report must look old"
     assert not watcher.stop()
@@ -177,13 +196,18 @@ def test_a_silent_server_is_a_lost_link_and_nothing_goes_on_afterwards(moving):
     assert stands(watcher)
 
 
-def test_a_killed_server_is_a_lost_link(moving):
-    served, arm, watcher, thread, results = moving
-    served.process.kill()
-    thread.join(20)
-    assert results[0].outcome is MotionOutcome.LINK_LOST
-    arm.stop(2.0)
-    assert not watcher.stop()
+class TestAServerThatIsKilled:
+    @pytest.fixture
+    def served(self, serve):
+        return serve()
+
+    def test_is_a_lost_link(self, moving):
+        served, arm, watcher, thread, results = moving
+        served.process.kill()
+        thread.join(20)
+        assert results[0].outcome is MotionOutcome.LINK_LOST
+        arm.stop(2.0)
+        assert not watcher.stop()
 
 
 def test_the_driver_object_names_its_parts():

@@ -8,15 +8,15 @@ from robot_bridge.drivers.http_stop import HttpStopChannel
 from robot_bridge.robot import ToolPose
 from tests.contracts.arm import ArmContract
 from tests.contracts.gripper import GripperContract
-from tests.robot_bridge.remote.conftest import connect, start_server, write_token  # noqa: F401
+from tests.robot_bridge.conftest import start_server, write_token
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.realtime
 
 
-@pytest.fixture
-def served(tmp_path):
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
     """A server with free air between its fingers."""
-    served = start_server(write_token(tmp_path), free_air=True)
+    served = start_server(write_token(tmp_path_factory.mktemp("server")), free_air=True)
     yield served
     served.kill()
 
@@ -38,7 +38,7 @@ class TestHttpArm(ArmContract):
 
 class TestHttpGripper(GripperContract):
     @pytest.fixture
-    def gripper(self, served, connect):  # noqa: F811
+    def gripper(self, served, connect):
         gripper = GRIPPER_DRIVER.open(HttpGripperOptions(), connect(served))
         gripper.connect(5.0)
         gripper.activate(5.0)

@@ -80,7 +80,7 @@ def camera_of(injected):
         camera.stop()
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_frames_come_whole_and_with_the_cameras_own_time(injected, camera_of):
     camera = camera_of()
     frame = camera.latest(2.0, not_before_ns=time.monotonic_ns())
@@ -89,7 +89,7 @@ def test_frames_come_whole_and_with_the_cameras_own_time(injected, camera_of):
     assert Capability.CAMERA_HARDWARE_TIME in camera.capabilities
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_silence_is_stale_and_start_brings_it_back(injected, camera_of):
     camera = camera_of()
     injected.silent.set()
@@ -102,7 +102,7 @@ def test_silence_is_stale_and_start_brings_it_back(injected, camera_of):
     camera.latest(2.0)
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_locking_is_read_back_and_what_is_out_of_range_is_refused(injected, camera_of):
     camera = camera_of(exposure=156.0)
     before = camera.latest(2.0).settings_hash
@@ -111,14 +111,14 @@ def test_locking_is_read_back_and_what_is_out_of_range_is_refused(injected, came
     assert camera.latest(2.0, not_before_ns=time.monotonic_ns() + 100_000_000).settings_hash != before
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_a_setting_that_the_camera_lacks_is_named(camera_of):
     camera = camera_of(white_balance_k=4600.0)
     with pytest.raises(RobotError, match="no white_balance"):
         camera.lock_settings()
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_a_stream_that_is_not_offered_is_named(injected):
     source = RealSenseSource(RealSenseOptions(size=(640, 480)), injected.device)
     with pytest.raises(RobotError, match="expected"):

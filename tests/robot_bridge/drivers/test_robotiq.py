@@ -215,8 +215,9 @@ class GripperProcess:
         self.process.communicate()
 
 
-@pytest.fixture(params=["socket", "rtu"])
+@pytest.fixture(scope="module", params=["socket", "rtu"])
 def served(request):
+    """A gripper's process for all tests of a wire; the last of them kills it."""
     process = GripperProcess(request.param)
     process.gripper.connect(5.0)
     yield process
@@ -225,7 +226,7 @@ def served(request):
     process.kill()
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_a_gripper_over_either_wire(served):
     gripper = served.gripper
     assert gripper.capabilities == {
@@ -251,10 +252,12 @@ def test_a_gripper_over_either_wire(served):
     assert gripper.state().width_m == pytest.approx(0.03, abs=0.001)
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_faults_over_either_wire(served):
     gripper = served.gripper
+    served.fault("none")
     gripper.activate(5.0)
+    gripper.move(0.085, *FAST)
     served.fault("jammed")
     jammed = gripper.move(0.0, *FAST)
     assert jammed.width_m == pytest.approx(0.085, abs=0.001)
@@ -274,8 +277,11 @@ def test_faults_over_either_wire(served):
     assert time.monotonic() - started < 3.0
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_a_killed_gripper_is_an_error_soon(served):
+    served.fault("none")
+    served.gripper.close()
+    served.gripper.connect(5.0)
     served.gripper.activate(5.0)
     served.kill()
     started = time.monotonic()
@@ -293,7 +299,7 @@ def test_nobody_there_is_named():
         RTU_DRIVER.open(RtuOptions("/dev/tty-none"), None).state()
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_the_simulated_hand_behind_the_socket():
     calibration = Calibration(open_width_m=0.10)
     with Plant(SimConfig(object_count=(1, 1))) as plant:

@@ -130,7 +130,7 @@ def wait_for(condition, seconds=10.0):
         time.sleep(0.005)
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 class TestArm:
     def test_connecting_moves_nothing_and_holds(self, servos, tmp_path):
         arm = So101Arm(make_cell(servos, tmp_path))
@@ -312,7 +312,7 @@ class TestArm:
             child.stdout.close()
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 class TestGripper:
     def test_opens_closes_and_feels(self, cell):
         servos, arm = cell

@@ -9,7 +9,7 @@ from tests.contracts.arm import ArmContract
 from tests.contracts.gripper import GripperContract
 from tests.robot_bridge.drivers.so101_cell import Servos, make_cell
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.realtime
 
 
 @pytest.fixture(scope="module")

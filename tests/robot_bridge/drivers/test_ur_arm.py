@@ -19,7 +19,7 @@ from robot_bridge.contracts import ArmMode
 from robot_bridge.drivers.ur import DRIVER
 from tests.robot_bridge.drivers.ur_server import Controller, Keeper, at_rest, child_of, distance, wait_for
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(100)]
+pytestmark = [pytest.mark.realtime, pytest.mark.timeout(100)]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_a_protective_stop_ends_a_motion_and_is_not_unlocked_before_its_time(con
     controller("protective_stop")
     answer = arm.end(number)
     assert (answer["outcome"], "protective" in answer["reason"]) == ("fault", True), answer
-    assert at_rest(controller)
+    wait_for(lambda: at_rest(controller))
     assert arm("move", [0.6, 0.0, 0.25, 0.0], 0.2, 1.0, 5.0)["outcome"] == "rejected"
     assert "until 5s" in arm("recover")["error"]
     time.sleep(max(0.0, 5.1 - (time.monotonic() - stopped)))

@@ -11,7 +11,7 @@ from robot_bridge.drivers.ur import DRIVER
 from tests.contracts.arm import ArmContract
 from tests.robot_bridge.drivers.ur_server import Controller
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(100)]
+pytestmark = [pytest.mark.realtime, pytest.mark.timeout(100)]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ class TestUrArm(ArmContract):
             kept.append(DRIVER.open(options))
             kept[0].connect(self.DEADLINE_S)
         kept[0].recover()
-        assert self.go(kept[0], self.start()).outcome is MotionOutcome.REACHED
+        assert self.go(kept[0], self.start(), speed_m_s=self.RETURN_M_S).outcome is MotionOutcome.REACHED
         return kept[0]
 
     @pytest.fixture

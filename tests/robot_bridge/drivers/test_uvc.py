@@ -30,7 +30,7 @@ def camera(server):
     camera.stop()
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_frames_are_new_ordered_and_of_their_own(camera):
     first = camera.latest(1.0)
     asked = time.monotonic_ns()
@@ -45,14 +45,14 @@ def test_frames_are_new_ordered_and_of_their_own(camera):
     assert (red[..., 0] - red[..., 2]).max() > 100
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_a_frozen_stream_is_named(camera, server):
     server.fault("freeze")
     error, _ = eventually(lambda: camera.latest(1.0), FrozenFrame)
     assert "identical" in str(error)
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_a_stalled_stream_is_stale_and_comes_back_by_stop_and_start(camera, server):
     server.fault("stall")
     error, took_s = eventually(lambda: camera.latest(0.5), StaleFrame)
@@ -68,7 +68,7 @@ def test_a_stalled_stream_is_stale_and_comes_back_by_stop_and_start(camera, serv
     assert camera.latest(1.0).sequence >= 0
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 @pytest.mark.parametrize(("fault", "word"), [("black", "dark"), ("exposure 9", "saturated")])
 def test_a_picture_of_nothing_is_named(camera, server, fault, word):
     server.fault(fault)
@@ -76,7 +76,7 @@ def test_a_picture_of_nothing_is_named(camera, server, fault, word):
     assert word in str(error)
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_a_killed_camera_is_stale_and_its_thread_ends():
     with camera_process() as server:
         camera = DRIVER.open(UvcOptions(url=server.url))
@@ -94,14 +94,14 @@ def test_a_killed_camera_is_stale_and_its_thread_ends():
             camera.latest(0.1)
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_a_stream_of_another_size_or_smaller_than_the_crop_is_refused(server):
     for settings, word in (({"size": (640, 480)}, "expected 640 x 480"), ({"crop": (0, 0, 400, 100)}, "too small")):
         with pytest.raises(RobotError, match=word):
             DRIVER.open(UvcOptions(url=server.url, **settings)).start(10.0)
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_crop_cuts_and_a_stream_cannot_be_locked(server):
     camera = DRIVER.open(UvcOptions(url=server.url, crop=(20, 10, 120, 110)))
     camera.start(10.0)
@@ -197,7 +197,7 @@ def test_the_hash_of_settings_changes_with_any_of_them():
     assert settings_hash({"exposure": 1, "focus": 2}) != settings_hash({"exposure": 1, "focus": 3})
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_a_closed_server_refuses_and_an_idle_one_draws_nothing():
     drawn = []
 

@@ -16,7 +16,7 @@ from robot_bridge.drivers.xarm_options import XArmOptions
 from robot_bridge.drivers.xarm_stop import XArmStopChannel
 from tests.robot_bridge.drivers.xarm_server import BOX_LOW_M, LIBRARY_WARNS, Server, down, running, wait_for
 
-pytestmark = [pytest.mark.serial, LIBRARY_WARNS]
+pytestmark = [pytest.mark.realtime, LIBRARY_WARNS]
 
 HOME = (0.6, 0.0, 0.25)
 STOP_WAY_M = 0.03
@@ -28,19 +28,20 @@ def server() -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture
-def arm(server: Server) -> Iterator[XArm]:
+@pytest.fixture(scope="module")
+def connected(server: Server) -> Iterator[XArm]:
     arm = DRIVER.open(server.options)
     assert isinstance(arm, XArm)
     arm.connect(10.0)
-    try:
-        arm.recover()
-        assert arm.move_to(down(*HOME), 0.25, 2.0, 10.0).outcome is MotionOutcome.REACHED
-        yield arm
-    finally:
-        server.inject("push", [0, 0, 0])
-        server.inject("emergency_stop", False)
-        arm.close()
+    yield arm
+    arm.close()
+
+
+@pytest.fixture
+def arm(connected: XArm) -> XArm:
+    connected.recover()
+    assert connected.move_to(down(*HOME), 0.25, 2.0, 10.0).outcome is MotionOutcome.REACHED
+    return connected
 
 
 class Running(threading.Thread):
@@ -118,23 +119,19 @@ def test_joints_go_where_they_were(server: Server, arm: XArm):
     assert arm.move_joints(joints, 30.0, 10.0).outcome is MotionOutcome.REJECTED
 
 
-@pytest.mark.parametrize(
-    ("target", "speed_m_s"),
-    [
-        (down(600.0, 0.0, 250.0), 0.1),
-        (down(0.6, 0.0, 0.36), 0.1),
-        (down(0.6, math.nan, 0.2), 0.1),
-        (down(0.6, 0.0, 0.2), 100.0),
-        (down(0.6, 0.0, 0.2), 0.0),
-        (Pose((0.6, 0.0, 0.2), (2.0, 0.0, 0.0, 0.0)), 0.1),
-    ],
-    ids=["mm", "outside", "nan", "mm/s", "no speed", "quaternion"],
-)
-def test_what_cannot_be_meant_moves_nothing(server: Server, arm: XArm, target: Pose, speed_m_s: float):
-    result = arm.move_to(target, speed_m_s, 1.0, 5.0)
-    assert result.outcome is MotionOutcome.REJECTED
-    assert result.reason
-    assert server.tool_m() == pytest.approx(HOME, abs=1e-3)
+def test_what_cannot_be_meant_moves_nothing(server: Server, arm: XArm):
+    for case, target, speed_m_s in (
+        ("mm", down(600.0, 0.0, 250.0), 0.1),
+        ("outside", down(0.6, 0.0, 0.36), 0.1),
+        ("nan", down(0.6, math.nan, 0.2), 0.1),
+        ("mm/s", down(0.6, 0.0, 0.2), 100.0),
+        ("no speed", down(0.6, 0.0, 0.2), 0.0),
+        ("quaternion", Pose((0.6, 0.0, 0.2), (2.0, 0.0, 0.0, 0.0)), 0.1),
+    ):
+        result = arm.move_to(target, speed_m_s, 1.0, 5.0)
+        assert result.outcome is MotionOutcome.REJECTED, case
+        assert result.reason, case
+        assert server.tool_m() == pytest.approx(HOME, abs=1e-3), case
 
 
 def test_the_controllers_fence_holds_even_where_the_driver_is_passed_by(server: Server, arm: XArm):

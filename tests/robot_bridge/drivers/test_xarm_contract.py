@@ -4,12 +4,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from robot_bridge.contracts import ArmMode
-from robot_bridge.drivers.xarm import DRIVER, XArm
+from robot_bridge.drivers.xarm import DRIVER
 from tests.contracts.arm import ArmContract
 from tests.robot_bridge.drivers.xarm_server import LIBRARY_WARNS, running
 
-pytestmark = [pytest.mark.serial, LIBRARY_WARNS]
+pytestmark = [pytest.mark.realtime, LIBRARY_WARNS]
 
 
 @pytest.fixture(scope="module")
@@ -18,21 +17,10 @@ def server():
         yield server
 
 
-class RecoveredXArm(XArm):
-    """With a person beside it who lets it move again: to a new driver the old one's stop is somebody else's."""
-
-    def connect(self, deadline_s):
-        super().connect(deadline_s)
-        if self.state().mode is ArmMode.IDLE:
-            self.recover()
-
-
 class TestXArm(ArmContract):
-    TOP_SPEED = 1.5  # no report holds a speed: it is the way between reports, which come late from a busy machine
-
     @pytest.fixture
     def open_arm(self, server):
-        return lambda: RecoveredXArm(server.options)
+        return lambda: DRIVER.open(server.options)
 
     @pytest.fixture
     def stop_channel(self, server, arm):

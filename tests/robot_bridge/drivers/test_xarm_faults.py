@@ -13,7 +13,7 @@ from robot_bridge.drivers.xarm_stop import XArmStopChannel
 from tests.robot_bridge.drivers.test_xarm import HOME, Running
 from tests.robot_bridge.drivers.xarm_server import LIBRARY_WARNS, Server, down, running, wait_for
 
-pytestmark = [pytest.mark.serial, LIBRARY_WARNS]
+pytestmark = [pytest.mark.realtime, LIBRARY_WARNS]
 
 
 @pytest.fixture(scope="module")
@@ -155,12 +155,15 @@ def test_a_muted_controller_does_not_keep_a_stop_waiting(server: Server, arm: XA
 def test_a_dropped_connection_is_lost_for_good(server: Server, arm: XArm, channel: XArmStopChannel):
     motion = Running(arm, down(0.6, 0.19, 0.25), 0.05)
     wait_for(lambda: server.truth()["twist"][1] > 0.04)
+    before = server.tool_m()
     server.inject("drop_connections")
     assert motion.ended().outcome is MotionOutcome.LINK_LOST
+    wait_for(lambda: not server.truth()["moving"])
+    assert math.dist(server.tool_m(), before) < 0.05, "stopped over a new connection, not at its target"
     wait_for(lambda: channel.state().mode is ArmMode.OFFLINE)
     assert arm.state().mode is ArmMode.OFFLINE
     assert arm.servo(down(*HOME), 0.2).outcome is MotionOutcome.LINK_LOST
-    assert not channel.stop()
+    assert channel.stop(), "a controller that still listens is stopped over a new connection"
     again = XArm(server.options)
     again.connect(10.0)
     again.stop(2.0)

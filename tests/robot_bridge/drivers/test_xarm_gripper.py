@@ -1,19 +1,17 @@
 """The xArm gripper over the tunnelled tool bus, through the vendor's library, on objects in a simulated bin."""
 
-import itertools
-import math
 from collections.abc import Iterator
 
 import pytest
 
 from qtopt.errors import RobotError
-from robot_bridge.contracts import Capability, MotionOutcome, ObjectSensed, Pose
+from robot_bridge.contracts import Capability, ObjectSensed
 from robot_bridge.drivers.xarm import GRIPPER_DRIVER, XArm
 from robot_bridge.drivers.xarm_gripper import XArmGripper
 from robot_bridge.drivers.xarm_options import XArmGripperOptions
-from tests.robot_bridge.drivers.xarm_server import LIBRARY_WARNS, Server, down, running
+from tests.robot_bridge.drivers.xarm_server import LIBRARY_WARNS, Server, running
 
-pytestmark = [pytest.mark.serial, LIBRARY_WARNS]
+pytestmark = [pytest.mark.realtime, LIBRARY_WARNS]
 OPEN_M = 0.085
 
 
@@ -56,34 +54,6 @@ def test_it_closes_on_nothing_and_opens(server: Server, gripper: XArmGripper):
     assert server.truth()["width_m"] == pytest.approx(0.06, abs=1e-3)
     assert gripper.capabilities == {Capability.GRIPPER_WIDTH, Capability.GRIPPER_OBJECT_FLAG}
     assert gripper.width_range_m == (0.0, OPEN_M)
-
-
-def reach(arm: XArm, x_m: float, y_m: float, z_m: float, yaw_rad: float) -> bool:
-    """Goes down on a place from above; returns whether nothing stood in the way."""
-    turned = (math.cos(yaw_rad / 2), math.sin(yaw_rad / 2), 0.0, 0.0)
-    assert arm.move_to(Pose((x_m, y_m, 0.2), turned), 0.25, 2.0, 10.0).outcome is MotionOutcome.REACHED
-    if arm.move_to(Pose((x_m, y_m, z_m), turned), 0.1, 1.0, 10.0).outcome is MotionOutcome.REACHED:
-        return True
-    arm.recover()
-    assert arm.move_to(Pose((x_m, y_m, 0.2), turned), 0.1, 0.5, 10.0).outcome is MotionOutcome.REACHED
-    return False
-
-
-def test_it_holds_an_object_and_says_so(server: Server, arm: XArm, gripper: XArmGripper):
-    places = [place for place in server.truth()["objects"] if 0.52 < place[0] < 0.68 and abs(place[1]) < 0.08]
-    for yaw_rad, above_m, (x_m, y_m, z_m) in itertools.product((0.0, math.pi / 2), (0.0, 0.012), places):
-        gripper.move(OPEN_M, 0.12, 20.0, 5.0)
-        if not reach(arm, x_m, y_m, max(0.02, z_m + above_m), yaw_rad):
-            continue
-        gripper.move(0.0, 0.12, 20.0, 5.0)
-        arm.move_to(down(x_m, y_m, 0.2), 0.2, 1.0, 10.0)
-        held, truth = gripper.state(), server.truth()
-        assert (held.object_sensed is ObjectSensed.YES) == truth["holding"]
-        assert held.width_m == pytest.approx(truth["width_m"], abs=1e-3)
-        if truth["holding"]:
-            assert held.width_m > 0.003
-            return
-    pytest.fail("no object of this bin could be held")
 
 
 def test_fingers_that_stick_are_an_error(server: Server, gripper: XArmGripper):

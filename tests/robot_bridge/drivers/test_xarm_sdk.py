@@ -13,7 +13,7 @@ import pytest
 
 from tests.robot_bridge.drivers.xarm_server import CONTROL_PORT, LIBRARY_WARNS, ROOT, Server, running, wait_for
 
-pytestmark = [pytest.mark.serial, LIBRARY_WARNS]
+pytestmark = [pytest.mark.realtime, LIBRARY_WARNS]
 
 STREAM = """
 import sys, time

@@ -1,21 +1,24 @@
 """The server refuses who has no token, what was sent before, and where it would be overheard."""
 
+import contextlib
 import http.client
 import json
 import signal
 import socket
+import time
 
 import pytest
 
+from qtopt.apps.certificates import host_name
+from qtopt.apps.certs import Keys
 from qtopt.errors import ConfigError, RobotError
 from robot_bridge.drivers.http_arm import HttpArm
-from robot_bridge.remote import LinkOptions, ServerOptions
+from robot_bridge.remote import ArmServer, LinkOptions, ServerOptions, server
 from robot_bridge.remote.messages import write_pose
-from tests.robot_bridge.remote.conftest import TOKEN
-from tests.robot_bridge.remote.point_arm import START
-from tests.rpc.test_security import make_authority, make_certificate
+from tests.robot_bridge.conftest import TOKEN
+from tests.robot_bridge.remote.point_arm import START, PointArm
 
-pytestmark = pytest.mark.serial
+pytestmark = pytest.mark.realtime
 
 
 def ask(served, method, path, message=None, token=TOKEN):
@@ -60,6 +63,18 @@ def test_what_is_refused(serve, token_file):
         HttpArm(served.options(token_file=other)).connect(5.0)
 
 
+def test_a_new_session_begins_without_the_results_of_the_one_before(serve):
+    served = serve(watchdog_s=5.0)
+    first = ask(served, "POST", "/v1/session")[1]["session"]
+    move = {"pose": write_pose(START), "speed_m_s": 0.1, "accel_m_s2": 0.5, "deadline_s": 5.0, "number": 1}
+    assert ask(served, "POST", "/v1/move", {**move, "session": first})[0] == 200
+    while ask(served, "GET", "/v1/state")[1]["result"] is None:
+        continue
+    assert ask(served, "POST", "/v1/release", {"session": first})[0] == 200
+    assert ask(served, "POST", "/v1/session")[0] == 200
+    assert ask(served, "GET", "/v1/state")[1]["result"] is None, "its command 1 would seem to have ended"
+
+
 def test_garbage_and_idle_connections_block_nobody(serve):
     served = serve()
     idle = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(8)]
@@ -68,6 +83,20 @@ def test_garbage_and_idle_connections_block_nobody(serve):
     assert ask(served, "GET", "/v1/state")[0] == 200
     for connection in idle:
         connection.close()
+
+
+def test_who_takes_too_long_over_a_request_makes_room_for_others(token_file, monkeypatch):
+    monkeypatch.setattr(server, "IDLE_S", 0.6)
+    with ArmServer(PointArm(), None, ServerOptions(port=0, token_file=token_file)) as served:
+        slow = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(server.CONNECTION_LIMIT)]
+        for _ in range(8):  # a byte now and then, so that no single wait is too long
+            for connection in slow:
+                with contextlib.suppress(OSError):
+                    connection.sendall(b"G")
+            time.sleep(0.2)
+        assert ask(served, "GET", "/v1/state")[0] == 200
+        for connection in slow:
+            connection.close()
 
 
 def test_sigterm_stops_the_arm_and_ends_the_server(serve, connect):
@@ -79,12 +108,13 @@ def test_sigterm_stops_the_arm_and_ends_the_server(serve, connect):
 
 
 def test_tls(serve, connect, tmp_path):
-    make_authority(tmp_path, "ca")
-    make_certificate(tmp_path, "server", "ca")
-    served = serve(cert_file=str(tmp_path / "server.pem"), key_file=str(tmp_path / "server.key"))
+    keys, own = Keys(tmp_path), tmp_path / "server"
+    keys.make_authority()
+    keys.make_server([host_name("127.0.0.1")], 1.0)
+    served = serve(cert_file=str(own / "server.crt"), key_file=str(own / "server.key"))
     with pytest.raises(RobotError, match="SSLCertVerificationError"):
         HttpArm(served.options()).connect(5.0)
-    served.ca_file = tmp_path / "ca.pem"
+    served.ca_file = own / "ca.crt"
     arm = connect(served)
     assert arm.state().pose.position_m == START.position_m
 

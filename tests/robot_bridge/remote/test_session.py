@@ -63,6 +63,9 @@ def test_only_one_client_at_a_time(session):
     with pytest.raises(SessionRefused, match="another client"):
         session.claim()
     session.release(name)
+    with pytest.raises(SessionRefused, match="still being stopped"):
+        session.claim()
+    session.free()
     assert session.claim() != name
 
 
@@ -79,6 +82,7 @@ def test_silence_ends_the_session_once_and_for_good(session, clock):
         session.beat(name, 2)
     with pytest.raises(SessionRefused):
         session.admit(name, 9)
+    session.free()
     fresh = session.claim()
     with pytest.raises(SessionRefused):
         session.admit(name, 10)

@@ -74,7 +74,7 @@ def test_where_the_reason_cannot_be_stored_motion_is_locked_all_the_same(latch_f
     assert latch_file.read() is not None
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 def test_a_process_killed_right_after_write_leaves_it_locked(tmp_path):
     program = (
         "import sys, time; from pathlib import Path; from robot_bridge.contracts import Latch\n"

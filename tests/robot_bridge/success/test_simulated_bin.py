@@ -56,14 +56,14 @@ def compared(grasps, count):
     return rows
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 @pytest.mark.timeout(400)
 def test_verdicts_agree_with_the_simulator_and_defects_are_unknown():
     grasps = Grasps()
     try:
-        rows = compared(grasps, 8)
+        rows = compared(grasps, 5)
         decided = [(truth, verdict.held) for truth, verdict in rows if verdict.held is not None]
-        assert len(decided) >= 5
+        assert len(decided) >= 3
         assert all(truth == held for truth, held in decided)
         assert any(truth for truth, _ in decided)
         for defects in (Defects(exposure=1.4), Defects(shift_px=30)):

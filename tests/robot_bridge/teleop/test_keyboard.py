@@ -93,7 +93,7 @@ PROGRAM = """
 """
 
 
-@pytest.mark.serial
+@pytest.mark.realtime
 @pytest.mark.parametrize(
     ("then", "sent", "code"),
     [

@@ -6,9 +6,11 @@ One run is watched, disturbed, stopped and taken up again; each test goes on whe
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 
 import psutil
 import pytest
@@ -18,8 +20,9 @@ from qtopt.apps.rundir import RunDirectory
 from qtopt.errors import RemoteError
 from qtopt.replay import EpisodeStore
 from qtopt.rpc import ClientConfig, connect
+from tests.deploy.metric_names import used_names
 
-pytestmark = [pytest.mark.serial, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.timeout(300)
 
 SMALL = [
     "--learner.batch=16",
@@ -70,6 +73,26 @@ def words_of(directory, role):
     return json.loads((directory.logs / f"{role}.log").read_text().splitlines()[-1])
 
 
+def free_ports(count):
+    """Returns the first of so many ports in a row that nobody listens on."""
+    for first in range(21000, 31000, count):
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    return pytest.fail("no free ports")
+
+
+def scraped(ports):
+    """Returns the names of all metrics on these ports."""
+    names = set()
+    for port in ports:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        names |= {line.partition(" ")[0].partition("{")[0] for line in lines if not line.startswith("#")}
+    return names
+
+
 def end(process, number, within_s):
     """Sends a signal; returns exit code and output. Fails if any process outlives it."""
     alive = children_of(process)
@@ -99,7 +122,9 @@ def directory(output):
 
 
 def test_from_camera_to_policy_through_the_death_of_the_server(output):
-    process = start("--minutes=10", f"--output={output}", "--evaluation.every-s=5", *SMALL)
+    port = free_ports(5)
+    words = [f"--metrics.port={port}", "--evaluation.every-s=5"]
+    process = start("--minutes=10", f"--output={output}", *words, *SMALL)
     try:
         directory = RunDirectory(wait_for(lambda: next((output / "kuka").glob("*"), None)))
         server = server_of(directory)
@@ -124,6 +149,13 @@ def test_from_camera_to_policy_through_the_death_of_the_server(output):
 
             wait_for(everybody_is_back)
             wait_for(lambda: list(directory.evaluations.glob("learned-*.json")))
+
+            def everything_is_exported_that_dashboards_and_alerts_ask_for():
+                with contextlib.suppress(OSError):  # the server's port may still be closed
+                    return used_names() <= scraped(range(port, port + 5))
+                return False
+
+            wait_for(everything_is_exported_that_dashboards_and_alerts_ask_for, 30.0)
         code, out = end(process, signal.SIGINT, within_s=10.0)
     finally:
         process.kill()

@@ -69,6 +69,14 @@ def serve(token_file):
         served.kill()
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """One server for the tests of a module that leave it whole; each brings the arm to where it begins."""
+    served = start_server(write_token(tmp_path_factory.mktemp("shared")))
+    yield served
+    served.kill()
+
+
 @pytest.fixture
 def connect():
     """Connects arms; closes them all at the end."""

@@ -1,0 +1,320 @@
+"""What somebody may try against a server: each function returns how it was refused, or says that it was not.
+
+They speak bare gRPC and bare sockets, as an attacker would, with keys made beforehand: those of clients that the server
+knows, and others.
+"""
+
+import contextlib
+import hashlib
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import cv2
+import grpc
+import numpy as np
+from safetensors.numpy import save
+
+from qtopt.apps.benches.episodes import make_episode
+from qtopt.rpc import codec
+from qtopt.rpc.gen import model_pb2, replay_pb2, types_pb2
+from qtopt.rpc.roles import ROLES, Role
+from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES
+
+APPEND: Final = "/qtopt.v1.ReplayService/AppendEpisode"
+PUBLISH: Final = "/qtopt.v1.ModelService/Publish"
+STATS: Final = "/qtopt.v1.ReplayService/GetStats"
+HANDSHAKE: Final = "/qtopt.v1.ReplayService/Handshake"
+CONNECTION: Final = "connection"
+_DEADLINE_S: Final = 60.0
+_LINES: Final = 40
+_HUGE_PX: Final = 60_000
+
+
+class GotThrough(Exception):
+    """The server did what an attacker wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where to attack.
+
+    Attributes:
+        port: the server's, on this machine.
+        keys: folders of clients that it knows, and of others, by name.
+        image_px: height and width of its images.
+        patience_s: after which it should have hung up on who says nothing [s].
+    """
+
+    port: int
+    keys: Path
+    image_px: int
+    patience_s: float
+
+
+@contextlib.contextmanager
+def _channel(site: Site, folder: str, *, certified: bool = True, token_of: str = "") -> Iterator["_Caller"]:
+    """Yields what calls with the certificate of one folder and the token of the same or another."""
+    root = site.keys / folder
+    pair = (root / "client.key").read_bytes(), (root / "client.crt").read_bytes()
+    authority = (site.keys / "good" / "ca.crt").read_bytes()
+    credentials = grpc.ssl_channel_credentials(authority, *(pair if certified else (None, None)))
+    token = (site.keys / (token_of or folder) / "token").read_text().strip()
+    options = [("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0)]
+    with grpc.secure_channel(f"127.0.0.1:{site.port}", credentials, options) as channel:
+        yield _Caller(channel, (("authorization", f"Bearer {token}"),) if token else ())
+
+
+class _Caller:
+    def __init__(self, channel: grpc.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._channel, self._metadata = channel, metadata
+
+    def refused(self, method: str, request: bytes, *codes: grpc.StatusCode) -> str:
+        """Returns with which words a call was refused; raises GotThrough when it was not, or said too much."""
+        try:
+            self._channel.unary_unary(method, _as_it_is, _as_it_is)(
+                request, timeout=_DEADLINE_S, metadata=self._metadata
+            )
+        except grpc.RpcError as error:
+            return _checked(error, codes)
+        raise GotThrough(f"{method} was answered")
+
+    def stalled(self, method: str) -> str:
+        """Opens a call and sends nothing; returns with which words it was ended."""
+
+        def nothing() -> Iterator[bytes]:
+            time.sleep(_DEADLINE_S)
+            yield b""
+
+        begin = self._channel.stream_unary(method, _as_it_is, _as_it_is)
+        call = begin.future(nothing(), timeout=_DEADLINE_S, metadata=self._metadata)
+        error = call.exception()
+        if error is None:
+            raise GotThrough(f"{method} was answered")
+        return _checked(error, (grpc.StatusCode.UNAVAILABLE,))
+
+
+def _as_it_is(data: bytes) -> bytes:
+    return data
+
+
+def _checked(error: Exception, codes: tuple[grpc.StatusCode, ...]) -> str:
+    if not isinstance(error, grpc.Call):
+        raise GotThrough(f"ended with {type(error).__name__} ({error}), expected a status")
+    code, details = error.code(), str(error.details() or "")
+    if code not in codes:
+        raise GotThrough(f"refused with {code.name} ({details}), expected {' or '.join(each.name for each in codes)}")
+    inside = [word for word in ("Traceback", "/home", "/root", ".py", "site-packages") if word in details]
+    if inside:
+        raise GotThrough(f"the refusal tells of the server's inside: {details}")
+    return f"{code.name}: {details[:160]}"
+
+
+_AWAY: Final = (grpc.StatusCode.UNAVAILABLE,)
+_WHO: Final = (grpc.StatusCode.UNAUTHENTICATED,)
+_ROLE: Final = (grpc.StatusCode.PERMISSION_DENIED,)
+_BAD: Final = (grpc.StatusCode.FAILED_PRECONDITION,)
+_WEIGHTS: Final = (grpc.StatusCode.INVALID_ARGUMENT,)
+
+
+def no_tls(site: Site) -> str:
+    """Speaks without TLS."""
+    with grpc.insecure_channel(f"127.0.0.1:{site.port}") as channel:
+        return _Caller(channel, ()).refused(STATS, b"", *_AWAY)
+
+
+def no_certificate(site: Site) -> str:
+    """Speaks TLS, and shows no certificate."""
+    with _channel(site, "good", certified=False) as caller:
+        return caller.refused(STATS, b"", *_AWAY)
+
+
+def wrong_certificate(site: Site) -> str:
+    """Shows a certificate of another authority, with a stolen token."""
+    with _channel(site, "stranger", token_of="viewer") as caller:
+        return caller.refused(STATS, b"", *_AWAY)
+
+
+def expired_certificate(site: Site) -> str:
+    """Shows a certificate that was good."""
+    with _channel(site, "expired") as caller:
+        return caller.refused(STATS, b"", *_AWAY)
+
+
+def no_role(site: Site) -> str:
+    """Shows a certificate of the right authority that names no role."""
+    with _channel(site, "nobody", token_of="viewer") as caller:
+        return caller.refused(STATS, b"", *_WHO)
+
+
+def wrong_token(site: Site) -> str:
+    """Sends a token that nobody has."""
+    with _channel(site, "viewer", token_of="stranger") as caller:
+        return caller.refused(STATS, b"", *_WHO)
+
+
+def replayed_token(site: Site) -> str:
+    """Sends a trainer's token over a viewer's connection."""
+    with _channel(site, "viewer", token_of="trainer") as caller:
+        return caller.refused(PUBLISH, b"", *_WHO)
+
+
+def expired_token(site: Site) -> str:
+    """Sends a token that was good until yesterday."""
+    with _channel(site, "late") as caller:
+        return caller.refused(STATS, b"", *_WHO)
+
+
+def wrong_role(site: Site) -> str:
+    """Calls, as each role, every method that is not for it."""
+    count = 0
+    for role in Role:
+        with _channel(site, str(role)) as caller:
+            for method, allowed in ROLES.items():
+                if role not in allowed and None not in allowed:
+                    caller.refused(method, b"", *_ROLE)
+                    count += 1
+    return f"PERMISSION_DENIED, {count} times of {count}"
+
+
+def oversized_message(site: Site) -> str:
+    """Sends more than a message may have."""
+    with _channel(site, "collector") as caller:
+        return caller.refused(APPEND, bytes(MESSAGE_LIMIT_BYTES + 1), grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+def garbage(site: Site) -> str:
+    """Sends bytes that are no message."""
+    with _channel(site, "collector") as caller:
+        return caller.refused(APPEND, b"\xff" * 1000, *_BAD)
+
+
+def slow_handshake(site: Site) -> str:
+    """Opens connections that say nothing, and others that begin TLS and send a byte a second."""
+    lines = [socket.create_connection(("127.0.0.1", site.port), 10.0) for _ in range(_LINES)]
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500)
+    try:
+        deadline, at, left = time.monotonic() + site.patience_s + 15.0, 0, set(lines)
+        while left:
+            if time.monotonic() > deadline:
+                raise GotThrough(f"{len(left)} of {_LINES} silent connections were still open")
+            for number, line in enumerate(lines):
+                if line in left and _hung_up(line, hello[at : at + 1] if number % 2 else b""):
+                    left.discard(line)
+            at += 1
+            time.sleep(1.0)
+    finally:
+        for line in lines:
+            line.close()
+    return f"all {_LINES} connections were closed by the server"
+
+
+def _hung_up(line: socket.socket, send: bytes) -> bool:
+    line.settimeout(0.01)
+    try:
+        line.sendall(send)
+        return line.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def slow_request(site: Site) -> str:
+    """Begins a call and never sends its request."""
+    with _channel(site, "collector") as caller:
+        return caller.stalled(APPEND)
+
+
+def wrong_schema(site: Site) -> str:
+    """Shakes hands with another schema, then sends an episode of other images."""
+    other = replay_pb2.HandshakeRequest(schema=replay_pb2.Schema(schema_version=99, action_fields=["x"]))
+    with _channel(site, "collector") as caller:
+        caller.refused(HANDSHAKE, other.SerializeToString(), *_BAD)
+        episode = codec.encode_episode(make_episode(np.random.default_rng(0), site.image_px + 8))
+        return caller.refused(APPEND, _append(episode), *_BAD)
+
+
+def damaged_weights(site: Site) -> str:
+    """Publishes networks that do not match their hash."""
+    payload = _weights()
+    request = model_pb2.PublishRequest(step=1, payload=payload, digest=hashlib.sha256(payload + b"x").hexdigest())
+    with _channel(site, "trainer") as caller:
+        return caller.refused(PUBLISH, request.SerializeToString(), *_WEIGHTS)
+
+
+def wrong_weights(site: Site) -> str:
+    """Publishes arrays that are no network, with a good hash, and a header that asks for a network of any size."""
+    said = ""
+    with _channel(site, "trainer") as caller:
+        for payload in (b"\x80\x04cposix\nsystem\n.", _weights(), _weights('{"width": 1000000000}')):
+            request = model_pb2.PublishRequest(step=1, payload=payload, digest=hashlib.sha256(payload).hexdigest())
+            said = caller.refused(PUBLISH, request.SerializeToString(), *_WEIGHTS)
+    return said
+
+
+def jpeg_bomb(site: Site) -> str:
+    """Sends tiny JPEGs that say to be of 60,000 x 60,000 pixels, and one that would be decoded again and again."""
+    image = np.zeros((site.image_px, site.image_px, 3), np.uint8)
+    small = cv2.imencode(".jpg", image)[1].tobytes()
+    again = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_PROGRESSIVE, 1))[1].tobytes()
+    size = (site.image_px, site.image_px)
+    said = ""
+    with _channel(site, "collector") as caller:
+        for frame, claimed in ((_inflated(small), (_HUGE_PX, _HUGE_PX)), (_inflated(small), size), (again, size)):
+            episode = codec.encode_episode(make_episode(np.random.default_rng(0), site.image_px))
+            count = episode.images.count
+            episode.images.Clear()
+            episode.images.CopyFrom(
+                types_pb2.Images(
+                    count=count,
+                    height=claimed[0],
+                    width=claimed[1],
+                    encoding=types_pb2.IMAGE_ENCODING_JPEG,
+                    frames=[frame] * count,
+                )
+            )
+            episode.digest = codec.episode_digest(episode)
+            said = caller.refused(APPEND, _append(episode), *_BAD)
+    return said
+
+
+def _append(episode: types_pb2.Episode) -> bytes:
+    return replay_pb2.AppendEpisodeRequest(episode=episode).SerializeToString()
+
+
+def _inflated(frame: bytes) -> bytes:
+    """Returns a JPEG whose header has been given another size."""
+    at = frame.index(b"\xff\xc0") + 5
+    return frame[:at] + struct.pack(">HH", _HUGE_PX, _HUGE_PX) + frame[at + 4 :]
+
+
+def _weights(network: str = "{}") -> bytes:
+    header = {"format": "qtopt-targets-1", "step": "1", "network": network}
+    return save({"theta1.x": np.zeros(4, np.float32)}, header)
+
+
+ATTACKS: Final[dict[str, tuple[Callable[[Site], str], str]]] = {
+    "no TLS": (no_tls, CONNECTION),
+    "no certificate": (no_certificate, CONNECTION),
+    "wrong certificate": (wrong_certificate, CONNECTION),
+    "expired certificate": (expired_certificate, CONNECTION),
+    "certificate without a role": (no_role, STATS),
+    "wrong token": (wrong_token, STATS),
+    "replayed token": (replayed_token, PUBLISH),
+    "expired token": (expired_token, STATS),
+    "wrong role": (wrong_role, PUBLISH),
+    "oversized message": (oversized_message, APPEND),
+    "garbage": (garbage, APPEND),
+    "slow-loris, handshake": (slow_handshake, CONNECTION),
+    "slow-loris, request": (slow_request, APPEND),
+    "wrong schema": (wrong_schema, APPEND),
+    "weights with a bad hash": (damaged_weights, PUBLISH),
+    "weights of another schema": (wrong_weights, PUBLISH),
+    "zip-bomb-like JPEG": (jpeg_bomb, APPEND),
+}
+"""By name: the attack, and what the audit log has to say was refused."""

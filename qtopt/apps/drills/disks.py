@@ -1,0 +1,81 @@
+"""Disks that are small, break, or are slow: mounted for a drill, which needs the rights to."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from qtopt.errors import ConfigError
+
+
+def _run(*words: str) -> str:
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{words[0]} is missing: install it") from error
+    except subprocess.CalledProcessError as error:
+        raise ConfigError(
+            f"{' '.join(words)}: {error.stderr.strip()}; this drill mounts disks: run it as root"
+        ) from error
+    return done.stdout
+
+
+@contextlib.contextmanager
+def small_disk(at: Path, megabytes: int) -> Iterator[Path]:
+    """Mounts a disk of so many MB, in memory, during the block."""
+    at.mkdir(parents=True)
+    _run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(at))
+    try:
+        yield at
+    finally:
+        _run("umount", "-l", str(at))
+
+
+class BreakableDisk:
+    """An ext4 file system in a file, which becomes read-only at an error as a real one does; use as a context."""
+
+    def __init__(self, at: Path, megabytes: int) -> None:
+        self._at = at
+        self._file = at.with_suffix(".img")
+        at.mkdir(parents=True)
+        with self._file.open("wb") as file:
+            file.truncate(megabytes << 20)
+        _run("mkfs.ext4", "-q", "-F", str(self._file))
+
+    def __enter__(self) -> "BreakableDisk":
+        self._mount()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _run("umount", "-l", str(self._at))
+        self._file.unlink()
+
+    def break_it(self) -> None:
+        """Lets the file system find an error: from now on it takes no more writing."""
+        device = Path(_run("findmnt", "-n", "-o", "SOURCE", str(self._at)).strip()).name
+        Path("/sys/fs/ext4", device, "trigger_fs_error").write_text("a drill")
+
+    def mend(self) -> None:
+        """Unmounts, checks and mounts the file system; nobody may have a file of it open."""
+        _run("umount", str(self._at))
+        subprocess.run(["fsck.ext4", "-p", "-f", str(self._file)], capture_output=True, check=False)  # 1: it was mended
+        self._mount()
+
+    def _mount(self) -> None:
+        _run("mount", "-o", "loop,errors=remount-ro", str(self._file), str(self._at))
+
+
+@contextlib.contextmanager
+def slow_disk(pid: int, delay_s: float) -> Iterator[None]:
+    """Makes each flush to the disk of a running process take longer by ``delay_s``, during the block."""
+    words = ["strace", "-f", "-qq", "-p", str(pid), "-e", "trace=fdatasync,fsync", "-o", "/dev/null"]
+    words += ["-e", f"inject=fdatasync,fsync:delay_enter={round(delay_s * 1e6)}"]
+    try:
+        tracer = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    except FileNotFoundError as error:
+        raise ConfigError("strace is missing: install it") from error
+    with tracer:
+        try:
+            yield
+        finally:
+            tracer.terminate()  # it lets go of the process

@@ -1,0 +1,246 @@
+"""Disks that are full, break or are slow under a server: it refuses clearly, loses nothing, goes on by itself.
+
+A collector's outbox delivers numbered episodes; what the server refuses waits in the collector's spool. Scenes:
+
+* reserve: little room is left; the store refuses before the disk is full. The server is killed and started on the disk
+  as it is; then there is room again.
+* full: the same without a reserve, up to the disk's own refusal.
+* read-only: an ext4 file system finds an error and takes no more writing. It is unmounted, checked and mounted, for
+  which the server has to be started anew.
+* slow: each flush takes 0.3 s longer, then one hangs for 14 s.
+"""
+
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import grpc
+import tyro
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from qtopt.apps.drills.audit import Audit, Ledger
+from qtopt.apps.drills.disks import BreakableDisk, slow_disk, small_disk
+from qtopt.apps.drills.episodes import numbered_episode
+from qtopt.apps.drills.report import finish
+from qtopt.apps.drills.served import Served
+from qtopt.config import STRICT
+from qtopt.errors import ProcessFailed, QtOptError, StoreFull
+from qtopt.loops.outbox import Outbox
+from qtopt.replay import ReplayConfig
+from qtopt.replay.condition import STALLED_S
+from qtopt.rpc import Connection
+from qtopt.types import JsonValue
+from robot_bridge.spool import Spool
+
+_IMAGE_PX, _STEPS = 48, 8
+_MOST = 400
+_WAIT_S = 60.0
+_SERVICE = "qtopt.v1.ReplayService"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Runs the scenes.
+
+    Attributes:
+        scenes: which ones.
+        seed: written to the result; the drill draws nothing.
+        json: file that the result is written to as well.
+    """
+
+    __pydantic_config__ = STRICT
+
+    scenes: tuple[str, ...] = ("reserve", "full", "read-only", "slow")
+    seed: int = 0
+    json: Path | None = None
+
+
+class Scene:
+    """A server over a disk, a collector with a spool, and what went wrong.
+
+    Args:
+        root: where spool and logs lie.
+        disk: where the store lies.
+        min_free_mb: what the store keeps free [MB].
+    """
+
+    def __init__(self, root: Path, disk: Path, min_free_mb: float) -> None:
+        config = ReplayConfig(segment_mb=1.0, min_free_mb=min_free_mb, quarantine_mb=0.0)
+        self._served = Served(disk, _IMAGE_PX, config)
+        self._spool = Spool(root / "spool")
+        self._ledger = Ledger(2)  # the second one is always refused
+        self._audit = Audit(self._served.store, self._ledger, _IMAGE_PX, _STEPS)
+        self.breaches: list[str] = []
+        self.facts: dict[str, JsonValue] = {}
+        self.start()
+
+    def start(self) -> None:
+        """Starts a server on the disk as it is."""
+        self.process: BaseProcess = self._served.start()
+        connection = self._served.connect(self.process)
+        if connection is None:
+            raise ProcessFailed(
+                f"the server ended with {self.process.exitcode}, expected it to start: {self._served.said()}"
+            )
+        self.connection: Connection = connection
+        self._outbox = Outbox(connection.replay, self._spool)
+
+    def kill(self) -> None:
+        """Kills the server."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+    def end(self) -> None:
+        """Ends the server and lets go of the spool."""
+        self.process.terminate()
+        self.process.join(20.0)
+        self.connection.close()
+        self._spool.close()
+
+    def deliver(self) -> bool:
+        """Delivers one more episode, or has it spooled; returns whether it was acknowledged."""
+        number = self._ledger.begin(0)
+        episode = numbered_episode(0, number, _IMAGE_PX, _STEPS)
+        self._outbox.keep(episode)
+        self._outbox.flush()
+        self._ledger.acknowledged(0, is_new=True)  # the collector has done its part: from now on it must not be lost
+        return not self._outbox.waiting
+
+    def fill(self) -> None:
+        """Delivers until an episode has to be spooled, and some more."""
+        stored = 0
+        while self.deliver():
+            stored += 1
+            if stored > _MOST:
+                raise QtOptError(f"the disk took {stored} episodes, expected it to be full before")
+        for _ in range(3):
+            self.deliver()
+        self.facts |= {"stored_before": stored, "spooled": self._outbox.waiting}
+
+    def expect_refusal(self) -> None:
+        """Looks at what the server says while it cannot write."""
+        try:
+            self.connection.replay.append(numbered_episode(1, 0, _IMAGE_PX, _STEPS))
+            self.breaches.append("an episode was taken")
+        except StoreFull as error:
+            self.facts["refusal"] = str(error).replace(str(self._served.store), "STORE")
+        stats = self.connection.replay.stats()
+        if stats["writable"]:
+            self.breaches.append("the store says that it is writable")
+        self._expect_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        if not len(self.connection.replay.sample_transitions(16, 1.0).position):
+            self.breaches.append("nothing could be sampled")
+
+    def expect_recovery(self) -> None:
+        """Waits until all that was spooled is stored, without help, and compares everything."""
+        started = time.monotonic()
+        while self._outbox.waiting and time.monotonic() < started + _WAIT_S:
+            self._outbox.flush()
+            time.sleep(0.05)
+        self.facts["delivered_after_s"] = round(time.monotonic() - started, 1)
+        if self._outbox.waiting:
+            self.breaches.append(f"{self._outbox.waiting} episodes wait in the spool after {_WAIT_S:g} s")
+        if not self.connection.replay.stats()["writable"]:
+            self.breaches.append("the store says that it is not writable")
+        self._expect_health(health_pb2.HealthCheckResponse.SERVING)
+        self.facts["episodes"] = int(self.connection.replay.stats()["episodes"])
+        self.breaches += self._audit.check()
+
+    def _expect_health(self, expected: int) -> None:
+        """Asks the server's health for a while: it looks every few seconds."""
+        with grpc.insecure_channel(self.connection.address) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            deadline = time.monotonic() + 10.0
+            while True:
+                found = stub.Check(health_pb2.HealthCheckRequest(service=_SERVICE), timeout=5.0).status
+                if found == expected or time.monotonic() > deadline:
+                    break
+                time.sleep(0.2)
+        name = health_pb2.HealthCheckResponse.ServingStatus.Name
+        if found != expected:
+            self.breaches.append(f"health says {name(found)}, expected {name(expected)}")
+
+
+def _full(root: Path, min_free_mb: float) -> Scene:
+    with small_disk(root / "disk", 16) as disk:
+        ballast = disk / "ballast"
+        ballast.write_bytes(bytes(8 << 20))
+        scene = Scene(root, disk, min_free_mb)
+        scene.fill()
+        scene.expect_refusal()
+        scene.kill()
+        scene.start()
+        scene.expect_refusal()
+        ballast.unlink()
+        scene.expect_recovery()
+        scene.end()
+        return scene
+
+
+def _read_only(root: Path) -> Scene:
+    with BreakableDisk(root / "disk", 64) as disk:
+        scene = Scene(root, root / "disk", 1.0)
+        for _ in range(5):
+            scene.deliver()
+        disk.break_it()
+        scene.fill()
+        scene.expect_refusal()
+        scene.kill()
+        disk.mend()
+        scene.start()
+        scene.expect_recovery()
+        scene.end()
+        return scene
+
+
+def _slow(root: Path) -> Scene:
+    scene = Scene(root, root / "disk", 1.0)
+    started = time.monotonic()
+    with slow_disk(scene.process.pid or 0, 0.3):
+        acknowledged = sum(scene.deliver() for _ in range(10))
+        scene.facts |= {"acknowledged_while_slow": acknowledged, "of": 10}
+        scene.facts["seconds_for_them"] = round(time.monotonic() - started, 1)
+    with slow_disk(scene.process.pid or 0, STALLED_S + 4):
+        sender = threading.Thread(target=scene.deliver)
+        sender.start()
+        noticed = False
+        while sender.is_alive() and not noticed:
+            noticed = not scene.connection.replay.stats()["writable"]
+            time.sleep(0.1)
+        if not noticed:
+            scene.breaches.append("a disk that did not answer was not noticed")
+        sender.join()
+    scene.expect_recovery()
+    scene.end()
+    return scene
+
+
+_SCENES: dict[str, Callable[[Path], Scene]] = {
+    "reserve": lambda root: _full(root, 2.0),
+    "full": lambda root: _full(root, 0.0),
+    "read-only": _read_only,
+    "slow": _slow,
+}
+
+
+def main(config: Config) -> int:
+    """Runs the drill; returns 1 after a breach."""
+    started, breaches, figures = time.monotonic(), list[str](), dict[str, JsonValue]()
+    for name in config.scenes:
+        root = Path(tempfile.mkdtemp(prefix="full-disk-", dir="."))
+        scene = _SCENES[name](root)
+        figures[name] = scene.facts
+        breaches += [f"{name}: {breach}" for breach in scene.breaches]
+        shutil.rmtree(root)
+    return finish("full_disk", figures, breaches, seed=config.seed, started=started, to=config.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Config, description=__doc__)))

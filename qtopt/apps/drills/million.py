@@ -1,0 +1,171 @@
+"""One million small episodes in one store, beside stores of fewer: opening, sampling, files, memory.
+
+What is sealed was written by the store's own segment writer and entered as a rebuild enters it; the newest episodes, as
+many as one segment takes, went through the landing log and its process was killed (-9): each store is opened as it
+was left. Frames are of 16 px, and their content repeats; UUIDs, positions and policy versions do not.
+"""
+
+import itertools
+import json
+import math
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from qtopt.apps.benches.measure import rates
+from qtopt.apps.drills.episodes import numbered_episode
+from qtopt.apps.drills.report import finish
+from qtopt.apps.process import say
+from qtopt.config import STRICT
+from qtopt.replay import EpisodeStore, StoreFormat
+from qtopt.replay.catalogue import Catalogue, SegmentRow
+from qtopt.replay.disk import SEGMENTS
+from qtopt.replay.landed import SEGMENT_ROWS
+from qtopt.replay.landing import land
+from qtopt.replay.landing_log import LANDING, LandingLog
+from qtopt.replay.record import Record, encode_episode
+from qtopt.replay.segment_files import chunk_bytes, segment_name, write_segment
+from qtopt.types import JsonValue, new_episode_uuid
+
+_IMAGE_PX = 16
+_STEPS = 3
+_ROWS = _STEPS + 1
+_FORMAT = StoreFormat.for_images(_IMAGE_PX)
+_KINDS = 512
+_BATCH = 64
+_LANDED_AT_MOST = SEGMENT_ROWS // _ROWS - 1
+_OPEN_LIMIT_S = {100_000: 2.0, 1_000_000: 5.0}
+_FILE_LIMIT = 5000
+_MEMORY_LIMIT_MIB = 1024.0
+_SAME_RATE = 0.9
+"""Ratio of the sampling rates from which they count as the same: turns over one store differ by as much."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Builds stores and measures them.
+
+    Attributes:
+        root: where the stores lie; one that is there already is taken as it is.
+        sizes: episodes in each store; sampling from the last is compared with sampling from the first.
+        seconds: how long sampling is measured on each side [s].
+        seed: of all chance.
+        json: file that the result is written to as well.
+    """
+
+    __pydantic_config__ = STRICT
+
+    root: Path
+    sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)
+    seconds: float = 20.0
+    seed: int = 0
+    json: Path | None = None
+
+
+def build(path: Path, episodes: int) -> None:
+    """Makes a store of so many episodes, of which the newest are landed, and dies as if killed."""
+    records = [encode_episode(numbered_episode(0, number, _IMAGE_PX, _STEPS), _FORMAT) for number in range(_KINDS)]
+    EpisodeStore(path, _FORMAT).close()
+    landed = min(_LANDED_AT_MOST, episodes // 10)
+    with closing(Catalogue(path)) as catalogue:
+        done = 0
+        while done < episodes - landed:
+            count = min(SEGMENT_ROWS // _ROWS, episodes - landed - done)
+            _seal(path, catalogue, _renamed(records, done, count))
+            done += count
+            say(f"{path.name}: {done} episodes")
+        log = LandingLog(path / LANDING, [], math.inf)
+        while done < episodes:
+            count = min(1000, episodes - done)
+            land(catalogue, log, _renamed(records, done, count), done * _ROWS)
+            done += count
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _renamed(records: Sequence[Record], done: int, count: int) -> list[Record]:
+    """Returns new episodes with the content of ``records``."""
+    return [
+        replace(
+            record,
+            row=replace(
+                record.row, uuid=new_episode_uuid(), first_position=number * _ROWS, policy_version=number // 100
+            ),
+        )
+        for number, record in zip(range(done, done + count), itertools.cycle(records))
+    ]
+
+
+def _seal(path: Path, catalogue: Catalogue, records: Sequence[Record]) -> None:
+    first, number = records[0].row.first_position, len(catalogue.segments())
+    frame_bytes = len(records) * _ROWS * _FORMAT.frame_pixels
+    segment = SegmentRow(number, first, len(records) * _ROWS, len(records), frame_bytes, chunk_bytes(_FORMAT))
+    episodes = [replace(record.row, segment=number) for record in records]
+    rows = np.concatenate([record.rows for record in records])
+    frames = itertools.chain.from_iterable(record.frames for record in records)
+    write_segment(path / SEGMENTS / segment_name(number), _FORMAT, segment, rows, frames, episodes)
+    catalogue.enter_segment(segment, episodes)
+
+
+def _opened(path: Path) -> dict[str, JsonValue]:
+    """Opens a store in a process of its own; see ``opened``."""
+    words = [sys.executable, "-m", "qtopt.apps.drills.opened", str(path)]
+    found: dict[str, JsonValue] = json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout)
+    return found
+
+
+def _sampling(small: Path, large: Path, config: Config) -> dict[str, JsonValue]:
+    """Samples from two stores in turns; returns transitions per second of each."""
+    rng = np.random.default_rng(config.seed)
+    with EpisodeStore(small, rng=rng) as few, EpisodeStore(large, rng=rng) as many:
+
+        def draw(store: EpisodeStore) -> float:
+            return float(len(store.sample_transitions(_BATCH, 1.0).position))
+
+        for store in (few, many):  # each file is opened and checked once
+            for _ in range(200):
+                draw(store)
+        rate, reference = rates(lambda: draw(many), lambda: draw(few), config.seconds)
+    return {
+        "transitions_per_s_large": round(rate),
+        "transitions_per_s_small": round(reference),
+        "ratio": round(rate / reference, 3),
+    }
+
+
+def main(config: Config) -> int:
+    """Runs the drill; returns 1 when a limit was missed."""
+    started, breaches = time.monotonic(), []
+    stores = {size: config.root / f"episodes-{size}" for size in config.sizes}
+    found: dict[str, JsonValue] = {"image_px": _IMAGE_PX, "steps_per_episode": _STEPS}
+    for size, path in stores.items():
+        if not path.exists():
+            builder = multiprocessing.get_context("spawn").Process(target=build, args=(path, size))
+            builder.start()
+            builder.join()
+            assert builder.exitcode == -signal.SIGKILL
+        opened = _opened(path)
+        found[f"store_{size}"] = opened
+        limits = {"open_s": _OPEN_LIMIT_S.get(size, 5.0), "files": _FILE_LIMIT, "memory_mib": _MEMORY_LIMIT_MIB}
+        breaches += [
+            f"{size} episodes: {name} is {opened[name]}, expected {limit:g} or less"
+            for name, limit in limits.items()
+            if float(str(opened[name])) > limit
+        ]
+    sampling = _sampling(stores[config.sizes[0]], stores[config.sizes[-1]], config)
+    if float(str(sampling["ratio"])) < _SAME_RATE:
+        breaches.append(f"sampling: ratio {sampling['ratio']}, expected {_SAME_RATE} or more")
+    return finish("million", {**found, **sampling}, breaches, seed=config.seed, started=started, to=config.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Config, description=__doc__)))

@@ -1,0 +1,104 @@
+"""A cell that is left alone while everything goes wrong by chance: what it must not lose, and must not leave behind."""
+
+import json
+import os
+import random
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+from qtopt.apps.hardware import hardware
+from qtopt.apps.process import say
+from qtopt.apps.robot import Soak
+from qtopt.apps.robot.soaked import Roles, delivered, finished, left_behind
+from qtopt.apps.rundir import provenance
+from qtopt.types import JsonValue
+from robot_bridge.cell.places import STATE_VARIABLE, Places
+from robot_bridge.cell_file import load_cell_file
+from sim.faults.cells import SimulatedCell, end_on_sigterm, until
+from sim.faults.chance import draw, make
+
+_HOST: Final = "127.0.96.10"
+_SPEED_M_S: Final = 0.25
+_PAUSE_S: Final = 20.0
+_MEMORY_GROWTH: Final = 1.10
+_PRESSED: Final = ("contact_latch", "contact_retract", "protective_stop")
+
+
+def main(config: Soak) -> int:
+    """Returns 1 where something was lost, left behind or grew."""
+    end_on_sigterm()
+    rng = random.Random(config.seed)
+    troubles: Counter[str] = Counter()
+    locks: Counter[str] = Counter()
+    samples: list[dict[str, JsonValue]] = []
+    with tempfile.TemporaryDirectory() as directory:
+        os.environ[STATE_VARIABLE] = str(Path(directory) / "cells")
+        with SimulatedCell("ur", Path(directory), _HOST, _SPEED_M_S) as sim, Roles(Path(directory), sim.path) as roles:
+            places = Places(load_cell_file(sim.path))
+            began = time.monotonic()
+            until(lambda: finished(roles.logs), 240.0, 1.0)
+            while time.monotonic() - began < 60.0 * config.minutes:
+                due = time.monotonic() + _PAUSE_S
+                trouble = draw(rng, troubles)
+                troubles[trouble.name] += 1
+                make(trouble, sim, lambda: roles.processes(places))
+                roles.revive()
+                _acknowledge(sim, places, locks)
+                samples.append({"minute": round((time.monotonic() - began) / 60, 2), **roles.sample(sim.process.pid)})
+                say(f"{trouble.name}: {len(finished(roles.logs))} episodes, {json.dumps(samples[-1])}")
+                time.sleep(max(0.0, due - time.monotonic()))
+                _acknowledge(sim, places, locks)
+            waiting = roles.end()
+            told, stored = finished(roles.logs), delivered(roles.store)
+        left = left_behind(directory, _HOST)
+    result = _judge(told, stored, waiting, left, samples)
+    result |= {"minutes": config.minutes, "seed": config.seed, "faults": dict(troubles), "locks": dict(locks)}
+    if config.output is not None:
+        facts = {"commit": provenance()["commit"], "command": provenance()["command"], "hardware": hardware()}
+        config.output.mkdir(parents=True, exist_ok=True)
+        (config.output / "result.json").write_text(json.dumps({**facts, **result, "samples": samples}, indent=1) + "\n")
+    say(json.dumps(result))
+    return int(bool(result["troubles"]))
+
+
+def _acknowledge(sim: SimulatedCell, places: Places, locks: Counter[str]) -> None:
+    """Does what a person does who comes, looks, and unlocks."""
+    latch = places.latched()
+    if latch is not None:
+        locks[latch.rule] += 1
+        if latch.rule in _PRESSED:
+            sim.free()
+        places.latch_file.acknowledge("soak", "the fault was taken back")
+
+
+def _judge(
+    told: list[str], stored: Counter[str], waiting: int, left: list[str], samples: list[dict[str, JsonValue]]
+) -> dict[str, JsonValue]:
+    """Returns the figures, and in ``troubles`` what was not as it must be."""
+    lost = sorted(set(told) - set(stored))
+    twice = sorted(uuid for uuid, count in stored.items() if count > 1)
+    troubles = [f"lost: {lost}"] * bool(lost) + [f"stored twice: {twice}"] * bool(twice)
+    troubles += [f"{waiting} episodes were not delivered"] * bool(waiting) + left
+    growth = {}
+    third = len(samples) // 3
+    for name in ("controller_mib", "server_mib", "controller_fds", "server_fds"):
+        first, last = (
+            _median([float(str(each[name])) for each in part]) for part in (samples[third:-third], samples[-third:])
+        )
+        growth[name] = [first, last]
+        if third and last > first * _MEMORY_GROWTH + 4:
+            troubles.append(f"{name} grew from {first:.0f} to {last:.0f}")
+    return {
+        "episodes": len(told),
+        "stored": sum(stored.values()),
+        "growth_second_to_last_third": {name: list(values) for name, values in growth.items()},
+        "troubles": list(troubles),
+    }
+
+
+def _median(values: list[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2] if ordered else 0.0

@@ -1,0 +1,153 @@
+"""The processes of a soak, revived where a supervisor would, and what they left: logs, episodes, processes, ports."""
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from qtopt.replay.episode_store import EpisodeStore
+from robot_bridge.cell.places import Places
+from sim.faults.cells import until
+
+_END_S: Final = 60.0
+
+
+class Roles:
+    """A replay server and a collector; may be used in a ``with`` statement.
+
+    Args:
+        directory: for store, logs and the rest.
+        cell: the cell file.
+
+    Attributes:
+        logs: of the collectors, one file after the other.
+        store: of the server.
+    """
+
+    def __init__(self, directory: Path, cell: Path) -> None:
+        self._directory, self._cell = directory, cell
+        self.logs, self.store = directory / "logs", directory / "store"
+        self.logs.mkdir()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = int(probe.getsockname()[1])
+        self._started = 0
+        self._server = self._serve()
+        self._collector = self._collect()
+
+    def __enter__(self) -> "Roles":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in (self._collector, self._server):
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+            process.wait()
+
+    def revive(self) -> None:
+        """Starts what has ended anew."""
+        if self._server.poll() is not None:
+            self._server = self._serve()
+        if self._collector.poll() is not None:
+            self._collector = self._collect()
+
+    def processes(self, places: Places) -> Mapping[str, int]:
+        """Returns the process ids of server, collector and, where the cell runs, arm and safety."""
+        running = places.running()
+        found = {"server": self._server.pid, "collector": self._collector.pid}
+        return found if running is None else {**found, "arm": running.arm, "safety": running.safety}
+
+    def sample(self, controller: int) -> dict[str, float]:
+        """Returns memory [MiB] and descriptors of what lives through all of it, and how many processes there are."""
+        sample: dict[str, float] = {"processes": len(_of(self._directory))}
+        for name, pid in (("controller", controller), ("server", self._server.pid), ("collector", self._collector.pid)):
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                sample[f"{name}_mib"] = round(process.memory_info().rss / 2**20, 1)
+                sample[f"{name}_fds"] = process.num_fds()
+        return {**{"server_mib": 0.0, "server_fds": 0.0, "controller_mib": 0.0, "controller_fds": 0.0}, **sample}
+
+    def end(self) -> int:
+        """Ends the collector, which delivers what it has, then the server; returns how many episodes still wait."""
+        for process in (self._collector, self._server):
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        spool = self._cell.parent / "spool"
+        return sum(1 for each in spool.glob("*.safetensors")) if spool.exists() else 0
+
+    def _serve(self) -> "subprocess.Popen[bytes]":
+        words = ["serve", "--listen.port", str(self._port), "--store", str(self.store)]
+        server = self._start([*words, "--models", str(self._directory / "models")], self._directory / "server.log")
+        until(self._serves, _END_S, 0.2)
+        return server
+
+    def _serves(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self._port), 1.0).close()
+        except OSError:
+            return False
+        return True
+
+    def _collect(self) -> "subprocess.Popen[bytes]":
+        self._started += 1
+        words = ["robot", "collect", str(self._cell), "--server.address", f"127.0.0.1:{self._port}"]
+        seed = str(self._started)
+        return self._start([*words, "--policy", "scripted", "--seed", seed], self.logs / f"{self._started:04}.log")
+
+    def _start(self, words: list[str], log: Path) -> "subprocess.Popen[bytes]":
+        with log.open("ab") as file:
+            return subprocess.Popen([sys.executable, "-m", "qtopt.cli", *words], stderr=file, stdout=file)
+
+
+def finished(logs: Path) -> list[str]:
+    """Returns the episodes that collectors said they had finished."""
+    uuids = []
+    for path in sorted(logs.iterdir()):
+        for line in path.read_text(errors="replace").splitlines():
+            with contextlib.suppress(json.JSONDecodeError, TypeError):
+                event = json.loads(line)
+                if isinstance(event, dict) and event.get("event") == "episode":
+                    uuids.append(str(event["episode"]))
+    return uuids
+
+
+def delivered(store: Path) -> Counter[str]:
+    """Returns how often each episode is in a store."""
+    with EpisodeStore(store, read_only=True) as opened:
+        return Counter(episode.uuid for episode in opened.episodes())
+
+
+def left_behind(directory: str, host: str) -> list[str]:
+    """Returns the processes and listening ports that should be gone, in words; waits for them a little."""
+    deadline = time.monotonic() + 20.0
+    while time.monotonic() < deadline and (_of(Path(directory)) or _listening(host)):
+        time.sleep(0.5)
+    left = [f"process left behind: {' '.join(each.cmdline())[:120]}" for each in _of(Path(directory))]
+    return left + [f"port left open: {port}" for port in _listening(host)]
+
+
+def _of(directory: Path) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any(str(directory) in word for word in process.cmdline()):
+                found.append(process)
+    return found
+
+
+def _listening(host: str) -> list[int]:
+    listening = [each.laddr for each in psutil.net_connections("tcp4") if each.status == psutil.CONN_LISTEN]
+    return sorted({place.port for place in listening if place and place.ip == host})

@@ -1,0 +1,100 @@
+"""Whether the disk takes episodes now: enough room, writable, and answering."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from qtopt.errors import StoreError, StoreFull
+
+STALLED_S: Final = 10.0
+"""A commit that takes longer than this says that the disk does not answer."""
+
+_PROBE: Final = "probe"
+_PROBE_BYTES: Final = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCondition:
+    """What a health check has to know of a store.
+
+    Attributes:
+        writable: whether an episode appended now would be stored.
+        free_bytes: room on the disk.
+        reason: why it is not writable; empty when it is.
+    """
+
+    writable: bool
+    free_bytes: int
+    reason: str = ""
+
+
+class DiskWatch:
+    """Watches the commits of a store and the room on its disk.
+
+    Args:
+        root: of the store.
+        min_free_bytes: below this the store takes no episodes, so that there is room to open it and to clean up.
+    """
+
+    def __init__(self, root: Path, min_free_bytes: float) -> None:
+        self._root = root
+        self._min_free_bytes = min_free_bytes
+        self._began_s: float | None = None
+        self._failure = ""
+
+    @contextmanager
+    def commit(self) -> Iterator[None]:
+        """Surrounds a commit; raises StoreFull when there is too little room to begin one."""
+        shortage = self._shortage(self._free_bytes())
+        if shortage:
+            raise StoreFull(f"{self._root}: {shortage}; nothing was stored: free disk space and try again")
+        self._began_s = time.monotonic()
+        try:
+            yield
+            self._failure = ""
+        except StoreError as error:
+            self._failure = str(error)
+            raise
+        finally:
+            self._began_s = None
+
+    def condition(self) -> StoreCondition:
+        """Returns whether a commit would succeed; after one that failed, by trying."""
+        began_s = self._began_s
+        try:
+            free = self._free_bytes()
+        except OSError as error:
+            return StoreCondition(writable=False, free_bytes=0, reason=str(error))
+        waited_s = 0.0 if began_s is None else time.monotonic() - began_s
+        stalled = f"the disk has not answered for {waited_s:.0f} s" if waited_s > STALLED_S else ""
+        reason = self._shortage(free) or stalled or self._still_failing()
+        return StoreCondition(writable=not reason, free_bytes=free, reason=reason)
+
+    def _free_bytes(self) -> int:
+        disk = os.statvfs(self._root)
+        return disk.f_bavail * disk.f_frsize
+
+    def _shortage(self, free_bytes: int) -> str:
+        if free_bytes >= self._min_free_bytes:
+            return ""
+        return f"the disk has {free_bytes / 1e6:.1f} MB left, expected {self._min_free_bytes / 1e6:g} or more"
+
+    def _still_failing(self) -> str:
+        """Returns why the last commit failed, unless the disk can be written again."""
+        if not self._failure:
+            return ""
+        path = self._root / _PROBE
+        try:
+            with path.open("wb") as file:
+                file.write(bytes(_PROBE_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            path.unlink()
+        except OSError:
+            return self._failure
+        self._failure = ""
+        return ""

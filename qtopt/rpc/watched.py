@@ -1,0 +1,52 @@
+"""Files that may be replaced while a process runs: what was made of them is made again when they have changed."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from qtopt.errors import ConfigError
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Watched(Generic[T]):
+    """What ``make`` made of ``paths``; used by any number of threads.
+
+    Files that have changed but are no good, such as half of a new pair, are logged once and left alone until they
+    change again; meanwhile the last good value stays.
+
+    Raises:
+        ConfigError: what ``make`` raised the first time.
+    """
+
+    def __init__(self, paths: Sequence[Path], make: Callable[[], T]) -> None:
+        self._paths, self._make = paths, make
+        self._lock = threading.Lock()
+        self._stamps = self._look()
+        self._value = make()
+
+    def get(self) -> T:
+        """Returns the value, newly made if a file has changed since."""
+        with self._lock:
+            stamps = self._look()
+            if stamps != self._stamps:
+                self._stamps = stamps
+                try:
+                    self._value = self._make()
+                except ConfigError as error:
+                    log.warning("a changed file is left aside, the last good one stays in use: %s", error)
+            return self._value
+
+    def _look(self) -> list[tuple[int, int, int]]:
+        return [_stamp(path) for path in self._paths]
+
+
+def _stamp(path: Path) -> tuple[int, int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return (0, 0, 0)
+    return (found.st_mtime_ns, found.st_ino, found.st_size)

@@ -1,0 +1,162 @@
+"""Simulated cells in processes of their own, with one language for what is to go wrong with any of them."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from qtopt.errors import RobotError
+from sim.faults.judge import Sample
+
+SPEED_M_S: Final = 0.07
+SLOW_M_S: Final = 0.06
+_LIFT_M: Final = 0.1
+_HEAL: Final = ("silent", "frozen_clock", "split_frames", "duplicate_frames", "emergency_stop", "safeguard", "nan")
+_XARM_WORDS: Final = {
+    "silent": "silent_reports",
+    "frozen_clock": "frozen_reports",
+    "protective_stop": "collision",
+    "pose_jump": "pose_jump_mm",
+}
+_WATCHDOG: Final = "\nwatchdog_hz = 4.0\n\n[gripper]"
+"""Simulator and driver share a machine with others: a controller that hears nothing for 0.1 s would stop by itself."""
+
+
+class SimulatedCell:
+    """``qtopt robot serve-sim`` on an address of its own; may be used in a ``with`` statement.
+
+    Args:
+        protocol: ``ur``, ``xarm`` or ``http``.
+        directory: where its cell file goes.
+        host: a loopback address that nobody else uses.
+        speed_m_s: of the tool; so slow by default that every reaction is over before a motion would be.
+
+    Attributes:
+        path: of the cell file.
+        host: its address.
+    """
+
+    def __init__(self, protocol: str, directory: Path, host: str, speed_m_s: float = SPEED_M_S) -> None:
+        self.protocol, self.host, self.path = protocol, host, directory / "cell.toml"
+        command = [sys.executable, "-m", "qtopt.cli", "robot", "serve-sim", "--protocol", protocol, "--host", host]
+        self.process = subprocess.Popen(
+            [*command, "--output", str(self.path), "--camera-px", "128", "--fps", "15"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if "faults on port" not in line:
+            self.process.wait(10.0)
+            raise RobotError(f"the simulated cell did not start; it said {line.strip()!r}")
+        port = int(line.split("faults on port ")[1].split(";")[0])
+        text = re.sub(r"(?m)^speed_m_s = .*$", f"speed_m_s = {speed_m_s}", self.path.read_text())
+        text = re.sub(r"(?m)^slow_speed_m_s = .*$", f"slow_speed_m_s = {min(SLOW_M_S, speed_m_s)}", text)
+        self.path.write_text(text.replace("\n\n[gripper]", _WATCHDOG) if protocol == "ur" else text)
+        self._socket = socket.create_connection((host, port), 10.0)
+        self._lines = self._socket.makefile("rw")
+
+    def __enter__(self) -> "SimulatedCell":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def inject(self, fault: str, **how: Any) -> None:
+        """Makes something go wrong, in the words of the UR controller's fault port; ``on=False`` takes it back."""
+        self._ask(self._in_its_words(fault, how) if self.protocol == "xarm" else {"fault": fault, **how})
+
+    def truth(self) -> dict[str, Any]:
+        """Returns what is so."""
+        return self._ask({"truth": True} if self.protocol == "xarm" else {"fault": "truth"})
+
+    def trace(self, since_s: float) -> list[Sample]:
+        """Returns the tool's way since ``since_s`` of ``time.monotonic``."""
+        asked = {"trace": since_s} if self.protocol == "xarm" else {"fault": "trace", "since_s": since_s}
+        trace: list[Sample] = self._ask(asked)["trace"]
+        return trace
+
+    def heal(self) -> None:
+        """Takes every fault back, and does what a person at the arm does after a stop; nothing moves by that."""
+        self.process.send_signal(signal.SIGCONT)
+        for fault in _HEAL:
+            if not (self.protocol == "http" and "frames" in fault) and not (
+                self.protocol == "xarm" and fault == "safeguard"
+            ):
+                self.inject(fault, on=False)
+        self.inject("pose_jump", on=False)
+        self.inject("push", force_n=[0.0, 0.0, 0.0])
+        for device in ("gripper", "camera"):
+            self.inject(device, on=False)
+        if self.protocol != "xarm":
+            self.inject("speed_slider", fraction=1.0)
+        self.inject("person")
+
+    def free(self) -> None:
+        """Does what a person does where the tool presses on something: leads it up, straight and slowly. UR only."""
+        self.inject("person", lift_m=_LIFT_M)
+        until(lambda: not self.truth()["moving"], 10.0, 0.1)
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._lines.close()
+        self._socket.close()
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        try:
+            self.process.wait(20.0)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def _ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self._lines.write(json.dumps(request) + "\n")
+        self._lines.flush()
+        answer: dict[str, Any] = json.loads(self._lines.readline())
+        if isinstance(answer.get("error"), str):  # the truth of an xArm has its error's number
+            raise RobotError(f"{self.protocol}, {request}: {answer['error']}")
+        return answer
+
+    def _in_its_words(self, fault: str, how: Mapping[str, Any]) -> dict[str, Any]:
+        switch = bool(how.get("on", True))
+        value: Any = switch
+        if fault == "pose_jump":
+            value = 80.0 if switch else 0.0
+        elif fault == "push":
+            value = how["force_n"]
+        elif fault == "camera":
+            value = how["what"] if switch else "none"
+        elif fault == "gripper":
+            if not switch:
+                for each in ("gripper_silent", "gripper_jammed"):
+                    self._ask({"fault": each, "value": False})
+                return {"fault": "gripper_error", "value": 0}
+            return {"fault": f"gripper_{how['what']}", "value": True}
+        return {"fault": _XARM_WORDS.get(fault, fault), "value": value}
+
+
+def until(condition: Any, seconds: float, period_s: float = 0.01) -> bool:
+    """Waits until something is so; returns whether it came about in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(period_s)
+    return True
+
+
+def end_on_sigterm() -> None:
+    """Has SIGTERM end this process as an exception does, so that nothing that it started is left behind."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)

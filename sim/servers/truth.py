@@ -1,0 +1,25 @@
+"""What every simulated controller tells on its fault port of the plant behind it: the truth, and the tool's way."""
+
+from typing import Any
+
+from sim.plant import Plant
+
+
+def plant_truth(plant: Plant) -> dict[str, Any]:
+    """Returns what is so now: metres, seconds, newtons, in JSON."""
+    state = plant.state()
+    return {
+        "time_s": state.time_s,
+        "tool": [state.tool.x_m, state.tool.y_m, state.tool.z_m, state.tool.yaw_rad],
+        "twist": list(state.twist),
+        "wrench": list(state.wrench),
+        "moving": state.moving,
+        "holding": state.holding,
+        "width_m": state.width_m,
+        "objects": [[number, *position] for number, position in plant.objects()],
+    }
+
+
+def plant_trace(plant: Plant, since_s: float) -> dict[str, Any]:
+    """Returns clock (``time.monotonic``) [s] and place of the tool [m] after each time step later than ``since_s``."""
+    return {"trace": plant.trace(since_s)}

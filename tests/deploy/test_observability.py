@@ -1,0 +1,59 @@
+"""Dashboards and alerts are well formed; that roles export what they ask for: tests/apps/test_end_to_end.py."""
+
+import json
+import shutil
+import subprocess
+
+import promql_parser
+import pytest
+import yaml
+
+from tests.deploy.metric_names import DEPLOY, expressions, used_names
+
+
+@pytest.mark.parametrize("text", expressions().values(), ids=list(expressions()))
+def test_every_expression_is_promql(text):
+    promql_parser.parse(text)
+
+
+def test_names_are_found_within_any_expression():
+    assert len(used_names()) >= 25
+    assert {"qtopt_episodes_stored_total", "qtopt_call_seconds_bucket", "qtopt_label_age_seconds"} <= used_names()
+
+
+def test_alerts_say_what_to_do():
+    names = []
+    for group in yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]:
+        for rule in group["rules"]:
+            names.append(rule["alert"])
+            assert rule["labels"]["severity"] in ("page", "warn")
+            assert rule["annotations"].keys() == {"summary", "description"}
+    assert len(set(names)) == len(names) > 8
+
+
+def test_dashboard_panels_do_not_overlap():
+    panels = json.loads((DEPLOY / "grafana" / "dashboards" / "qtopt.json").read_text())["panels"]
+    cells = [
+        (x, y)
+        for panel in panels
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(set(cells)) == len(cells)
+    assert max(x for x, _ in cells) < 24
+
+
+def test_prometheus_reads_the_rules_and_its_configuration():
+    tool = shutil.which("promtool")
+    if tool is None:
+        pytest.skip("promtool is not installed")
+    for words in (["rules", "alerts.yml"], ["config", "--syntax-only", "prometheus.yml"]):
+        subprocess.run([tool, "check", *words], cwd=DEPLOY / "prometheus", check=True, capture_output=True)
+    told = subprocess.run(
+        [tool, "test", "rules", "alerts_test.yml"],
+        cwd=DEPLOY / "prometheus",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stdout + told.stderr

@@ -1,0 +1,78 @@
+"""What a store says of its disk."""
+
+import os
+import threading
+
+import pytest
+
+from qtopt.errors import StoreFull
+from qtopt.replay import EpisodeStore, MemoryStore, ReplayConfig, StoreFormat, condition
+from tests.episodes import make_episode
+
+FORMAT = StoreFormat.for_images(16)
+
+
+def test_a_disk_with_room_takes_episodes(tmp_path, rng):
+    with EpisodeStore(tmp_path / "store", FORMAT) as store:
+        assert store.append(make_episode(rng))
+        found = store.condition()
+        assert (found.writable, found.reason) == (True, "")
+        assert found.free_bytes > 0
+        assert store.stats()["free_bytes"] == pytest.approx(found.free_bytes, rel=0.1)  # others write beside it
+    with MemoryStore(FORMAT) as store:
+        assert store.condition().writable
+
+
+def test_too_little_room_refuses_before_the_disk_is_full(tmp_path, rng):
+    with EpisodeStore(tmp_path / "store", FORMAT, ReplayConfig(min_free_mb=1e9)) as store:
+        assert not store.condition().writable
+        with pytest.raises(StoreFull, match="MB left, expected 1e\\+09 or more; nothing was stored: free disk space"):
+            store.append(make_episode(rng))
+        assert store.stats()["writable"] == 0.0
+        assert len(store) == 0
+
+
+def test_a_failed_commit_is_remembered_until_the_disk_can_be_written(tmp_path, rng, monkeypatch):
+    with EpisodeStore(tmp_path / "store", FORMAT) as store:
+        episode = make_episode(rng)
+        with monkeypatch.context() as patch:
+            patch.setattr(store._shelf.catalogue, "enter", _refuse)
+            with pytest.raises(StoreFull, match="as if"):
+                store.append(episode)
+            patch.setattr(condition.os, "fsync", _fail)
+            assert store.condition().reason == "as if the disk were full"
+        assert store.condition().writable  # tried, with a file of its own
+        assert sorted(entry.name for entry in (tmp_path / "store").glob("probe*")) == []
+        assert store.append(episode)
+
+
+def test_a_disk_that_does_not_answer_is_not_writable(tmp_path, rng, monkeypatch):
+    answer = threading.Event()
+    with EpisodeStore(tmp_path / "store", FORMAT) as store:
+        flush = os.fdatasync
+
+        def slow(handle):
+            answer.wait(30)
+            flush(handle)
+
+        monkeypatch.setattr(os, "fdatasync", slow)
+        monkeypatch.setattr(condition, "STALLED_S", 0.05)
+        sender = threading.Thread(target=store.append, args=(make_episode(rng),))
+        sender.start()
+        try:
+            while store.condition().writable:
+                assert sender.is_alive()
+            assert "has not answered" in store.condition().reason
+        finally:
+            answer.set()
+            sender.join()
+        assert store.condition().writable
+        assert len(store) == 1
+
+
+def _refuse(*_):
+    raise StoreFull("as if the disk were full")
+
+
+def _fail(_):
+    raise OSError(28, "No space left on device")

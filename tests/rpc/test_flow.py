@@ -1,0 +1,97 @@
+"""Flow control over a real server: clients in turn, order kept through refusals, nothing piles up."""
+
+import contextlib
+import itertools
+import threading
+import time
+from dataclasses import replace
+
+from qtopt.errors import ServerUnavailable, StoreFull
+from qtopt.loops.outbox import Outbox
+from qtopt.rpc import BackgroundServer, ServerConfig, Services, connect
+from robot_bridge.spool import Spool
+from tests.episodes import make_episode
+from tests.rpc.conftest import SIZE
+from tests.rpc.stores import DictStore
+
+
+class GatedStore(DictStore):
+    """A store whose disk does nothing until ``gate`` is set; notes whose episodes it began with, in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.begun, self._one = threading.Event(), [], threading.Lock()
+
+    def append(self, episode):
+        with self._one:
+            self.begun.append(episode.collector)
+        self.gate.wait()
+        return super().append(episode)
+
+
+class MoodyStore(DictStore):
+    """A store that takes every third episode only; the others meet a full disk, or nobody."""
+
+    def __init__(self):
+        super().__init__()
+        self.order, self._turn = [], itertools.count()
+
+    def append(self, episode):
+        turn = next(self._turn) % 3
+        if turn == 0:
+            raise StoreFull("no room")
+        if turn == 1:
+            raise ServerUnavailable("not now")
+        self.order.append(episode.uuid)
+        return super().append(episode)
+
+
+def wait_until(true):
+    deadline = time.monotonic() + 30
+    while not true() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert true()
+
+
+def test_a_client_with_many_calls_does_not_stand_before_one_with_a_single_call(rng):
+    store = GatedStore()
+    episodes = [replace(make_episode(rng, 1), collector="greedy") for _ in range(50)]
+    last = replace(make_episode(rng, 1), collector="modest")
+    with (
+        BackgroundServer(ServerConfig(port=0), Services(SIZE, lambda: store)) as server,
+        connect(server.address, SIZE) as greedy,
+        connect(server.address, SIZE) as modest,
+    ):
+        workers = server._server._replay._appends
+        calls = [threading.Thread(target=greedy.replay.append, args=(episode,)) for episode in episodes]
+        for call in calls:
+            call.start()
+        wait_until(lambda: workers.inside == 50)
+        calls.append(threading.Thread(target=modest.replay.append, args=(last,)))
+        calls[-1].start()
+        wait_until(lambda: workers.inside == 51)
+        running = len(store.begun)
+        store.gate.set()
+        for call in calls:
+            call.join(30)
+        wait_until(lambda: workers.inside == 0)
+    assert running == 16
+    assert store.begun.index("modest") <= running + 1
+    assert len(store.begun) == 51
+
+
+def test_order_is_kept_through_refusals_and_nothing_is_sent_twice_or_dropped(rng, tmp_path):
+    store, now = MoodyStore(), itertools.count(step=100)
+    episodes = [make_episode(rng, 1) for _ in range(20)]
+    with (
+        BackgroundServer(ServerConfig(port=0), Services(SIZE, lambda: store)) as server,
+        connect(server.address, SIZE) as connection,
+        contextlib.closing(Spool(tmp_path)) as spool,
+    ):
+        outbox = Outbox(connection.replay, spool, clock=lambda: float(next(now)))  # no backoff lasts
+        for episode in episodes:
+            outbox.keep(episode)
+            outbox.flush()
+        while outbox.waiting:
+            outbox.flush()
+    assert store.order == [episode.uuid for episode in episodes]
