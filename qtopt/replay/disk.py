@@ -13,7 +13,6 @@ from qtopt.errors import EpisodeConflict, StoreError, StoreFull, UnknownEpisode
 from qtopt.replay.catalogue import Catalogue, SegmentRow
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.condition import DiskWatch, StoreCondition
-from qtopt.replay.index import IndexEntries
 from qtopt.replay.landed import Landed
 from qtopt.replay.landing import GroupCommitter, one_moment
 from qtopt.replay.layout import Layout
@@ -106,6 +105,7 @@ class DiskShelf:
         if self._committer is not None:
             self._committer.close()
         with self._seal_lock:
+            self._landed.close()
             self.catalogue.close()
         with self._open_lock:
             self._open.clear()

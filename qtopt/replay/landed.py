@@ -142,6 +142,11 @@ class Landed:
             size += int(self.tail.between(row.first_position, stop)["frame_bytes"].sum())
         return chosen, self.tail.between(start, stop)
 
+    def close(self) -> None:
+        """Lets go of all files."""
+        self.lost.clear()
+        self._log.close()
+
     def drop_before(self, position: int, frame_bytes: int) -> None:
         """Forgets what was sealed, with frames of so many bytes."""
         self.tail.drop_before(position)

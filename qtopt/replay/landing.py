@@ -105,8 +105,8 @@ class GroupCommitter:
         except Exception as error:  # whatever it was, those who wait must hear of it
             _refuse(group, error)
             return
-        except BaseException:  # Ctrl-C in a thread that commits for all: how far it came is known when it is opened again
-            self._closed = True
+        except BaseException:  # Ctrl-C in a thread that commits for all
+            self._closed = True  # how far it came is known when the store is opened again
             _refuse(group, StoreError("the store was interrupted while it stored this; open it again"))
             raise
         for (_, done), result in zip(group, results, strict=True):

@@ -111,7 +111,9 @@ class LandingLog:
                 self._found[row.first_position, row.uuid] = episode
                 file.end = max(file.end, row.first_position + row.length + 1)
         except OSError as error:
-            raise StoreError(f"{file.path}: cannot be read ({error}); see to the disk and open the store again") from error
+            raise StoreError(
+                f"{file.path}: cannot be read ({error}); see to the disk and open the store again"
+            ) from error
 
     def _enter(self, file: LogFile, first: int, offset: int, sizes: Sequence[int]) -> None:
         for position, size in enumerate(sizes, first):
@@ -187,10 +189,15 @@ class LandingLog:
                 raise
         except OSError as error:
             raise StoreFull(
-                f"{self._directory}: takes no file ({error}); nothing was stored: free disk space, see whether the disk "
-                "is mounted read-only, and try again"
+                f"{self._directory}: takes no file ({error}); nothing was stored: free disk space, see whether the "
+                "disk is mounted read-only, and try again"
             ) from error
         return file
+
+    def close(self) -> None:
+        """Lets go of all files; whoever reads one just now still can."""
+        with self._lock:
+            self._files, self._current, self._places, self._found = [], None, {}, {}
 
     def frame(self, position: int) -> bytes | None:
         """Returns a landed frame, unchecked; None when it is not there, or no longer."""

@@ -9,7 +9,6 @@ import linecache
 import mmap
 import os
 import signal
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
