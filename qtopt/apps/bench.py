@@ -12,7 +12,9 @@ from typing import Annotated, Literal
 import tyro
 
 from qtopt.apps.benches.measure import Line, Settings
+from qtopt.apps.hardware import hardware
 from qtopt.apps.process import limit_threads, say
+from qtopt.apps.rundir import provenance
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError, ProcessFailed
 
@@ -37,7 +39,7 @@ class Config:
         seconds: how long each side is measured [s]; 0 takes what the measurement needs for a stable figure.
         threads: threads of torch, and of what is measured with threads.
         seed: of all chance.
-        json: file that the lines are written to as a list as well.
+        json: file that the lines are written to as well, with the command, the commit and the machine.
     """
 
     __pydantic_config__ = STRICT
@@ -65,7 +67,17 @@ def main(config: Config) -> int:
     """Measures and writes the lines."""
     lines = [found for name in _MODULES for found in _apart(name, config)] if config.name == "all" else _measure(config)
     if config.json is not None:
-        config.json.write_text(json.dumps(lines, indent=1) + "\n")
+        facts = provenance()
+        whole = {
+            "command": facts["command"],
+            "commit": facts["commit"],
+            "hardware": hardware(),
+            "threads": config.threads,
+            "seed": config.seed,
+            "figures": lines,
+        }
+        config.json.parent.mkdir(parents=True, exist_ok=True)
+        config.json.write_text(json.dumps(whole, indent=1) + "\n")
     return 0
 
 

@@ -7,7 +7,7 @@ Whoever sends many calls at a time waits behind their own: threads go to the cli
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from qtopt.errors import ServerUnavailable
@@ -57,13 +57,17 @@ class Workers:
         """
         await self._turn(client, size_bytes)
         loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Result] = loop.create_future()
+
+        def ended(done: Future[Result]) -> None:
+            loop.call_soon_threadsafe(self._ended, done, answer)  # once a call: it wakes the loop
+
         try:
-            running = self._pool.submit(work)
+            self._pool.submit(work).add_done_callback(ended)
         except BaseException:
             self._next()
             raise
-        running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._next))
-        return await asyncio.wrap_future(running)
+        return await answer
 
     async def close(self) -> None:
         """Drops the calls in line and returns when the running ones have ended."""
@@ -99,6 +103,18 @@ class Workers:
         finally:
             self._waiting -= 1
             self._waiting_bytes -= size_bytes
+
+    def _ended(self, done: Future[Result], answer: asyncio.Future[Result]) -> None:
+        """Hands over what came of a call, if somebody still waits for it, and its thread."""
+        self._next()
+        if answer.done():
+            return
+        if done.cancelled():
+            answer.cancel()
+        elif (error := done.exception()) is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(done.result())
 
     def _next(self) -> None:
         """Gives a thread that has become free to the next client in turn."""

@@ -54,26 +54,39 @@ def line(
     }
 
 
-def rates(ours: Callable[[], float], reference: Callable[[], float], seconds: float) -> tuple[float, float]:
+def rates(
+    ours: Callable[[], float],
+    reference: Callable[[], float],
+    seconds: float,
+    prepare: Callable[[], None] = lambda: None,
+) -> tuple[float, float]:
     """Returns things per second of two functions that do some and return how many; each is measured for ``seconds``.
 
     Both take turns, so that what else the machine does strikes both alike; the medians over the turns are returned.
     Each is called once before.
+
+    Args:
+        ours: returns how many it did, 0 when it has nothing left to do in this turn.
+        reference: the same.
+        seconds: of each side [s].
+        prepare: called before each of our turns; its time is not counted.
     """
-    sides = (ours, reference)
-    for work in sides:
-        work()
+    prepare()
+    ours()
+    reference()
     found: tuple[list[float], list[float]] = ([], [])
     for _ in range(_TURNS):
-        for work, rate in zip(sides, found, strict=True):
-            rate.append(_rate(work, seconds / _TURNS))
+        prepare()
+        found[0].append(_rate(ours, seconds / _TURNS))
+        found[1].append(_rate(reference, seconds / _TURNS))
     return statistics.median(found[0]), statistics.median(found[1])
 
 
 def _rate(work: Callable[[], float], seconds: float) -> float:
     done, started = 0.0, time.perf_counter()
     while True:
-        done += work()
+        some = work()
+        done += some
         elapsed = time.perf_counter() - started
-        if elapsed >= seconds:
+        if not some or elapsed >= seconds:
             return done / elapsed

@@ -39,9 +39,9 @@ def process(arguments: Sequence[str], log: Path) -> Iterator[psutil.Process]:
 
 
 @contextlib.contextmanager
-def serving(root: Path, image_px: int) -> Iterator[tuple[Connection, psutil.Process]]:
+def serving(root: Path, image_px: int, port: int | None = None) -> Iterator[tuple[Connection, psutil.Process]]:
     """Runs ``qtopt serve`` over a new store in ``root``; yields a connection to it and its process."""
-    port = free_port()
+    port = port or free_port()
     flags = ["--listen.port", str(port), "--store", str(root / "store"), "--models", str(root / "models")]
     with (
         process(["qtopt.cli", "serve", *flags, "--image-px", str(image_px)], root / "server.log") as child,
