@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,9 @@ CREATE TABLE IF NOT EXISTS landed_rows (first_position INTEGER PRIMARY KEY, rows
 CREATE TABLE IF NOT EXISTS landed_frame (position INTEGER PRIMARY KEY, frame BLOB NOT NULL) STRICT;
 """
 EPISODE_COLUMNS = ", ".join([*(column.name for column in fields(EpisodeRow)), "row_crc32c"])
-_CHANGING = ("segment", "quarantined")  # what a row's checksum leaves out
+_FIXED = [column.name for column in fields(EpisodeRow) if column.name not in ("segment", "quarantined")]
+"""What a row's checksum covers."""
+_OFFLINE = _FIXED.index("offline")
 _UNWRITABLE = (  # a full disk, a quota, a disk that became read-only or fails
     "SQLITE_FULL",
     "SQLITE_READONLY",
@@ -282,14 +284,12 @@ def _insert(writer: sqlite3.Connection, table: str, columns: str, values: Sequen
 
 
 def _episode_checksum(row: EpisodeRow) -> int:
-    fixed = [getattr(row, column.name) for column in fields(EpisodeRow) if column.name not in _CHANGING]
-    return crc32c(repr(fixed).encode())
+    return crc32c(repr([getattr(row, name) for name in _FIXED]).encode())
 
 
 def episode_from(values: Sequence[Any]) -> EpisodeRow:
     """Returns the row with the values of ``EPISODE_COLUMNS``; raises CorruptEpisode when it is not what was stored."""
-    row = EpisodeRow(*values[:-1])
-    row = replace(row, offline=bool(row.offline))
+    row = EpisodeRow(*[*values[:_OFFLINE], bool(values[_OFFLINE]), *values[_OFFLINE + 1 : -1]])
     if _episode_checksum(row) != values[-1]:
         raise CorruptEpisode(
             f"the catalogue's row of episode {row.uuid} does not match its checksum; stop the server and run "

@@ -34,9 +34,7 @@ _HEADER: Final = struct.Struct("<8sIIII")
 """Magic, bytes of the episode's row (JSON), of its steps, of its frames, and the CRC-32C of all that but the frames."""
 _CRC_BYTES: Final = 4
 _SEARCHED_BYTES: Final = 1 << 20
-_FIELDS: Final = tuple(
-    field.name for field in fields(EpisodeRow) if field.name not in ("digest", "segment", "quarantined")
-)
+_FIELDS: Final = tuple(field.name for field in fields(EpisodeRow) if field.name not in ("segment", "quarantined"))
 
 
 class LogFile:
@@ -239,7 +237,7 @@ class LandingLog:
 
 def _head(record: Record) -> bytes:
     row, steps = record.row, rows_to_bytes(record.rows)
-    about = json.dumps([row.digest.hex(), *(getattr(row, name) for name in _FIELDS)]).encode()
+    about = json.dumps([getattr(row, name) for name in _FIELDS], default=bytes.hex).encode()
     sizes = _HEADER.pack(_MAGIC, len(about), len(steps), record.size, 0)[:-_CRC_BYTES]
     body = about + steps
     return b"".join((sizes, crc32c(sizes, body).to_bytes(_CRC_BYTES, "little"), body))
@@ -258,8 +256,8 @@ def _scan(file: LogFile) -> Iterator[LandedEpisode]:
         if not body or crc32c(head[:-_CRC_BYTES], body) != crc:
             at = _find_magic(file, at + 1)
             continue
-        digest, *values = json.loads(body[:about_bytes])
-        row = EpisodeRow(digest=bytes.fromhex(digest), **dict(zip(_FIELDS, values, strict=True)))
+        first_position, uuid, digest, *others = json.loads(body[:about_bytes])
+        row = EpisodeRow(first_position, uuid, bytes.fromhex(digest), *others)
         yield LandedEpisode(row, body[about_bytes:], file, offset)
         at = offset + frame_bytes
 
