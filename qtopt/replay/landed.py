@@ -1,6 +1,7 @@
 """The newest episodes of a store on disk, from the log to the segment: durable in the log, their rows in memory."""
 
 import itertools
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -59,6 +60,7 @@ class Landed:
         self.tail = Tail(start)
         self.frame_bytes = 0
         self.lost: deque[LandedEpisode] = deque()
+        self._changing = threading.Lock()  # the rows in memory: by who lands, and by who has sealed
 
     def load(self) -> list[int]:
         """Publishes what the catalogue names and takes its rows into memory; returns where damaged ones begin."""
@@ -91,13 +93,14 @@ class Landed:
     def _land(self, records: Sequence[Record]) -> list[EpisodeRow | bytes]:
         results = land(self._catalogue, self._log, records, self.tail.end)
         stored: list[EpisodeRow] = []
-        for record, result in zip(records, results, strict=True):
-            if isinstance(result, EpisodeRow):
-                if not self.frame_bytes:
-                    self._since = time.monotonic()
-                self.tail.extend(record.rows)
-                self.frame_bytes += record.size
-                stored.append(result)
+        with self._changing:
+            for record, result in zip(records, results, strict=True):
+                if isinstance(result, EpisodeRow):
+                    if not self.frame_bytes:
+                        self._since = time.monotonic()
+                    self.tail.extend(record.rows)
+                    self.frame_bytes += record.size
+                    stored.append(result)
         self._publish(IndexEntries.of(stored))
         return results
 
@@ -149,7 +152,8 @@ class Landed:
 
     def drop_before(self, position: int, frame_bytes: int) -> None:
         """Forgets what was sealed, with frames of so many bytes."""
-        self.tail.drop_before(position)
-        self.frame_bytes -= frame_bytes
-        self._since = time.monotonic()
+        with self._changing:
+            self.tail.drop_before(position)
+            self.frame_bytes -= frame_bytes
+            self._since = time.monotonic()
         self._log.drop_before(position)

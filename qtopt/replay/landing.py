@@ -76,7 +76,8 @@ class GroupCommitter:
         self._commit = commit
         self._room = threading.BoundedSemaphore(max_waiting)
         self._waiting: deque[tuple[Record, Future[bool]]] = deque()
-        self._committing = threading.Lock()
+        self._turn = threading.Condition()
+        self._committing = False
         self._closed = False
 
     def submit(self, record: Record) -> bool:
@@ -84,17 +85,36 @@ class GroupCommitter:
         done: Future[bool] = Future()
         with self._room:
             self._waiting.append((record, done))
-            with self._committing:
-                while not done.done():
+            while self._takes_turn(done):
+                try:
                     self._commit_group()
+                finally:
+                    self._end_turn()
         return done.result()
 
     def close(self) -> None:
         """Returns when what was waiting is stored; what comes later is refused."""
-        with self._committing:
+        self._takes_turn(Future())
+        try:
             while self._waiting:
                 self._commit_group()
             self._closed = True
+        finally:
+            self._end_turn()
+
+    def _takes_turn(self, done: "Future[bool]") -> bool:
+        """Waits until nobody commits, or until ``done``; returns whether it is the caller's turn to commit."""
+        with self._turn:
+            self._turn.wait_for(lambda: done.done() or not self._committing)
+            if done.done():
+                return False
+            self._committing = True
+            return True
+
+    def _end_turn(self) -> None:
+        with self._turn:
+            self._committing = False
+            self._turn.notify_all()
 
     def _commit_group(self) -> None:
         group = self._next_group()

@@ -3,6 +3,8 @@
 import errno
 import os
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -191,3 +193,23 @@ def test_an_older_format_stays_for_readers_and_is_renewed_by_a_writer(path):
     assert read_format(path).format_version == 1
     EpisodeStore(path, FORMAT).close()
     assert read_format(path) == FORMAT
+
+
+def test_what_lands_while_segments_are_sealed_takes_nobodys_place(tmp_path, rng):
+    episodes = [make_episode(rng, 8, size_px=16) for _ in range(400)]
+    ended = threading.Event()
+
+    def seal(store):
+        while not ended.is_set():
+            store._shelf.seal()
+
+    with EpisodeStore(tmp_path / "store", FORMAT) as store, ThreadPoolExecutor(8) as pool:
+        sealing = threading.Thread(target=seal, args=[store])
+        sealing.start()
+        try:
+            assert all(pool.map(store.append, episodes))
+        finally:
+            ended.set()
+            sealing.join(30)
+    with EpisodeStore(tmp_path / "store", FORMAT) as store:
+        assert sorted(each.uuid for each in store.episodes()) == sorted(each.uuid for each in episodes)
