@@ -6,11 +6,12 @@ partition in about 12 s, which would otherwise hang a call without end.
 
 import random
 import time
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import grpc
 
 from qtopt.rpc.allocator import keep_freed_memory
+from qtopt.rpc.line import Line
 from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES, ClientConfig
 from qtopt.rpc.status import translate_errors, unanswered
 from qtopt.rpc.tls import client_credentials
@@ -52,7 +53,10 @@ _LONGEST_PAUSE_S: Final = 2.0
 class Channel:
     """A connection to one server; used by any number of threads.
 
-    A token file may be replaced meanwhile; certificates are those of when the channel was made.
+    Files named in ``config`` may be replaced meanwhile: each call begins with those of then.
+
+    Attributes:
+        grpc: what stubs are made with; for unary methods alone.
 
     Raises:
         ConfigError: a file named in ``config`` cannot be read, or a certificate has expired.
@@ -63,7 +67,9 @@ class Channel:
         self._token = None if path is None else Watched([path], lambda: read_token(path))
         keep_freed_memory()
         self.config = config
-        self.grpc = _open(config)
+        files = [each for each in (config.ca_file, config.cert_file, config.key_file) if each is not None]
+        self._line = Line(files, lambda: _open(config))
+        self.grpc = cast("grpc.Channel", self._line)
 
     def call(
         self,
@@ -111,7 +117,7 @@ class Channel:
 
     def close(self) -> None:
         """Ends the connection; calls under way fail with ServerUnavailable, later ones with RemoteError."""
-        self.grpc.close()
+        self._line.close()
 
 
 def _open(config: ClientConfig) -> grpc.Channel:

@@ -12,21 +12,8 @@ from qtopt.rpc import BackgroundServer, ServerConfig, Services, connect
 from robot_bridge.spool import Spool
 from tests.episodes import make_episode
 from tests.rpc.conftest import SIZE
-from tests.rpc.stores import DictStore
-
-
-class GatedStore(DictStore):
-    """A store whose disk does nothing until ``gate`` is set; notes whose episodes it began with, in order."""
-
-    def __init__(self):
-        super().__init__()
-        self.gate, self.begun, self._one = threading.Event(), [], threading.Lock()
-
-    def append(self, episode):
-        with self._one:
-            self.begun.append(episode.collector)
-        self.gate.wait()
-        return super().append(episode)
+from tests.rpc.stores import DictStore, GatedStore
+from tests.waiting import wait_until
 
 
 class MoodyStore(DictStore):
@@ -44,13 +31,6 @@ class MoodyStore(DictStore):
             raise ServerUnavailable("not now")
         self.order.append(episode.uuid)
         return super().append(episode)
-
-
-def wait_until(true):
-    deadline = time.monotonic() + 30
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert true()
 
 
 def test_a_client_with_many_calls_does_not_stand_before_one_with_a_single_call(rng):
