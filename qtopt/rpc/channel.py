@@ -31,10 +31,15 @@ _SIZES: Final = [
     ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
     ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
 ]
+UNREAD_BYTES: Final = 512 << 10
+"""What a server takes of a request before it is read. Less of it makes far links slower: 7 MB at a round trip of 0.2 s take
+1.7 s with 64 KiB, 1.3 s with this."""
 SERVER_OPTIONS: Final[list[tuple[str, int]]] = [
     *_KEEPALIVE,
     *_SIZES,
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.lookahead_bytes", UNREAD_BYTES),
+    ("grpc.http2.bdp_probe", 0),  # it would raise that to megabytes
     ("grpc.so_reuseport", 0),  # otherwise two servers share a port, and each gets half of the calls
 ]
 _CLIENT_OPTIONS: Final[list[tuple[str, int]]] = [
