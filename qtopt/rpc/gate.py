@@ -36,9 +36,9 @@ from qtopt.rpc.turns import Turns
 from qtopt.rpc.watched import Watched
 
 READ_AT_ONCE: Final = {
-    "/qtopt.v1.ReplayService/AppendEpisode": 24,
-    "/qtopt.v1.ReplayService/PutTargets": 24,
-    "/qtopt.v1.PolicyService/SelectAction": 24,
+    "/qtopt.v1.ReplayService/AppendEpisode": 16,
+    "/qtopt.v1.ReplayService/PutTargets": 16,
+    "/qtopt.v1.PolicyService/SelectAction": 16,
     "/qtopt.v1.ModelService/Publish": 2,
 }
 """Requests of megabytes, by method: how many are in memory at a time, from when they are read until they are answered.

@@ -80,7 +80,7 @@ class _Method(Generic[Request, Response]):
         self, line: Line, bind: "Callable[[grpc.Channel], grpc.UnaryUnaryMultiCallable[Request, Response]]"
     ) -> None:
         self._line, self._bind = line, bind
-        self._bound: "tuple[grpc.Channel, grpc.UnaryUnaryMultiCallable[Request, Response]] | None" = None
+        self._bound: tuple[grpc.Channel, grpc.UnaryUnaryMultiCallable[Request, Response]] | None = None
 
     def __call__(self, request: Request, **given: Any) -> Response:
         with self._line.in_use() as channel:

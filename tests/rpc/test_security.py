@@ -5,7 +5,6 @@ import socket
 import ssl
 import stat
 import threading
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
