@@ -27,7 +27,7 @@ def write(
     results: Mapping[str, Sequence[Report]],
     wall_s: Mapping[str, float],
 ) -> None:
-    """Writes ``ablation.json`` and ``README.md``.
+    """Writes ``ablation.json``, with the baseline's success at its top, and ``README.md``.
 
     Args:
         directory: where to.
@@ -38,7 +38,7 @@ def write(
         wall_s: time of training, all seeds together, by the variant's name [s].
     """
     baseline = results.get(variants[0].name)
-    table: list[JsonValue] = []
+    table: list[dict[str, JsonValue]] = []
     lines = ["| variant | what differs | success | 95 % | to the baseline, points | the literature |", "|" + "---|" * 6]
     for variant in variants:
         own = results.get(variant.name)
@@ -49,13 +49,14 @@ def write(
         lines.append(_line(variant, success, apart))
     trained = [report["provenance"] for own in results.values() for report in own]
     commits = sorted({str(each["commit"]) for each in trained if isinstance(each, dict)})
-    ablation = {
+    ablation: dict[str, JsonValue] = {
         **facts,
+        **{name: table[0][name] for name in ("final_success", "interval", "episodes") if name in table[0]},
         "wall_s": round(sum(wall_s.values()), 1),
         "command": command(),
         "commit": ", ".join(commits),
         "hardware": hardware(),
-        "variants": table,
+        "variants": [*table],
         "written_by": dict(provenance()),
     }
     _replace(directory / "ablation.json", json.dumps(ablation, indent=1) + "\n")

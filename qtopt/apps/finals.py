@@ -220,7 +220,7 @@ def _result(config: Config, runs: Sequence[Run], reports: dict[Path, Report]) ->
 
 
 def _tell(run: Run) -> dict[str, Any]:
-    """Returns what a run took; grasps and time of all its sessions together."""
+    """Returns what a run took, all its parts together; grasps as of its last row of figures, ten seconds at most."""
     rows, facts = run.directory.read_metrics(), run.directory.facts()
     counted = [row.get(name, 0.0) for row in rows for name in ("server/episodes", "collector/episodes")]
     return {

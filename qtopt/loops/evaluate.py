@@ -124,6 +124,8 @@ def evaluate(
             if ran is None:
                 return
             one = Evaluated(index, scene, index - first + 1, scene_seed, ran.episode, ran.values, ran.policy_s)
+            if config.until_empty and index > first and one.objects_before == 0:
+                break  # what was left fell out during the attempt before: there was nothing to try
             yield one
             if config.until_empty and one.leaves_nothing():
                 break

@@ -1,8 +1,9 @@
 """A second copy of a store, also of one that a server is writing: complete at every moment, quick when repeated.
 
-The catalogue is copied as of one moment, with all that is landed; segments, which never change, are copied once. The
-copy is a store like any other. Files come before the catalogue that names them, and go after the one that does not, so
-that a copy interrupted anywhere is the one before or the one after.
+The catalogue is copied as of one moment; the landing log from that moment on, with all that is landed then and perhaps
+more; segments, which never change, are copied once. The copy is a store like any other. Files come before the catalogue
+that names them, under names that the copy has not yet, and go after the one that does not, so that a copy interrupted
+anywhere is the one before or the one after.
 """
 
 import os
@@ -16,6 +17,8 @@ from qtopt.errors import StoreError, StoreFull
 from qtopt.replay.catalogue import CATALOGUE_FILE, Catalogue, SegmentRow
 from qtopt.replay.disk import SEGMENTS
 from qtopt.replay.episode_store import LABELS_FILE
+from qtopt.replay.landing import one_moment
+from qtopt.replay.landing_log import LANDING, LogFile, next_path
 from qtopt.replay.lock import WriterLock
 from qtopt.replay.schema import STORE_FILE, read_format
 from qtopt.replay.segment_files import flush, flush_tree, segment_name
@@ -91,13 +94,17 @@ class _Backup:
         raise StoreError(f"{self._source}: gives up segments faster than they are copied; raise its retention")
 
     def _copy_catalogue(self) -> list[SegmentRow]:
-        """Copies one state of the catalogue aside; returns the segments that it names."""
+        """Copies one state of the catalogue aside, with what is landed in it; returns the segments that it names."""
         shutil.rmtree(self._temporary, ignore_errors=True)
-        self._temporary.mkdir()
-        with closing(Catalogue(self._source, read_only=True)) as catalogue:
+        (self._temporary / LANDING).mkdir(parents=True)
+        with (
+            closing(Catalogue(self._source, read_only=True)) as catalogue,
+            one_moment(catalogue, self._source) as files,
+        ):
             catalogue.backup(self._temporary / CATALOGUE_FILE)
-        with closing(Catalogue(self._temporary, read_only=True)) as copy:
-            return copy.segments()
+            for file in files:
+                _copy_log(file, self._temporary / LANDING / file.path.name)
+            return catalogue.segments()
 
     def _copy_segment(self, row: SegmentRow) -> bool:
         """Copies a segment unless it is there; returns False when the store has just given it up."""
@@ -128,8 +135,15 @@ class _Backup:
 
     def _finish(self, names: set[str]) -> None:
         """Lets the new catalogue take the place of the old one, then removes what it does not name."""
-        segments = self._target / SEGMENTS
+        segments, landing = self._target / SEGMENTS, self._target / LANDING
         flush(segments)
+        self._renew_format()
+        landing.mkdir(exist_ok=True)
+        before = list(landing.iterdir())
+        for path in sorted((self._temporary / LANDING).iterdir()):
+            flush(path)
+            path.rename(next_path(landing))
+        flush(landing)
         flush(self._temporary / CATALOGUE_FILE)
         for log in self._target.glob(f"{CATALOGUE_FILE}-*"):  # of the old one
             log.unlink()
@@ -138,11 +152,27 @@ class _Backup:
         if (self._source / LABELS_FILE).exists():
             shutil.copy2(self._source / LABELS_FILE, self._temporary / LABELS_FILE)
             (self._temporary / LABELS_FILE).replace(self._target / LABELS_FILE)
+        for path in before:
+            path.unlink()
         for path in segments.iterdir():
             if path.name not in names:
                 shutil.rmtree(path)
                 self._report.removed += 1
         self._report.segments = len(names)
+
+    def _renew_format(self) -> None:
+        """Says so in the copy when the store was renewed since the last time."""
+        fmt = read_format(self._source)
+        if fmt.format_version > read_format(self._target).format_version:
+            fmt.write(self._target / STORE_FILE)
+            flush(self._target)
+
+
+def _copy_log(file: LogFile, to: Path) -> None:
+    """Copies a file of the log, also one that has just been removed."""
+    with os.fdopen(os.dup(file.handle), "rb") as source, to.open("wb") as target:
+        source.seek(0)
+        shutil.copyfileobj(source, target)
 
 
 def restore(copy: Path, target: Path) -> BackupReport:

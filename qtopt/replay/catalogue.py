@@ -1,7 +1,8 @@
-"""The landing table and the catalogue: one SQLite file in write-ahead mode, every commit flushed to the disk.
+"""The catalogue: the list of all episodes and segments, one SQLite file in write-ahead mode.
 
-Landed episodes (their rows and frames) and the list of all episodes and segments are in one database, so that sealing
-moves episodes from one to the other in one transaction. Why SQLite: docs/decisions/0001-landing-database.md.
+Sealing, quarantine and whatever else only the catalogue knows are flushed to the disk with their transaction. Landed
+episodes are entered without a flush: the landing log has them (``qtopt/replay/landing_log.py``). Why SQLite, and why
+the log beside it: docs/decisions/0001-landing-database.md.
 """
 
 import os
@@ -9,7 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,10 @@ import numpy as np
 
 from qtopt.errors import CorruptEpisode, StoreError, StoreFull
 from qtopt.replay.checksum import crc32c
-from qtopt.replay.record import EpisodeRow, Record
-from qtopt.replay.schema import rows_to_bytes
+from qtopt.replay.record import EpisodeRow
 from qtopt.types import IntArray
 
 CATALOGUE_FILE = "catalogue.db"
-_PAGE_BYTES = 65536  # a frame is a page or a few: the fewer, the faster it is written and found
-_CHECKPOINT_PAGES = 2048  # every 128 MB: each checkpoint writes and flushes the pages a second time
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS episode (
@@ -39,11 +37,14 @@ CREATE INDEX IF NOT EXISTS quarantined_episode ON episode (first_position) WHERE
 CREATE TABLE IF NOT EXISTS retired (
     number INTEGER PRIMARY KEY, first_position INTEGER NOT NULL, rows INTEGER NOT NULL, episodes INTEGER NOT NULL,
     frame_bytes INTEGER NOT NULL) STRICT;
+-- Where stores of format 1 have their landed episodes; read and sealed, never added to.
 CREATE TABLE IF NOT EXISTS landed_rows (first_position INTEGER PRIMARY KEY, rows BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS landed_frame (position INTEGER PRIMARY KEY, frame BLOB NOT NULL) STRICT;
 """
 EPISODE_COLUMNS = ", ".join([*(column.name for column in fields(EpisodeRow)), "row_crc32c"])
-_CHANGING = ("segment", "quarantined")  # what a row's checksum leaves out
+_FIXED = [column.name for column in fields(EpisodeRow) if column.name not in ("segment", "quarantined")]
+"""What a row's checksum covers."""
+_OFFLINE = _FIXED.index("offline")
 _UNWRITABLE = (  # a full disk, a quota, a disk that became read-only or fails
     "SQLITE_FULL",
     "SQLITE_READONLY",
@@ -71,7 +72,7 @@ def _translated(path: Path) -> Iterator[None]:
     """Turns what SQLite raises into StoreFull or StoreError."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter where damaged text is in the message
         name = getattr(error, "sqlite_errorname", "")
         if name in _UNWRITABLE:
             raise StoreFull(
@@ -110,10 +111,8 @@ class Catalogue:
                 timeout=60.0,
             )
             if not self._read_only:
-                connection.execute(f"PRAGMA page_size={_PAGE_BYTES}")
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=FULL")
-                connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
         with self._write_lock:
             self._connections.append(connection)
         return connection
@@ -131,9 +130,13 @@ class Catalogue:
                 self._connections.pop().close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """Commits durably at the end of the block, or leaves everything as it was."""
+    def _transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """Commits at the end of the block, or leaves everything as it was.
+
+        A durable commit is on the disk, with all before it; others are later, in their order.
+        """
         with self._write_lock, _translated(self._path):
+            self._writer.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
@@ -154,30 +157,21 @@ class Catalogue:
         finally:
             reader.execute("ROLLBACK")
 
-    def land(self, records: Sequence[Record], end: int) -> tuple[list[EpisodeRow | bytes], int]:
-        """Stores new episodes from position ``end`` on, durably and all together.
+    def digests(self, uuids: Sequence[str]) -> dict[str, bytes]:
+        """Returns the digests of those of the UUIDs that are known."""
+        query = "SELECT digest FROM episode WHERE uuid = ?"
+        with self._write_lock, _translated(self._path):
+            found = ((uuid, self._writer.execute(query, (uuid,)).fetchone()) for uuid in uuids)
+            return {uuid: bytes(known[0]) for uuid, known in found if known is not None}
 
-        Returns:
-            for each record its row as stored, or the digest under which its UUID is known already; and the new end.
-        """
-        results: list[EpisodeRow | bytes] = []
-        with self._transaction() as writer:
-            for record in records:
-                known = writer.execute("SELECT digest FROM episode WHERE uuid = ?", (record.row.uuid,)).fetchone()
-                if known is not None:
-                    results.append(bytes(known[0]))
-                    continue
-                row = replace(record.row, first_position=end)
+    def enter(self, rows: Sequence[EpisodeRow]) -> None:
+        """Enters landed episodes, all or none; they are flushed to the disk later, as the landing log has them."""
+        with self._transaction(durable=False) as writer:
+            for row in rows:
                 _insert_episode(writer, row)
-                writer.execute("INSERT INTO landed_rows VALUES (?, ?)", (end, rows_to_bytes(record.rows)))
-                numbered = ((end + step, frame) for step, frame in enumerate(record.frames))
-                writer.executemany("INSERT INTO landed_frame VALUES (?, ?)", numbered)
-                results.append(row)
-                end += len(record.rows)
-        return results, end
 
     def seal(self, segment: SegmentRow) -> None:
-        """Enters a segment and takes its episodes out of the landing table, in one transaction."""
+        """Enters a segment with its episodes, which are landed no longer, in one transaction."""
         span = (segment.first_position, segment.first_position + segment.rows - 1)
         with self._transaction() as writer:
             _insert_segment(writer, segment)
@@ -261,11 +255,11 @@ class Catalogue:
         return episode_from(found[0]) if found else None
 
     def landed_rows(self) -> dict[int, bytes]:
-        """Returns the rows of the landed episodes, as ``rows_to_bytes`` made them, by first position."""
+        """Returns the rows of episodes landed by format 1, as ``rows_to_bytes`` made them, by first position."""
         return dict(self._read("SELECT first_position, rows FROM landed_rows ORDER BY 1"))
 
     def landed_frame(self, position: int) -> bytes | None:
-        """Returns a landed frame; None when it is not there, or no longer."""
+        """Returns a frame landed by format 1; None when it is not there, or no longer."""
         reader = self._reader()
         with _translated(self._path):
             found = reader.execute("SELECT frame FROM landed_frame WHERE position = ?", (position,)).fetchone()
@@ -290,14 +284,12 @@ def _insert(writer: sqlite3.Connection, table: str, columns: str, values: Sequen
 
 
 def _episode_checksum(row: EpisodeRow) -> int:
-    fixed = [getattr(row, column.name) for column in fields(EpisodeRow) if column.name not in _CHANGING]
-    return crc32c(repr(fixed).encode())
+    return crc32c(repr([getattr(row, name) for name in _FIXED]).encode())
 
 
 def episode_from(values: Sequence[Any]) -> EpisodeRow:
     """Returns the row with the values of ``EPISODE_COLUMNS``; raises CorruptEpisode when it is not what was stored."""
-    row = EpisodeRow(*values[:-1])
-    row = replace(row, offline=bool(row.offline))
+    row = EpisodeRow(*[*values[:_OFFLINE], bool(values[_OFFLINE]), *values[_OFFLINE + 1 : -1]])
     if _episode_checksum(row) != values[-1]:
         raise CorruptEpisode(
             f"the catalogue's row of episode {row.uuid} does not match its checksum; stop the server and run "

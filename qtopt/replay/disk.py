@@ -1,8 +1,7 @@
-"""Episodes on disk: landed ones in the catalogue's database, sealed ones in segments."""
+"""Episodes on disk: landed ones in the landing log, sealed ones in segments."""
 
 import shutil
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,25 +13,23 @@ from qtopt.errors import EpisodeConflict, StoreError, StoreFull, UnknownEpisode
 from qtopt.replay.catalogue import Catalogue, SegmentRow
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.condition import DiskWatch, StoreCondition
-from qtopt.replay.index import IndexEntries
-from qtopt.replay.landing import GroupCommitter
+from qtopt.replay.landed import Landed
+from qtopt.replay.landing import GroupCommitter, one_moment
 from qtopt.replay.layout import Layout
-from qtopt.replay.opening import landed_rows, remove_unknown, sealed_entries
+from qtopt.replay.opening import remove_unknown, sealed_entries
 from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow, Record
 from qtopt.replay.retention import Overdue, RetentionConfig
 from qtopt.replay.schema import STEP_DTYPE, Rows, StoreFormat
 from qtopt.replay.segment_files import chunk_bytes, flush, segment_name, write_segment
 from qtopt.replay.segments import Segment
-from qtopt.replay.shelf import Damaged, Publish, Retired, Tail
+from qtopt.replay.shelf import Damaged, Publish, Retired
 from qtopt.types import BoolArray, IntArray
 
 log = structlog.get_logger(__name__)
 
 SEGMENTS = "segments"
 QUARANTINE = "quarantine"
-SEGMENT_ROWS = 1 << 17
-"""Rows that fill a segment whatever their frames' size: they are in memory, and read when the store is opened."""
 
 
 class DiskShelf:
@@ -73,23 +70,24 @@ class DiskShelf:
         self._overdue = Overdue(retention, self.catalogue)
         self._retired: list[SegmentRow] = []
         self._found: list[Damaged] = []
-        self._segment_bytes = segment_bytes
         self._max_open = max_open_segments
         self._read_only = read_only
         self._quarantine = Quarantine(root / QUARANTINE, quarantine_bytes)
-        self._landed_since = time.monotonic()
         self._open: OrderedDict[int, Segment] = OrderedDict()
         self._open_lock = threading.Lock()
         self._seal_lock = threading.Lock()  # one seal at a time
         self._move_lock = threading.Lock()  # while landed episodes become sealed ones
         if not read_only:
             (root / SEGMENTS).mkdir(exist_ok=True)
-        with self.catalogue.snapshot():
+        with one_moment(self.catalogue, root) as files:
             self._layout = Layout.of(self.catalogue.segments())
-            self._tail = Tail(self._layout.end)
-            self._landed_bytes = 0
+            self._landed = Landed(
+                root, self.catalogue, files, publish, start=self._layout.end, segment_bytes=segment_bytes
+            )
             self._load()
+        self.lost_entries = len(self._landed.lost)
         if not read_only:
+            self._landed.recover()
             remove_unknown(root / SEGMENTS, self._layout.segments, self.catalogue, self._quarantine)
         self._committer = None if read_only else GroupCommitter(self._commit, max_waiting)
 
@@ -98,14 +96,7 @@ class DiskShelf:
         quarantined = self.catalogue.quarantined()
         for segment in self._layout.segments:
             self._publish(sealed_entries(self.catalogue, self.segment_path(segment), segment, quarantined))
-        stored = self.catalogue.landed_rows()
-        bad: list[int] = []
-        for batch in self.catalogue.batches(self._layout.end):
-            rows, damaged = landed_rows(batch, stored)
-            bad += damaged
-            self._publish(IndexEntries.of(batch))
-            self._tail.extend(rows)
-            self._landed_bytes += int(rows["frame_bytes"].sum())
+        bad = self._landed.load()
         if bad:
             self._found.append(Damaged(bad, "landed steps do not match their checksum"))
 
@@ -114,6 +105,7 @@ class DiskShelf:
         if self._committer is not None:
             self._committer.close()
         with self._seal_lock:
+            self._landed.close()
             self.catalogue.close()
         with self._open_lock:
             self._open.clear()
@@ -126,19 +118,8 @@ class DiskShelf:
 
     def _commit(self, records: Sequence[Record]) -> list[bool | StoreError]:
         with self._watch.commit():
-            results, _ = self.catalogue.land(records, self._tail.end)
-        stored: list[EpisodeRow] = []
-        answers: list[bool | StoreError] = []
-        for record, result in zip(records, results, strict=True):
-            if isinstance(result, EpisodeRow):
-                if not self._landed_bytes:
-                    self._landed_since = time.monotonic()
-                self._tail.extend(record.rows)
-                self._landed_bytes += record.size
-                stored.append(result)
-            answers.append(self._answer(record, result))
-        self._publish(IndexEntries.of(stored))
-        return answers
+            results = self._landed.land(records)
+        return [self._answer(record, result) for record, result in zip(records, results, strict=True)]
 
     def _answer(self, record: Record, result: EpisodeRow | bytes) -> bool | StoreError:
         if isinstance(result, EpisodeRow):
@@ -159,7 +140,7 @@ class DiskShelf:
             landed = positions >= layout.end
             rows = np.empty(len(positions), STEP_DTYPE)
             if landed.any():
-                newest = self._tail.take(positions[landed])
+                newest = self._landed.tail.take(positions[landed])
                 if newest is None:  # sealed since the layout was read
                     continue
                 rows[landed] = newest
@@ -188,7 +169,7 @@ class DiskShelf:
         return frames
 
     def _landed_frame(self, position: int, size: int) -> bytes:
-        frame = self.catalogue.landed_frame(position)
+        frame = self._landed.frame(position)
         if frame is not None:
             return frame
         with self._move_lock:  # it has just been sealed, or by another process, or it is gone
@@ -259,8 +240,8 @@ class DiskShelf:
         return {
             "segments": float(len(segments)),
             "sealed_bytes": float(sum(row.frame_bytes for row in segments)),
-            "landed_bytes": float(self._landed_bytes),
-            "landed_steps": float(self._tail.end - self._tail.base),
+            "landed_bytes": float(self._landed.frame_bytes),
+            "landed_steps": float(self._landed.tail.end - self._landed.tail.base),
             "retired_segments": float(len(retired)),
             "retired_episodes": float(sum(retired.values())),
             "free_bytes": float(condition.free_bytes),
@@ -273,9 +254,7 @@ class DiskShelf:
 
     def due(self, after_s: float) -> bool:
         """Whether landed episodes should be sealed: enough of them, or any that wait longer than ``after_s``."""
-        if self._landed_bytes >= self._segment_bytes or self._tail.end - self._tail.base >= SEGMENT_ROWS:
-            return True
-        return bool(0 < after_s < time.monotonic() - self._landed_since and self._landed_bytes)
+        return self._landed.due(after_s)
 
     def seal(self) -> bool:
         """Moves the oldest landed episodes into a segment; returns False when none is landed.
@@ -284,23 +263,19 @@ class DiskShelf:
             StoreFull: no room; everything is as it was.
         """
         with self._seal_lock:
-            start = self._tail.base
-            episodes, stop = self._choose(start)
+            episodes, rows = self._landed.oldest()
             if not episodes:
                 return False
-            rows = self._tail.between(start, stop)
-            size = int(rows["frame_bytes"].sum())
+            start, size = episodes[0].first_position, int(rows["frame_bytes"].sum())
             segment = SegmentRow(
-                self._layout.next_number, start, stop - start, len(episodes), max(1, size), chunk_bytes(self._format)
+                self._layout.next_number, start, len(rows), len(episodes), max(1, size), chunk_bytes(self._format)
             )
             bad: list[int] = []
             self._write(segment, rows, episodes, bad)
             with self._move_lock:
                 self.catalogue.seal(segment)
                 self._layout = Layout.of([*self._layout.segments, segment])
-            self._tail.drop_before(stop)
-            self._landed_bytes -= size
-            self._landed_since = time.monotonic()
+            self._landed.drop_before(start + len(rows), size)
         if bad:
             self._found.append(Damaged(bad, "landed frame does not match its checksum"))
         return True
@@ -334,18 +309,6 @@ class DiskShelf:
         found, self._found = self._found, []
         return found
 
-    def _choose(self, start: int) -> tuple[list[EpisodeRow], int]:
-        """Returns the oldest landed episodes that fill a segment, and the position behind them."""
-        chosen: list[EpisodeRow] = []
-        stop, size = start, 0
-        for row in self.catalogue.episodes(start, self._tail.end):
-            if size >= self._segment_bytes or stop - start >= SEGMENT_ROWS:
-                break
-            chosen.append(row)
-            stop = row.first_position + row.length + 1
-            size += int(self._tail.between(row.first_position, stop)["frame_bytes"].sum())
-        return chosen, stop
-
     def _write(self, segment: SegmentRow, rows: Rows, episodes: Sequence[EpisodeRow], bad: list[int]) -> None:
         final = self.segment_path(segment)
         temporary = final.with_suffix(".tmp")
@@ -358,7 +321,7 @@ class DiskShelf:
         except OSError as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise StoreFull(
-                f"{final}: cannot be written ({error}); the episodes stay in the landing table: free disk space"
+                f"{final}: cannot be written ({error}); the episodes stay in the landing log: free disk space"
             ) from error
 
     def _landed_frames(self, segment: SegmentRow, rows: Rows, bad: list[int]) -> Iterator[bytes]:
@@ -367,7 +330,7 @@ class DiskShelf:
             zip(rows["frame_bytes"].tolist(), rows["frame_crc32c"].tolist(), strict=True)
         ):
             position = segment.first_position + step
-            frame = (self.catalogue.landed_frame(position) or b"")[:size].ljust(size, b"\0")
+            frame = (self._landed.frame(position) or b"")[:size].ljust(size, b"\0")
             if crc32c(frame) != expected:
                 bad.append(position)
             yield frame

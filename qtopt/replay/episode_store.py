@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from qtopt.replay.catalogue import CATALOGUE_FILE
 from qtopt.replay.disk import SEGMENTS, DiskShelf
 from qtopt.replay.lock import WriterLock
 from qtopt.replay.record import EpisodeRow
-from qtopt.replay.schema import STORE_FILE, StoreFormat, read_format
+from qtopt.replay.schema import FORMAT_VERSION, STORE_FILE, StoreFormat, read_format
 from qtopt.replay.segment_files import flush
 from qtopt.replay.shelf import Damaged
 from qtopt.replay.store import ReplayConfig, ReplayStore
@@ -58,6 +59,8 @@ class EpisodeStore(ReplayStore):
         self._lock = None if read_only else WriterLock(root)
         try:
             _require_catalogue(root, read_only=read_only)
+            if not read_only:
+                self.format = _renewed(root, self.format)
             self._shelf: DiskShelf = DiskShelf(
                 root,
                 self.format,
@@ -182,6 +185,8 @@ class EpisodeStore(ReplayStore):
 
     def _load_labels(self) -> None:
         path = self.root / LABELS_FILE
+        if self._shelf.lost_entries and self._lock is not None:  # landed again, perhaps at other positions
+            path.unlink(missing_ok=True)
         if not path.exists():
             return
         try:
@@ -205,6 +210,15 @@ def _prepare(root: Path, fmt: StoreFormat | None, *, read_only: bool) -> StoreFo
     flush(root)
     flush(root.parent)
     return fmt
+
+
+def _renewed(root: Path, fmt: StoreFormat) -> StoreFormat:
+    """Makes a store of an older format one of ours before anything is written that an older release would not find."""
+    renewed = replace(fmt, format_version=FORMAT_VERSION)
+    if renewed != fmt:
+        renewed.write(root / STORE_FILE)
+        flush(root)
+    return renewed
 
 
 def _require_catalogue(root: Path, *, read_only: bool) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,15 +48,14 @@ def sealed_entries(catalogue: Catalogue, directory: Path, segment: SegmentRow, q
     return IndexEntries.of(catalogue.episodes(segment.first_position, segment.first_position + segment.rows))
 
 
-def landed_rows(episodes: Sequence[EpisodeRow], stored: Mapping[int, bytes]) -> tuple[Rows, list[int]]:
+def landed_rows(episodes: Sequence[EpisodeRow], blobs: Sequence[bytes]) -> tuple[Rows, list[int]]:
     """Returns the rows of landed episodes end to end, and the first positions of those whose rows are damaged.
 
     Args:
         episodes: that are landed.
-        stored: their rows as bytes, by first position.
+        blobs: their rows as bytes; none of what is not there.
     """
     counts = [row.length + 1 for row in episodes]
-    blobs = [stored.get(row.first_position, b"") for row in episodes]
     sound = [crc32c(blob) == row.rows_crc32c for blob, row in zip(blobs, episodes, strict=True)]
     rows = rows_from_bytes([blob if ok else b"" for blob, ok in zip(blobs, sound, strict=True)], counts)
     bad = []

@@ -1,5 +1,7 @@
 """Makes the catalogue anew from the sealed segments and from what can still be read of the old one."""
 
+import itertools
+import math
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -12,6 +14,8 @@ from qtopt.replay.catalogue import CATALOGUE_FILE, EPISODE_COLUMNS, Catalogue, S
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.disk import QUARANTINE, SEGMENTS
 from qtopt.replay.episode_store import LABELS_FILE
+from qtopt.replay.landing import GROUP_EPISODES, land
+from qtopt.replay.landing_log import LANDING, LandingLog, open_files
 from qtopt.replay.lock import WriterLock
 from qtopt.replay.record import EpisodeRow, Record
 from qtopt.replay.schema import read_format, rows_from_bytes
@@ -28,7 +32,7 @@ class RebuildReport:
 
     Attributes:
         segments, episodes: entered from sealed segments.
-        landed: episodes saved from the old landing table.
+        landed: episodes saved from the landing log and from the landing table of a store of format 1.
         notes: what could not be used.
         old_catalogue: where the old catalogue was put; None if there was none.
     """
@@ -56,11 +60,14 @@ def rebuild_catalogue(root: Path) -> RebuildReport:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         report = RebuildReport(old_catalogue=_copy_aside(root))
+        log = LandingLog(root / LANDING, open_files(root / LANDING), math.inf)
         with closing(Catalogue(temporary)) as catalogue:
             end = _enter_segments(root, catalogue, report)
+            end = _save(_logged(log, report), log, catalogue, end, report)
             # Copies of earlier repairs too: one that was interrupted may have left the only copy of an episode there.
             for old in sorted((root / QUARANTINE).glob(f"catalogue-*/{CATALOGUE_FILE}"), reverse=True):
-                end = _save_landed(old, catalogue, end, report)
+                with closing(sqlite3.connect(old, isolation_level=None)) as reader:
+                    end = _save(_landed(reader, report), log, catalogue, end, report)
         for path in (*root.glob(f"{CATALOGUE_FILE}-*"), root / LABELS_FILE):
             path.unlink(missing_ok=True)  # the log belongs to the old file, and the labels to its positions
         (temporary / CATALOGUE_FILE).replace(root / CATALOGUE_FILE)
@@ -107,20 +114,32 @@ def _enter_segments(root: Path, catalogue: Catalogue, report: RebuildReport) -> 
     return end
 
 
-def _save_landed(old: Path, catalogue: Catalogue, end: int, report: RebuildReport) -> int:
-    """Lands again, behind ``end``, what is sound of an old landing table and in no segment; returns the new end."""
-    with closing(sqlite3.connect(old, isolation_level=None)) as reader:
-        for record in _landed(reader, report):
-            results, end = catalogue.land([record], end)
-            report.landed += isinstance(results[0], EpisodeRow)
+def _save(records: Iterator[Record], log: LandingLog, catalogue: Catalogue, end: int, report: RebuildReport) -> int:
+    """Lands again, behind ``end``, what is in no segment; returns the new end."""
+    while group := list(itertools.islice(records, GROUP_EPISODES)):
+        landed = [row for row in land(catalogue, log, group, end) if isinstance(row, EpisodeRow)]
+        report.landed += len(landed)
+        end += sum(row.length + 1 for row in landed)
     return end
 
 
+def _logged(log: LandingLog, report: RebuildReport) -> Iterator[Record]:
+    """Yields the sound episodes of the landing log."""
+    for episode in log.take_rest(0):
+        try:
+            yield log.record(episode)
+        except CorruptEpisode as error:
+            report.notes.append(str(error))
+
+
 def _landed(reader: sqlite3.Connection, report: RebuildReport) -> Iterator[Record]:
-    """Yields the sound landed episodes, from either end of the table up to where it cannot be read."""
+    """Yields the sound episodes of a landing table, from either end of the table up to where it cannot be read."""
     seen: set[int] = set()
     for order in ("ASC", "DESC"):
-        query = f"SELECT {EPISODE_COLUMNS} FROM episode WHERE segment IS NULL ORDER BY first_position {order}"
+        query = (
+            f"SELECT {EPISODE_COLUMNS} FROM episode WHERE segment IS NULL "
+            f"AND first_position IN (SELECT first_position FROM landed_rows) ORDER BY first_position {order}"
+        )
         try:
             for values in reader.execute(query):
                 if values[0] in seen:

@@ -9,7 +9,7 @@ import json
 import os
 import uuid as uuid_module
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from qtopt.replay.frames import FrameCodec, choose_codec
 from qtopt.types import Behaviour, Episode, JsonValue
 
 FORMAT_NAME = "qtopt-episode-store"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 had its landed episodes in the catalogue. Such stores are read as they are, and become 2 when they are written."""
 STORE_FILE = "store.json"
 
 Rows = npt.NDArray[np.void]
@@ -54,7 +55,7 @@ def is_offline(episode: Episode) -> bool:
 
 
 def rows_to_bytes(rows: Rows) -> bytes:
-    """Returns the bytes that stand for ``rows`` in checksums and in the landing table.
+    """Returns the bytes that stand for ``rows`` in checksums and in the landing log.
 
     They are those of the columns that there were first. ``is_intervention`` follows them where it is True anywhere, so
     that rows without have the bytes and checksums that they always had.
@@ -93,6 +94,12 @@ def rows_from_bytes(blobs: Sequence[bytes], counts: Sequence[int]) -> Rows:
         rows[name] = first[name]
     rows[specs.IS_INTERVENTION] = flags
     return rows
+
+
+def frame_sizes(data: bytes, count: int) -> list[int]:
+    """Returns the bytes of each frame as told by what ``rows_to_bytes`` made of ``count`` rows."""
+    sizes: list[int] = np.frombuffer(data, _FIRST_DTYPE, count)["frame_bytes"].tolist()
+    return sizes
 
 
 def dump_json(value: Any) -> str:
@@ -186,7 +193,7 @@ class StoreFormat:
 
     def require_same(self, other: "StoreFormat", where: str) -> None:
         """Raises SchemaMismatch naming each difference between this format (found) and ``other`` (expected)."""
-        found, expected = asdict(self), asdict(other)
+        found, expected = asdict(replace(self, format_version=other.format_version)), asdict(other)
         differing = [
             f"{key}: found {found[key]}, expected {expected[key]}" for key in found if found[key] != expected[key]
         ]
@@ -219,14 +226,17 @@ def read_format(root: Path) -> StoreFormat:
         raise StoreError(f"{path}: cannot be read: {error}; expected the JSON description of a store") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT_NAME:
         raise SchemaMismatch(f"{path}: not the description of a {FORMAT_NAME}")
-    for key, ours in (("format_version", FORMAT_VERSION), ("schema_version", specs.SCHEMA_VERSION)):
-        if values.get(key) != ours:
+    for key, known in (("format_version", range(1, FORMAT_VERSION + 1)), ("schema_version", [specs.SCHEMA_VERSION])):
+        if values.get(key) not in known:
             raise SchemaMismatch(
-                f"{path}: {key}: found {values.get(key)}, expected {ours}; use the release that wrote this store"
+                f"{path}: {key}: found {values.get(key)}, expected {max(known)}; use the release that wrote this store"
             )
     try:
         return StoreFormat(
-            height=int(str(values["height"])), width=int(str(values["width"])), codec=FrameCodec(str(values["codec"]))
+            height=int(str(values["height"])),
+            width=int(str(values["width"])),
+            codec=FrameCodec(str(values["codec"])),
+            format_version=int(str(values["format_version"])),
         )
     except (KeyError, ValueError) as error:
         raise SchemaMismatch(f"{path}: {error}; expected height, width and a known codec") from error

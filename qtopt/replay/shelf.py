@@ -64,7 +64,7 @@ class Shelf(Protocol):
 
 
 class Tail:
-    """The rows of the newest episodes, in memory, by position; one thread writes, any number read."""
+    """The rows of the newest episodes, in memory, by position; one thread at a time writes, any number read."""
 
     def __init__(self, base: int = 0) -> None:
         self._state = (base, Growable(STEP_DTYPE))

@@ -3,7 +3,6 @@
 import json
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 
@@ -16,6 +15,7 @@ from qtopt.apps import collect, evaluate, run
 from qtopt.config import save_yaml
 from qtopt.errors import ConfigError
 from qtopt.replay import EpisodeStore, StoreFormat
+from qtopt.replay.landing_log import LANDING, LandingLog, open_files
 from tests.episodes import make_episode
 
 
@@ -189,17 +189,11 @@ def test_data_says_what_is_in_a_store(qtopt, store, tmp_path):
 
 
 def test_a_corrupt_episode_is_found_and_kept_aside(qtopt, store):
-    with sqlite3.connect(store / "catalogue.db") as database:
-        table, column = next(
-            (table, column)
-            for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type='table'")
-            for _, column, kind, *_ in database.execute(f"PRAGMA table_info({table})")
-            if "frame" in column and kind.upper() == "BLOB"
-        )
-        row, frames = database.execute(f"SELECT rowid, {column} FROM {table} ORDER BY rowid LIMIT 1").fetchone()
-        flipped = bytes([frames[0] ^ 1]) + frames[1:]
-        database.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (flipped, row))
-    database.close()
+    (file,) = open_files(store / LANDING)
+    first, *_ = LandingLog(store / LANDING, [file], 0).take_rest(0)
+    data = bytearray(file.path.read_bytes())
+    data[first.offset] ^= 1  # in the first episode's first frame
+    file.path.write_bytes(data)
     code, out, _ = qtopt("data", "verify", "--store", store)
     assert code == 1
     assert "damaged: episode" in out

@@ -2,11 +2,22 @@
 
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 
 from qtopt.errors import SchemaMismatch, StoreError
-from qtopt.replay import EpisodeStore, ReplayConfig, RetentionConfig, StoreFormat, back_up, restore
+from qtopt.replay import (
+    EpisodeStore,
+    ReplayConfig,
+    RetentionConfig,
+    StoreFormat,
+    back_up,
+    backup,
+    landing,
+    read_format,
+    restore,
+)
 from tests.episodes import make_episode
 
 FORMAT = StoreFormat.for_images(16)
@@ -117,6 +128,66 @@ def test_a_copy_interrupted_is_the_one_before(tmp_path, rng, monkeypatch):
             assert uuids(copy) == before
         back_up(source, copy)
     assert uuids(copy) == after
+
+
+def test_a_copy_interrupted_between_log_and_catalogue_is_the_one_before(tmp_path, rng, monkeypatch):
+    """What had landed then is sealed now, and the store's log has begun again under the same names."""
+    source, copy = tmp_path / "store", tmp_path / "copy"
+    with EpisodeStore(source, FORMAT) as store:
+        before = fill(store, rng)
+        back_up(source, copy)
+        store.seal()
+        after = before + fill(store, rng)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                back_up(source, copy)
+        assert uuids(copy) == before
+        back_up(source, copy)
+    assert uuids(copy) == after
+    with EpisodeStore(copy) as store:
+        assert len(store) == len(after)
+
+
+def test_a_seal_while_the_log_is_copied_leaves_nothing_out(tmp_path, rng, monkeypatch):
+    source, copy = tmp_path / "store", tmp_path / "copy"
+    with EpisodeStore(source, FORMAT) as store:
+        expected = fill(store, rng)
+        opened, copied = landing.open_files, backup._copy_log
+        seals = [store.seal]
+
+        def seal_then_open(directory):
+            while seals:
+                seals.pop()()
+            return opened(directory)
+
+        def seal_then_copy(file, to):
+            store.seal()
+            copied(file, to)
+
+        monkeypatch.setattr(landing, "open_files", seal_then_open)
+        back_up(source, copy)
+        assert uuids(copy) == expected
+        expected += fill(store, rng)
+        monkeypatch.setattr(backup, "_copy_log", seal_then_copy)
+        back_up(source, copy)
+    assert uuids(copy) == expected
+
+
+def test_a_copy_is_renewed_with_its_store(tmp_path, rng):
+    source, copy = tmp_path / "store", tmp_path / "copy"
+    with EpisodeStore(source, FORMAT) as store:
+        expected = fill(store, rng)
+        store.seal()
+    description = source / "store.json"
+    description.write_text(description.read_text().replace('"format_version": 2', '"format_version": 1'))
+    back_up(source, copy)
+    assert read_format(copy).format_version == 1
+    with EpisodeStore(source) as store:
+        expected += fill(store, rng)
+        back_up(source, copy)
+    assert read_format(copy) == FORMAT
+    assert uuids(copy) == expected
 
 
 def test_what_is_no_copy_of_this_store_is_left_alone(tmp_path, rng):

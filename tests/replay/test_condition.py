@@ -1,5 +1,6 @@
 """What a store says of its disk."""
 
+import os
 import threading
 
 import pytest
@@ -35,7 +36,7 @@ def test_a_failed_commit_is_remembered_until_the_disk_can_be_written(tmp_path, r
     with EpisodeStore(tmp_path / "store", FORMAT) as store:
         episode = make_episode(rng)
         with monkeypatch.context() as patch:
-            patch.setattr(store._shelf.catalogue, "land", _refuse)
+            patch.setattr(store._shelf.catalogue, "enter", _refuse)
             with pytest.raises(StoreFull, match="as if"):
                 store.append(episode)
             patch.setattr(condition.os, "fsync", _fail)
@@ -48,13 +49,13 @@ def test_a_failed_commit_is_remembered_until_the_disk_can_be_written(tmp_path, r
 def test_a_disk_that_does_not_answer_is_not_writable(tmp_path, rng, monkeypatch):
     answer = threading.Event()
     with EpisodeStore(tmp_path / "store", FORMAT) as store:
-        land = store._shelf.catalogue.land
+        flush = os.fdatasync
 
-        def slow(*arguments):
+        def slow(handle):
             answer.wait(30)
-            return land(*arguments)
+            flush(handle)
 
-        monkeypatch.setattr(store._shelf.catalogue, "land", slow)
+        monkeypatch.setattr(os, "fdatasync", slow)
         monkeypatch.setattr(condition, "STALLED_S", 0.05)
         sender = threading.Thread(target=store.append, args=(make_episode(rng),))
         sender.start()

@@ -1,5 +1,6 @@
 """Killed at any moment, with no room on the disk: what was acknowledged is there."""
 
+import math
 import os
 import resource
 import signal
@@ -15,6 +16,8 @@ import pytest
 from qtopt.errors import StoreFull
 from qtopt.replay import EpisodeStore, ReplayConfig, StoreFormat
 from qtopt.replay.catalogue import Catalogue
+from qtopt.replay.landing import land
+from qtopt.replay.landing_log import LANDING, LandingLog
 from qtopt.replay.record import encode_episode
 from tests.episodes import make_episode
 from tests.replay.writer import episode_of
@@ -175,7 +178,7 @@ def test_a_large_store_opens_fast(tmp_path, rng):
     record = encode_episode(make_episode(rng, 2, size_px=16), fmt)
     catalogue = Catalogue(tmp_path / "store")
     records = [replace(record, row=replace(record.row, uuid=f"{number:032x}")) for number in range(10_000)]
-    catalogue.land(records, 0)
+    land(catalogue, LandingLog(tmp_path / "store" / LANDING, [], math.inf), records, 0)
     catalogue.close()
     started = time.process_time()
     with EpisodeStore(tmp_path / "store") as store:

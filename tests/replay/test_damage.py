@@ -13,6 +13,7 @@ from qtopt.replay import EpisodeStore, StoreFormat, rebuild_catalogue
 from qtopt.types import Targets
 from tests.contracts.episode_store import SIZE_PX, by_position
 from tests.episodes import make_episode
+from tests.replay.landed import spoil_frame, spoil_steps
 
 FORMAT = StoreFormat.for_images(SIZE_PX)
 
@@ -125,7 +126,8 @@ def test_labels_of_a_damaged_episode_go_with_it(path, episodes, rng):
     with EpisodeStore(path, rng=rng) as store:
         everything = np.array([p for p, (e, row) in enumerate(by_position(episodes)) if row < len(e)], np.int64)
         store.put_targets(Targets(everything, np.zeros(len(everything), np.float32), 1))
-        store._shelf.catalogue._writer.execute("UPDATE landed_frame SET frame = zeroblob(768)")
+        for position in list(store._shelf._landed._log._places):
+            spoil_frame(store, position)
         for _ in range(20):
             store.sample_labelled(32, 1.0)
         assert store.stats()["labels"] == sum(map(len, episodes[:10]))
@@ -165,10 +167,8 @@ def test_a_segment_cut_short_costs_what_is_cut(path, episodes, rng):
 
 def test_landed_episodes_damaged_before_sealing_take_no_other_with_them(path, episodes, rng):
     with EpisodeStore(path, rng=rng) as store:
-        write = store._shelf.catalogue._writer.execute
-        first = store._shelf.episode(episodes[12].uuid).first_position
-        write("UPDATE landed_frame SET frame = x'00' WHERE position = ?", (first + 1,))
-        write("DELETE FROM landed_frame WHERE position = ?", (store._shelf.episode(episodes[14].uuid).first_position,))
+        spoil_frame(store, store._shelf.episode(episodes[12].uuid).first_position + 1)
+        del store._shelf._landed._log._places[store._shelf.episode(episodes[14].uuid).first_position]
         store.seal()
         assert store.stats()["quarantined"] == 2
         assert assert_serves_the_truth(store, episodes, rng) == len(episodes) - 2
@@ -177,10 +177,7 @@ def test_landed_episodes_damaged_before_sealing_take_no_other_with_them(path, ep
 
 
 def test_landed_steps_that_are_damaged_are_found_on_opening(path, episodes, rng):
-    with EpisodeStore(path, rng=rng) as store:
-        first = store._shelf.episode(episodes[11].uuid).first_position
-        write = store._shelf.catalogue._writer.execute
-        write("UPDATE landed_rows SET rows = zeroblob(length(rows)) WHERE first_position = ?", (first,))
+    spoil_steps(path, episodes[11].uuid)
     for _ in range(2):
         with EpisodeStore(path, rng=rng) as store:
             assert store.stats()["quarantined"] == 1
@@ -216,10 +213,10 @@ def test_a_lost_catalogue_is_never_replaced_by_an_empty_one(path, episodes):
         with pytest.raises(StoreError, match=r"catalogue.*missing.*--repair"):
             EpisodeStore(path, read_only=read_only)
     report = rebuild_catalogue(path)
-    assert (report.segments, report.episodes, report.landed, report.notes) == (2, 10, 0, [])
+    assert (report.segments, report.episodes, report.landed, report.notes) == (2, 10, 6, [])
     with EpisodeStore(path) as store:
-        assert [episode.uuid for episode in store.episodes()] == [episode.uuid for episode in episodes[:10]]
-        assert store.append(episodes[10])
+        assert [episode.uuid for episode in store.episodes()] == [episode.uuid for episode in episodes]
+        assert not store.append(episodes[10])
         assert not store.append(episodes[3])
 
 
@@ -248,10 +245,8 @@ def test_a_rebuild_that_fails_changes_nothing(path, episodes, rng, monkeypatch):
 
 def test_rebuilding_leaves_out_what_is_damaged_and_says_so(path, episodes):
     (path / "segments" / "00000001.zarr" / "episode_uuid" / "c" / "0" / "0").write_bytes(b"damaged")
-    with sqlite3.connect(path / "catalogue.db") as database:
-        first = database.execute("SELECT min(position) FROM landed_frame").fetchone()[0]
-        database.execute("DELETE FROM landed_frame WHERE position = ?", (first,))
-    database.close()
+    with EpisodeStore(path) as store:
+        spoil_frame(store, store._shelf.episode(episodes[10].uuid).first_position)
     report = rebuild_catalogue(path)
     assert report.segments == 1
     assert report.landed == 5

@@ -25,6 +25,7 @@ from qtopt.replay import (
 from qtopt.types import EpisodeEnd, Outcome, Targets
 from tests.contracts.episode_store import SIZE_PX, EpisodeStoreContract
 from tests.episodes import make_episode
+from tests.replay.landed import spoil_frame
 
 FORMAT = StoreFormat.for_images(SIZE_PX)
 
@@ -344,9 +345,8 @@ def test_the_format_of_a_store_can_be_read_alone(stored):
 def test_a_damaged_episode_cannot_be_read(stored, episodes):
     with EpisodeStore(stored) as store:
         row = store._shelf.episode(episodes[3].uuid)
-        store._shelf.catalogue._writer.execute(
-            "UPDATE landed_frame SET frame = zeroblob(768) WHERE position = ?", (row.first_position,)
-        )
+        if row.segment is None:
+            spoil_frame(store, row.first_position)
         if row.segment is None:
             with pytest.raises(CorruptEpisode, match=episodes[3].uuid):
                 store.read_episode(episodes[3].uuid)

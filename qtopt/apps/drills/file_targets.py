@@ -126,11 +126,13 @@ def _store_targets(rng: np.random.Generator, room: Path) -> list[Target]:
     names = {path.relative_to(segment).as_posix(): path for path in files}
     interesting = [name for name in names if "episode_" in name or name in ("zarr.json", "frames/c/0", "actions/c/0/0")]
     form, database = own / "store.json", own / "catalogue.db"
+    landed = max((own / "landing").iterdir())
     catalogue = (database.read_bytes(),)
     return [
         Target("store.json", (form.read_bytes(),), _restoring_take(form, lambda _: read_format(own)), weight=0.3),
         *(_restoring(f"segment: {name}", names[name], read_segment, 0.004) for name in interesting if "/c/" in name),
         _restoring("segment: zarr.json", names["zarr.json"], read_segment, 0.01),
+        Target("landing log", (landed.read_bytes(),), _restoring_take(landed, read_store), weight=0.0006),
         Target("catalogue", catalogue, _restoring_take(database, read_store), _damage_head, 0.0006),
         Target("catalogue, rebuilt", catalogue, _restoring_take(database, rebuild), _damage_head, 0.0003),
     ]

@@ -196,7 +196,9 @@ def _read_only(root: Path) -> Scene:
 
 
 def _slow(root: Path) -> Scene:
-    scene = Scene(root, root / "disk", 1.0)
+    disk = root / "disk"
+    disk.mkdir()
+    scene = Scene(root, disk, 1.0)
     started = time.monotonic()
     with slow_disk(scene.process.pid or 0, 0.3):
         acknowledged = sum(scene.deliver() for _ in range(10))

@@ -1,12 +1,13 @@
 """One million small episodes in one store, beside stores of fewer: opening, sampling, files, memory.
 
 What is sealed was written by the store's own segment writer and entered as a rebuild enters it; the newest episodes, as
-many as one segment takes, went through the landing table and its process was killed (-9): each store is opened as it
+many as one segment takes, went through the landing log and its process was killed (-9): each store is opened as it
 was left. Frames are of 16 px, and their content repeats; UUIDs, positions and policy versions do not.
 """
 
 import itertools
 import json
+import math
 import multiprocessing
 import os
 import signal
@@ -28,7 +29,10 @@ from qtopt.apps.drills.report import DrillConfig, finish
 from qtopt.apps.process import say
 from qtopt.replay import EpisodeStore, StoreFormat
 from qtopt.replay.catalogue import Catalogue, SegmentRow
-from qtopt.replay.disk import SEGMENT_ROWS, SEGMENTS
+from qtopt.replay.disk import SEGMENTS
+from qtopt.replay.landed import SEGMENT_ROWS
+from qtopt.replay.landing import land
+from qtopt.replay.landing_log import LANDING, LandingLog
 from qtopt.replay.record import Record, encode_episode
 from qtopt.replay.segment_files import chunk_bytes, segment_name, write_segment
 from qtopt.types import JsonValue, new_episode_uuid
@@ -75,9 +79,10 @@ def build(path: Path, episodes: int) -> None:
             _seal(path, catalogue, _renamed(records, done, count))
             done += count
             say(f"{path.name}: {done} episodes")
+        log = LandingLog(path / LANDING, [], math.inf)
         while done < episodes:
             count = min(1000, episodes - done)
-            catalogue.land(_renamed(records, done, count), done * _ROWS)
+            land(catalogue, log, _renamed(records, done, count), done * _ROWS)
             done += count
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -1,14 +1,14 @@
 """Dying at a chosen step: a profiler in the server's own threads that knows every line of the store's code.
 
-A step is a line of ``qtopt.replay`` that calls something, in a phase: opening, append, seal, retire, labels. The
-profiler is Python's own (``sys.setprofile``), installed from outside: the store knows nothing of it.
+A step is a line of ``qtopt.replay`` that calls something, in a phase: opening, append, seal, retire, labels. In each
+phase there is one thread at a time, whichever it is. The profiler is Python's own (``sys.setprofile``), installed from
+outside: the store knows nothing of it.
 """
 
 import linecache
 import mmap
 import os
 import signal
-import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +16,14 @@ from types import CodeType, FrameType
 from typing import Any, Final
 
 _STORE_CODE: Final = f"{os.sep}qtopt{os.sep}replay{os.sep}"
-_PHASE_OF_THREAD: Final = {"asyncio_0": "opening", "store-writer": "append", "store-keeper": "keeping"}
 _PHASE_OF_FUNCTION: Final = {
+    "EpisodeStore.__init__": "opening",
+    "GroupCommitter._commit_group": "append",
     "EpisodeStore._seal_one": "seal",
     "EpisodeStore.retire": "retire",
     "EpisodeStore._save_labels": "labels",
 }
-_THREADS: Final = tuple(_PHASE_OF_THREAD)
+_PHASES: Final = tuple(_PHASE_OF_FUNCTION.values())
 _SLOT_BYTES: Final = 4
 
 
@@ -42,7 +43,7 @@ class Moment:
 
 
 class StepLog:
-    """Names of steps in a file, one a line, and beside it which of them each thread is at."""
+    """Names of steps in a file, one a line, and beside it which of them each phase is at."""
 
     def __init__(self, directory: Path) -> None:
         self._names = directory / "steps.txt"
@@ -51,14 +52,14 @@ class StepLog:
     def clear(self) -> None:
         """Begins anew, for another process."""
         self._names.write_text("")
-        self._now.write_bytes(bytes(_SLOT_BYTES * len(_THREADS)))
+        self._now.write_bytes(bytes(_SLOT_BYTES * len(_PHASES)))
 
     def names(self) -> list[str]:
         """Returns the steps reached, in order of their first time."""
         return self._names.read_text().splitlines()
 
     def last(self) -> list[str]:
-        """Returns the steps that the threads were at when they were last heard of."""
+        """Returns the steps that were under way when the process was last heard of."""
         data, names = self._now.read_bytes(), self.names()
         slots = (int.from_bytes(data[start : start + _SLOT_BYTES], "little") for start in range(0, len(data), 4))
         return [names[slot - 1] for slot in slots if 0 < slot <= len(names)]
@@ -82,31 +83,18 @@ class _Profiler:
     def __call__(self, frame: FrameType, event: str, argument: Any) -> None:
         phase: str | None = getattr(self._local, "phase", None)
         if phase is None:
-            phase = self._enter_thread()
-            if phase is None:
-                return
-        if event == "c_call":
-            caller: FrameType | None = frame
-        elif event == "call":
-            name = frame.f_code.co_qualname
-            if name in _PHASE_OF_FUNCTION:
-                self._local.phase = _PHASE_OF_FUNCTION[name]
+            if event == "call" and frame.f_code.co_qualname in _PHASE_OF_FUNCTION:
+                self._local.phase = _PHASE_OF_FUNCTION[frame.f_code.co_qualname]
+                self._local.outermost = frame
+        elif event == "return" and frame is self._local.outermost:
+            self._local.phase = self._local.outermost = None
+            self._note(phase, 0)
+        elif event == "c_call" and _in_store(frame):
+            self._reach(frame, phase)
+        elif event == "call" and not _in_store(frame):  # else its own lines are steps
             caller = frame.f_back
-            if _STORE_CODE in frame.f_code.co_filename:
-                return  # its own lines are steps
-        else:
-            return
-        if caller is not None and _STORE_CODE in caller.f_code.co_filename:
-            self._reach(caller, phase)
-
-    def _enter_thread(self) -> str | None:
-        name = threading.current_thread().name
-        if name not in _PHASE_OF_THREAD:
-            sys.setprofile(None)
-            return None
-        self._local.slot = _SLOT_BYTES * _THREADS.index(name)
-        self._local.phase = _PHASE_OF_THREAD[name]
-        return _PHASE_OF_THREAD[name]
+            if caller is not None and _in_store(caller):
+                self._reach(caller, phase)
 
     def _reach(self, frame: FrameType, phase: str) -> None:
         key = (frame.f_code, frame.f_lineno, phase)
@@ -114,12 +102,15 @@ class _Profiler:
         if known is None:
             known = self._learn(key)
         number, name = known
-        slot = self._local.slot
-        self._now[slot : slot + _SLOT_BYTES] = number.to_bytes(_SLOT_BYTES, "little")
+        self._note(phase, number)
         if self._moment is not None and name == self._moment.step:
             self._left -= 1
             if self._left == 0:
                 self._die(self._moment.delay_s)
+
+    def _note(self, phase: str, number: int) -> None:
+        slot = _SLOT_BYTES * _PHASES.index(phase)
+        self._now[slot : slot + _SLOT_BYTES] = number.to_bytes(_SLOT_BYTES, "little")
 
     def _learn(self, key: tuple[CodeType, int, str]) -> tuple[int, str]:
         code, line, phase = key
@@ -136,3 +127,7 @@ class _Profiler:
             os.kill(os.getpid(), signal.SIGKILL)
         # The kernel's timer ends the process wherever it is then, in Python or not: nobody handles this signal.
         signal.setitimer(signal.ITIMER_REAL, delay_s)
+
+
+def _in_store(frame: FrameType) -> bool:
+    return _STORE_CODE in frame.f_code.co_filename

@@ -1,0 +1,159 @@
+"""The newest episodes of a store on disk, from the log to the segment: durable in the log, their rows in memory."""
+
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from qtopt.errors import CorruptEpisode, StoreFull
+from qtopt.replay.catalogue import Catalogue
+from qtopt.replay.index import IndexEntries
+from qtopt.replay.landing import GROUP_EPISODES, land
+from qtopt.replay.landing_log import LANDING, LandedEpisode, LandingLog, LogFile
+from qtopt.replay.opening import landed_rows
+from qtopt.replay.record import EpisodeRow, Record
+from qtopt.replay.schema import Rows
+from qtopt.replay.shelf import Publish, Tail
+
+_log = structlog.get_logger(__name__)
+
+SEGMENT_ROWS = 1 << 17
+"""Rows that fill a segment whatever their frames' size: they are in memory, and read when the store is opened."""
+
+
+class Landed:
+    """The landed episodes of a store; one thread at a time lands, one seals, any number read.
+
+    Args:
+        root: of the store.
+        catalogue: of the store.
+        files: of its landing log.
+        publish: told of episodes.
+        start: position behind what is sealed.
+        segment_bytes: frames that make a segment.
+
+    Attributes:
+        tail: their rows.
+        frame_bytes: size of their frames.
+        lost: found in the log and lost to the catalogue; not served before they are landed again.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        catalogue: Catalogue,
+        files: Sequence[LogFile],
+        publish: Publish,
+        *,
+        start: int,
+        segment_bytes: int,
+    ) -> None:
+        self._catalogue = catalogue
+        self._publish = publish
+        self._segment_bytes = segment_bytes
+        self._log = LandingLog(root / LANDING, files, segment_bytes)
+        self._since = time.monotonic()
+        self.tail = Tail(start)
+        self.frame_bytes = 0
+        self.lost: deque[LandedEpisode] = deque()
+        self._changing = threading.Lock()  # the rows in memory: by who lands, and by who has sealed
+
+    def load(self) -> list[int]:
+        """Publishes what the catalogue names and takes its rows into memory; returns where damaged ones begin."""
+        bad: list[int] = []
+        old = self._catalogue.landed_rows()
+        for batch in self._catalogue.batches(self.tail.base):
+            rows, damaged = landed_rows(batch, [old.get(row.first_position) or self._log.adopt(row) for row in batch])
+            bad += damaged
+            self._publish(IndexEntries.of(batch))
+            self.tail.extend(rows)
+            self.frame_bytes += int(rows["frame_bytes"].sum())
+        rest = self._log.take_rest(self.tail.base)
+        known = self._catalogue.digests([episode.row.uuid for episode in rest])
+        self.lost.extend(episode for episode in rest if episode.row.uuid not in known)
+        return bad
+
+    def recover(self) -> None:
+        """Lands what the catalogue lost; where there is no room, the first commit that succeeds does it."""
+        try:
+            self._land_lost()
+        except StoreFull as error:
+            _log.warning("episodes wait in the landing log until there is room", error=str(error))
+
+    def land(self, records: Sequence[Record]) -> list[EpisodeRow | bytes]:
+        """Stores records and publishes them; see ``landing.land``."""
+        if self.lost:
+            self._land_lost()
+        return self._land(records)
+
+    def _land(self, records: Sequence[Record]) -> list[EpisodeRow | bytes]:
+        results = land(self._catalogue, self._log, records, self.tail.end)
+        stored: list[EpisodeRow] = []
+        with self._changing:
+            for record, result in zip(records, results, strict=True):
+                if isinstance(result, EpisodeRow):
+                    if not self.frame_bytes:
+                        self._since = time.monotonic()
+                    self.tail.extend(record.rows)
+                    self.frame_bytes += record.size
+                    stored.append(result)
+        self._publish(IndexEntries.of(stored))
+        return results
+
+    def _land_lost(self) -> None:
+        """Lands again what was lost, before anything new takes its place."""
+        while self.lost:
+            group = list(itertools.islice(self.lost, GROUP_EPISODES))
+            self._land([record for episode in group if (record := self._sound(episode)) is not None])
+            for _ in group:
+                self.lost.popleft()
+        self._log.settle(self.tail.end)
+        self._log.drop_before(self.tail.base)
+
+    def _sound(self, episode: LandedEpisode) -> Record | None:
+        try:
+            return self._log.record(episode)
+        except CorruptEpisode as error:
+            _log.warning("an episode that was never acknowledged, or is damaged, is left out", error=str(error))
+            return None
+
+    def frame(self, position: int) -> bytes | None:
+        """Returns a landed frame, unchecked; None when it is not there, or no longer."""
+        frame = self._log.frame(position)
+        return self._catalogue.landed_frame(position) if frame is None else frame
+
+    def due(self, after_s: float) -> bool:
+        """Whether they should be sealed: enough of them, or any that wait longer than ``after_s``."""
+        if self.frame_bytes >= self._segment_bytes or self.tail.end - self.tail.base >= SEGMENT_ROWS:
+            return True
+        return bool(0 < after_s < time.monotonic() - self._since and self.frame_bytes)
+
+    def oldest(self) -> tuple[list[EpisodeRow], Rows]:
+        """Returns the oldest ones that fill a segment, and their rows."""
+        start = self.tail.base
+        chosen: list[EpisodeRow] = []
+        stop, size = start, 0
+        for row in self._catalogue.episodes(start, self.tail.end):
+            if size >= self._segment_bytes or stop - start >= SEGMENT_ROWS:
+                break
+            chosen.append(row)
+            stop = row.first_position + row.length + 1
+            size += int(self.tail.between(row.first_position, stop)["frame_bytes"].sum())
+        return chosen, self.tail.between(start, stop)
+
+    def close(self) -> None:
+        """Lets go of all files."""
+        self.lost.clear()
+        self._log.close()
+
+    def drop_before(self, position: int, frame_bytes: int) -> None:
+        """Forgets what was sealed, with frames of so many bytes."""
+        with self._changing:
+            self.tail.drop_before(position)
+            self.frame_bytes -= frame_bytes
+            self._since = time.monotonic()
+        self._log.drop_before(position)
