@@ -65,8 +65,9 @@ class _Row:
     counts: bool = False
 
 
+_VERSION: Final = "qtopt_policy_version", "Version of the newest networks held or published"
 _EVERY: Final = (
-    _Row("policy_version", "qtopt_policy_version", "Version of the newest networks held or published"),
+    _Row("policy_version", *_VERSION),
     _Row("policy_age_s", "qtopt_policy_age_seconds", "Time since these networks were taken or published"),
     _Row("turn_age_s", "qtopt_turn_age_seconds", "Time since the role's loop did something"),
     _Row("disk_free_bytes", "qtopt_disk_free_bytes", "Room left where the role keeps its files"),
@@ -82,7 +83,7 @@ _TABLE: Final[Mapping[str, tuple[_Row, ...]]] = {
     ),
     "updater": (
         _Row("labels", "qtopt_labels_made", "Labels computed", counts=True),
-        _Row("model_version", "qtopt_policy_version", "Version of the newest networks held or published"),
+        _Row("model_version", *_VERSION),
         _Row("share_waiting", "qtopt_waiting_ratio", "Share of the time spent waiting for the server"),
     ),
     "trainer": (
@@ -92,7 +93,7 @@ _TABLE: Final[Mapping[str, tuple[_Row, ...]]] = {
         _Row("label_lag", "qtopt_trained_label_lag_versions", "How many versions labels are behind, in the mean"),
         _Row("wait_ms", "qtopt_batch_wait_seconds", "Mean wait for a batch"),
         _Row("step_ms", "qtopt_gradient_step_seconds", "Mean time of a gradient step"),
-        _Row("published_version", "qtopt_policy_version", "Version of the newest networks held or published"),
+        _Row("published_version", *_VERSION),
     ),
     "evaluator": (
         _Row("evaluations", "qtopt_evaluations", "Evaluations done", counts=True),

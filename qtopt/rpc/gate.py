@@ -1,11 +1,12 @@
 """What every call passes before its servicer sees it: who is it, may they, not too much, not too slowly.
 
 Unary calls are taken as streams of one request: so the gate opens before a request is read, and a stranger's 64 MB are
-never in memory.
+never in memory. Nor is what waits: large requests of clients who may are read a few at a time.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import unquote
@@ -31,8 +32,17 @@ from qtopt.rpc.limits import ClientLimiter
 from qtopt.rpc.roles import ROLES, Identity, check_role, from_uri, is_open
 from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES, ServerConfig
 from qtopt.rpc.tokens import find_token, read_tokens
+from qtopt.rpc.turns import Turns
 from qtopt.rpc.watched import Watched
 
+READ_AT_ONCE: Final = {
+    "/qtopt.v1.ReplayService/AppendEpisode": 16,
+    "/qtopt.v1.ReplayService/PutTargets": 16,
+    "/qtopt.v1.PolicyService/SelectAction": 16,
+    "/qtopt.v1.ModelService/Publish": 2,
+}
+"""Requests of megabytes, by method: how many are in memory at a time, from when they are read until they are answered.
+The others wait with their clients, but for the first ``UNREAD_BYTES`` of each."""
 ANYBODY: Final = Identity("anybody", None)
 """The client of a server that asks nobody who they are."""
 
@@ -87,6 +97,14 @@ class Gate(Interceptor):
         self._access, self._audit, self._doorkeeper = access, audit, doorkeeper
         self._request_s = config.limits.request_s
         self._limiter = ClientLimiter(config.limits)
+        self._unread = {
+            method: Turns(method.rpartition("/")[2], count, waiting=config.max_calls, waiting_each=config.max_calls)
+            for method, count in READ_AT_ONCE.items()
+        }
+
+    def figures(self) -> dict[str, float]:
+        """Returns how many calls with large requests are inside or wait for being read."""
+        return {"calls_inside_large": float(sum(turns.inside for turns in self._unread.values()))}
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
         """Returns the method's handler with the gate around it."""
@@ -104,9 +122,11 @@ class Gate(Interceptor):
             try:
                 client = self._identify(method, metadata, context)
                 check_role(client, method)
-                with self._limiter.call(peer if client is ANYBODY else client.name):
-                    given = request if streams else parse(await self._only(request))
-                    given_back = await run(inner, given, context)
+                who = peer if client is ANYBODY else client.name
+                with self._limiter.call(who):
+                    async with self._room(method, who):
+                        given = request if streams else parse(await self._only(request))
+                        given_back = await run(inner, given, context)
             except QtOptError as error:
                 what = method if method in ROLES else "unknown method"
                 self._audit.refused(client, peer, what, f"{type(error).__name__}: {error}")
@@ -125,11 +145,15 @@ class Gate(Interceptor):
             return ANYBODY
         return self._access.identify(metadata, context.auth_context())
 
+    def _room(self, method: str, client: str) -> AbstractAsyncContextManager[None]:
+        return self._unread[method].place(client) if method in self._unread else nullcontext()
+
     async def _only(self, requests: AsyncIterator[Any]) -> Any:
         """Returns the one request of a unary call."""
+        stream: Any = aiter(requests)
         try:
             async with asyncio.timeout(self._request_s):
-                return await anext(requests)
+                return await anext(stream)
         except TimeoutError:
             raise ServerUnavailable(
                 f"the request had not come {self._request_s:g} s after its call began: send it faster"
@@ -138,6 +162,8 @@ class Gate(Interceptor):
             raise RemoteError(
                 f"no request came, or one of more than {MESSAGE_LIMIT_BYTES} bytes, which is the limit"
             ) from None
+        finally:
+            await stream.aclose()  # left open, it keeps the request until the garbage collector comes by, much later
 
 
 def _parser(handler: Handler | None, method: str) -> Callable[[bytes], Any]:

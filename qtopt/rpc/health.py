@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 
 from qtopt.rpc.channel import Channel
 from qtopt.rpc.metrics import ServerMetrics
@@ -97,14 +97,19 @@ def check_health(config: ClientConfig, services: tuple[str, ...], timeout_s: flo
         RemoteError: the server refused.
     """
     channel = Channel(config)
-    stub = health_pb2_grpc.HealthStub(channel.grpc)
+    check: grpc.UnaryUnaryMultiCallable[health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse]
+    check = channel.grpc.unary_unary(
+        f"/{health.SERVICE_NAME}/Check",
+        health_pb2.HealthCheckRequest.SerializeToString,
+        health_pb2.HealthCheckResponse.FromString,
+    )
     found: dict[str, str] = {}
     try:
         for service in services:
             request = health_pb2.HealthCheckRequest(service=service)
             with translate_errors(f"health at {config.address}"):
                 try:
-                    answer = stub.Check(request, timeout=timeout_s)
+                    answer = check(request, timeout=timeout_s)
                 except grpc.RpcError as error:
                     if error.code() is not grpc.StatusCode.NOT_FOUND:
                         raise

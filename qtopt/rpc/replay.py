@@ -104,7 +104,7 @@ class ReplayServicer(ReplayServiceServicer):
     async def AppendEpisode(self, request: pb.AppendEpisodeRequest, context: Context) -> pb.AppendEpisodeResponse:
         """Acknowledges an episode after the store's ``append`` has returned."""
         store = self._open()
-        return await self._appends.run(lambda: self._append(store, request.episode), context.peer(), request.ByteSize())
+        return await self._appends.run(lambda: self._append(store, request.episode), context.peer())
 
     async def SampleTransitions(self, request: pb.SampleRequest, context: Context) -> pb.SampleTransitionsResponse:
         """Draws transitions within the request's ``timeout_s``, time in line included."""

@@ -82,6 +82,7 @@ class Server:
         self._services = services
         self._server: grpc.aio.Server | None = None
         self._doorkeeper = Doorkeeper(services.audit)
+        self._gate = Gate(config, Access(config), services.audit, self._doorkeeper)
         self._replay = ReplayServicer(services.image_size, services.metrics)
         self._model = ModelServicer(services.registry)
         self._policy = None
@@ -138,9 +139,8 @@ class Server:
 
     def _make(self) -> grpc.aio.Server:
         config = self._config
-        gate = Gate(config, Access(config), self._services.audit, self._doorkeeper)
         server = grpc.aio.server(
-            interceptors=[CountingInterceptor(self._services.metrics), ErrorInterceptor(), gate],
+            interceptors=[CountingInterceptor(self._services.metrics), ErrorInterceptor(), self._gate],
             options=[*SERVER_OPTIONS, *config.limits.channel_options()],
             maximum_concurrent_rpcs=config.max_calls,
         )
@@ -168,8 +168,8 @@ class Server:
         return port
 
     def figures(self) -> dict[str, float]:
-        """Returns how calls went, and how many wait for a thread of each kind."""
-        return self._services.metrics.figures() | self._replay.figures()
+        """Returns how calls went, and how many of each kind wait."""
+        return self._services.metrics.figures() | self._replay.figures() | self._gate.figures()
 
 
 def _full(name: str) -> str:

@@ -70,6 +70,7 @@ def client_credentials(config: ClientConfig) -> grpc.ChannelCredentials:
     """Returns a client's credentials; raises ConfigError for files that cannot work, or have expired."""
     assert config.ca_file is not None
     authority = read_file(config.ca_file, "certificate file")
+    _parse(authority, config.ca_file)
     if config.cert_file is None or config.key_file is None:
         return grpc.ssl_channel_credentials(authority)
     pair = read_pair(config.cert_file, config.key_file)

@@ -1,32 +1,24 @@
 """Flow control over a real server: clients in turn, order kept through refusals, nothing piles up."""
 
 import contextlib
+import gc
 import itertools
 import threading
-import time
+import tracemalloc
 from dataclasses import replace
 
 from qtopt.errors import ServerUnavailable, StoreFull
 from qtopt.loops.outbox import Outbox
 from qtopt.rpc import BackgroundServer, ServerConfig, Services, connect
+from qtopt.rpc.gate import READ_AT_ONCE
+from qtopt.rpc.gen.replay_pb2 import HandshakeRequest
+from qtopt.rpc.gen.replay_pb2_grpc import ReplayServiceStub
+from qtopt.rpc.handshake import local_schema
 from robot_bridge.spool import Spool
 from tests.episodes import make_episode
 from tests.rpc.conftest import SIZE
-from tests.rpc.stores import DictStore
-
-
-class GatedStore(DictStore):
-    """A store whose disk does nothing until ``gate`` is set; notes whose episodes it began with, in order."""
-
-    def __init__(self):
-        super().__init__()
-        self.gate, self.begun, self._one = threading.Event(), [], threading.Lock()
-
-    def append(self, episode):
-        with self._one:
-            self.begun.append(episode.collector)
-        self.gate.wait()
-        return super().append(episode)
+from tests.rpc.stores import DictStore, GatedStore
+from tests.waiting import wait_until
 
 
 class MoodyStore(DictStore):
@@ -46,11 +38,8 @@ class MoodyStore(DictStore):
         return super().append(episode)
 
 
-def wait_until(true):
-    deadline = time.monotonic() + 30
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert true()
+def inside(server):
+    return server._server.figures()["calls_inside_large"]
 
 
 def test_a_client_with_many_calls_does_not_stand_before_one_with_a_single_call(rng):
@@ -66,17 +55,18 @@ def test_a_client_with_many_calls_does_not_stand_before_one_with_a_single_call(r
         calls = [threading.Thread(target=greedy.replay.append, args=(episode,)) for episode in episodes]
         for call in calls:
             call.start()
-        wait_until(lambda: workers.inside == 50)
+        wait_until(lambda: inside(server) == 50)
         calls.append(threading.Thread(target=modest.replay.append, args=(last,)))
         calls[-1].start()
-        wait_until(lambda: workers.inside == 51)
-        running = len(store.begun)
+        wait_until(lambda: inside(server) == 51)
+        running, read = len(store.begun), workers.inside
         store.gate.set()
         for call in calls:
             call.join(30)
-        wait_until(lambda: workers.inside == 0)
+        wait_until(lambda: inside(server) == 0)
     assert running == 16
-    assert store.begun.index("modest") <= running + 1
+    assert read == READ_AT_ONCE["/qtopt.v1.ReplayService/AppendEpisode"] < 50  # the others are still with their clients
+    assert store.begun.index("modest") <= read + 1
     assert len(store.begun) == 51
 
 
@@ -95,3 +85,22 @@ def test_order_is_kept_through_refusals_and_nothing_is_sent_twice_or_dropped(rng
         while outbox.waiting:
             outbox.flush()
     assert store.order == [episode.uuid for episode in episodes]
+
+
+def test_an_answered_request_leaves_nothing_for_the_garbage_collector_to_free(connection):
+    channel, schema = connection.replay._channel, local_schema(SIZE)
+    handshake = ReplayServiceStub(channel.grpc).Handshake
+    request = HandshakeRequest(schema=schema)
+    request.schema.package_version = "x" * (1 << 20)  # any request will do that is large and answered
+    channel.call(handshake, request, "handshake")
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            channel.call(handshake, request, "handshake")
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert kept < 4 << 20

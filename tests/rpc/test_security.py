@@ -4,6 +4,7 @@ import json
 import socket
 import ssl
 import stat
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -16,10 +17,12 @@ from qtopt.apps.certificates import host_name
 from qtopt.apps.certs import Keys
 from qtopt.errors import AccessDenied, ConfigError, NotAuthenticated, ServerUnavailable
 from qtopt.rpc import Audit, BackgroundServer, ClientConfig, Limits, ModelRegistry, ServerConfig, Services, connect
+from qtopt.rpc.doorkeeper import read_connections
 from qtopt.rpc.gen import model_pb2, monitor_pb2, policy_pb2, replay_pb2
 from qtopt.rpc.roles import ROLES, Role, make_identity
 from tests.rpc.conftest import SIZE
-from tests.rpc.stores import DictStore
+from tests.rpc.stores import DictStore, GatedStore
+from tests.waiting import wait_until
 
 NAMES = [host_name("localhost"), host_name("127.0.0.1")]
 
@@ -203,6 +206,55 @@ def test_a_new_certificate_is_taken_without_a_restart_and_half_of_one_is_not(gua
     assert shown() != first
     with connect(client_of(guarded, tmp_path, "viewer")) as connection:
         assert connection.replay.stats()["episodes"] == 0
+
+
+def test_a_client_whose_certificate_has_expired_goes_on_when_it_is_renewed(keys, tmp_path):
+    seconds = 3.0
+    brief = listening(tmp_path, tokens=False, limits=Limits(connection_age_s=0.2))
+    with BackgroundServer(brief, Services(SIZE, DictStore)) as server:
+        keys.make_client(make_identity("a-viewer", "viewer"), seconds / 86400)
+        config = replace(client_of(server, tmp_path, "viewer", tokens=False), attempts=1)
+        with connect(config) as connection:
+            assert connection.replay.stats()["episodes"] == 0
+            wait_until(lambda: _refused(connection))
+            assert list(keys.renew(1.0, 10.0)) == [str(config.cert_file.parent)]
+            assert connection.replay.stats()["episodes"] == 0
+
+
+def _refused(connection):
+    try:
+        connection.replay.stats()
+    except ServerUnavailable:
+        return True
+    return False
+
+
+def test_a_call_under_way_ends_over_the_connection_that_it_began_on(keys, tmp_path, episode):
+    store, answers = GatedStore(), []
+    with BackgroundServer(listening(tmp_path), Services(SIZE, lambda: store)) as server:
+        config = client_of(server, tmp_path, "collector")
+        with connect(config) as connection:
+            call = threading.Thread(target=lambda: answers.append(connection.replay.append(episode)))
+            call.start()
+            wait_until(lambda: store.begun)
+            before = open_connections(server)
+            keys.make_client(make_identity("a-collector", "collector"), 10.0)
+            connection.monitor.report("collector/a", {"grasps": 1})
+            assert before < open_connections(server)
+            store.gate.set()
+            call.join(30.0)
+            assert answers == [True]
+            wait_until(lambda: open_connections(server).isdisjoint(before))
+            connection.monitor.report("collector/a", {"grasps": 2})
+        key = config.key_file.read_bytes()
+        keys.make_client(make_identity("a-collector", "collector"), 10.0)
+        with connect(config) as connection:
+            config.key_file.write_bytes(key)  # half of a pair: the good one stays
+            connection.monitor.report("collector/a", {"grasps": 3})
+
+
+def open_connections(server):
+    return {peer for peer, is_open in read_connections(server.port).items() if is_open}
 
 
 def test_one_client_may_not_take_everything(keys, tmp_path):

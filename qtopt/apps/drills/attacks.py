@@ -27,6 +27,7 @@ from qtopt.apps.benches.servers import process
 from qtopt.apps.certificates import host_name, make_certificate, read_authority
 from qtopt.apps.certs import Keys
 from qtopt.apps.drills.attackers import ATTACKS, GotThrough, Site
+from qtopt.apps.drills.joining import join_within
 from qtopt.apps.hardware import hardware
 from qtopt.apps.process import free_port, say
 from qtopt.apps.rundir import provenance
@@ -130,14 +131,14 @@ def scene(root: Path) -> Iterator[Scene]:
     with process(
         ["qtopt.cli", "serve", *flags, "--image-px", str(IMAGE_PX), "--audit", str(audit)], root / "server.log"
     ) as server:
-        thread = threading.Thread(target=good.run, args=(stop,))
+        thread = threading.Thread(target=good.run, args=(stop,), name="good client", daemon=True)
         thread.start()
         try:
             _wait_for(good, thread)
             yield Scene(Site(port, folders, IMAGE_PX, _PATIENCE_S), audit, good, server)
         finally:
             stop.set()
-            thread.join()
+            join_within([thread])
 
 
 def attack(on: Scene, name: str) -> dict[str, JsonValue]:

@@ -27,12 +27,12 @@ from qtopt.apps import serve
 from qtopt.apps.benches.episodes import STEPS, make_episode
 from qtopt.apps.drills import raw_disk, senders
 from qtopt.apps.drills.arrivals import compare
+from qtopt.apps.drills.joining import join_within
 from qtopt.apps.drills.processes import Processes
-from qtopt.apps.drills.report import finish
+from qtopt.apps.drills.report import DrillConfig, finish
 from qtopt.apps.drills.senders import Journal
 from qtopt.apps.drills.witness import Witness
 from qtopt.apps.process import free_port
-from qtopt.config import STRICT
 from qtopt.replay import ReplayConfig
 from qtopt.rpc import ClientConfig, ServerConfig, codec, connect
 from qtopt.types import JsonValue
@@ -44,7 +44,7 @@ _AWAKE_S, _PERIOD_S = 0.05, 1.0
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(DrillConfig):
     """Sends from a whole fleet.
 
     Attributes:
@@ -57,12 +57,8 @@ class Config:
         odd: slow clients, and as many dead ones, in the last phase.
         processes: that the collectors are spread over.
         patience_s: how long starting, and delivering what is left at the end, may take [s].
-        seed: of all chance.
         root: where everything lies while the drill runs; None makes a directory for it.
-        json: file that the result is written to as well.
     """
-
-    __pydantic_config__ = STRICT
 
     collectors: int = 128
     image_px: int = 512
@@ -73,9 +69,7 @@ class Config:
     odd: int = 8
     processes: int = 4
     patience_s: float = 300.0
-    seed: int = 0
     root: Path | None = None
-    json: Path | None = None
 
 
 class _Phase:
@@ -122,7 +116,7 @@ class Drill:
         )
         process = self._processes.start("server", serve.main, server)
         connect(ClientConfig(f"127.0.0.1:{self._port}", connect_timeout_s=config.patience_s)).close()
-        watch = threading.Thread(target=self._watch, args=(psutil.Process(process.pid),))
+        watch = threading.Thread(target=self._watch, args=(psutil.Process(process.pid),), name="watch", daemon=True)
         watch.start()
         healthy = range(config.collectors)
         paced = self._phase("paced", healthy, config.paced_s, every_s=_ARM_S / config.pace)
@@ -130,7 +124,7 @@ class Drill:
         with self._odd_ones():
             beside = self._phase("full_speed_beside_slow_and_dead", healthy, config.full_s)
         self._over.set()
-        watch.join()
+        join_within([watch])
         self.breaches += self._processes.stop(["server"], config.patience_s)
         self._judge(paced, alone, beside)
 
@@ -170,7 +164,7 @@ class Drill:
         names = [name for kind, numbers in groups.items() for name in self._start(kind, numbers, 0.0)]
         self._wait_for_all(range(first, first + 2 * odd), "slow and dead clients")
         over = threading.Event()
-        slow = threading.Thread(target=_slow_down, args=(self._pids("slow"), over))
+        slow = threading.Thread(target=_slow_down, args=(self._pids("slow"), over), name="slow", daemon=True)
         for pid in self._pids("dead"):
             os.kill(pid, signal.SIGSTOP)
         slow.start()
@@ -179,7 +173,7 @@ class Drill:
             yield
         finally:
             over.set()
-            slow.join()
+            join_within([slow])
         self.figures["delivered_by_dead_meanwhile"] = sum(self._gone(number) for number in groups["dead"]) - before
         for pid in self._pids("dead"):
             os.kill(pid, signal.SIGCONT)

@@ -27,9 +27,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from qtopt.apps.drills.audit import Audit, Ledger
 from qtopt.apps.drills.disks import BreakableDisk, slow_disk, small_disk
 from qtopt.apps.drills.episodes import numbered_episode
-from qtopt.apps.drills.report import finish
+from qtopt.apps.drills.joining import join_within
+from qtopt.apps.drills.report import DrillConfig, finish
 from qtopt.apps.drills.served import Served
-from qtopt.config import STRICT
 from qtopt.errors import ProcessFailed, QtOptError, StoreFull
 from qtopt.loops.outbox import Outbox
 from qtopt.replay import ReplayConfig
@@ -45,20 +45,15 @@ _SERVICE = "qtopt.v1.ReplayService"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(DrillConfig):
     """Runs the scenes.
 
     Attributes:
         scenes: which ones.
         seed: written to the result; the drill draws nothing.
-        json: file that the result is written to as well.
     """
 
-    __pydantic_config__ = STRICT
-
     scenes: tuple[str, ...] = ("reserve", "full", "read-only", "slow")
-    seed: int = 0
-    json: Path | None = None
 
 
 class Scene:
@@ -94,7 +89,7 @@ class Scene:
     def kill(self) -> None:
         """Kills the server."""
         self.process.kill()
-        self.process.join()
+        join_within([self.process])
         self.connection.close()
 
     def end(self) -> None:
@@ -210,7 +205,7 @@ def _slow(root: Path) -> Scene:
         scene.facts |= {"acknowledged_while_slow": acknowledged, "of": 10}
         scene.facts["seconds_for_them"] = round(time.monotonic() - started, 1)
     with slow_disk(scene.process.pid or 0, STALLED_S + 4):
-        sender = threading.Thread(target=scene.deliver)
+        sender = threading.Thread(target=scene.deliver, name="sender", daemon=True)
         sender.start()
         noticed = False
         while sender.is_alive() and not noticed:
@@ -218,7 +213,7 @@ def _slow(root: Path) -> Scene:
             time.sleep(0.1)
         if not noticed:
             scene.breaches.append("a disk that did not answer was not noticed")
-        sender.join()
+        join_within([sender])
     scene.expect_recovery()
     scene.end()
     return scene

@@ -25,7 +25,7 @@ import tyro
 from qtopt.apps.drills.file_targets import file_targets
 from qtopt.apps.drills.live import fuzz_server
 from qtopt.apps.drills.mutate import pick
-from qtopt.apps.drills.report import finish
+from qtopt.apps.drills.report import DrillConfig, finish
 from qtopt.apps.drills.rpc_targets import Target, rpc_targets
 from qtopt.apps.process import say, set_up_logs
 from qtopt.errors import QtOptError
@@ -37,26 +37,22 @@ _WARM_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(DrillConfig):
     """Damages messages and files by the million.
 
     Attributes:
         inputs: damaged inputs taken apart in this process.
         live: further ones, sent to a real server.
         minutes: ends after this time even if there are fewer [min]; 0 for no limit.
-        seed: of all chance.
         faults: directory that keeps what caused a fault.
         room: directory on a fast disk for the files; made anew.
-        json: file that the result is written to as well.
     """
 
     inputs: int = 10_000_000
     live: int = 50_000
     minutes: float = 0.0
-    seed: int = 0
     faults: Path = Path("outputs/fuzz")
     room: Path | None = None
-    json: Path | None = None
 
 
 @dataclass

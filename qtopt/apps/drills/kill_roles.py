@@ -28,7 +28,7 @@ from qtopt.apps import collect, label, serve, train
 from qtopt.apps.drills.arrivals import compare
 from qtopt.apps.drills.curve import JournalledFigures, compare_lives
 from qtopt.apps.drills.processes import Processes
-from qtopt.apps.drills.report import finish
+from qtopt.apps.drills.report import DrillConfig, finish
 from qtopt.apps.drills.witness import Witness
 from qtopt.apps.process import free_port
 from qtopt.config import CameraConfig
@@ -50,26 +50,22 @@ _NETWORK: Final = NetworkConfig(image=ImageConfig(stored_px=_IMAGE_PX, crop_px=2
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(DrillConfig):
     """Kills the roles again and again.
 
     Attributes:
         times: kills of each kind of process.
-        seed: of all chance.
         steps: gradient steps that the trainer has to do to count as come back; 80 let its loss be compared.
         spread_s: time in which the kills of a round fall [s].
         patience_s: how long a round may take to come back [s].
         root: where everything lies while the drill runs; None makes a directory for it.
-        json: file that the result is written to as well.
     """
 
     times: int = 100
-    seed: int = 0
     steps: int = 80
     spread_s: float = 2.0
     patience_s: float = 180.0
     root: Path | None = None
-    json: Path | None = None
 
 
 @dataclass(frozen=True)

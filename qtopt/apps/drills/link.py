@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+from qtopt.apps.drills.joining import join_within
 from qtopt.apps.drills.processes import enter_network
 from qtopt.errors import ProcessFailed
 
@@ -84,8 +85,10 @@ class Link:
 
     def __exit__(self, *_: object) -> None:
         self._over = True
-        self._thread.join()
-        self._remove()
+        try:
+            join_within([self._thread])
+        finally:
+            self._remove()
 
     def _remove(self) -> None:
         for handle in self._handles:
@@ -136,7 +139,7 @@ def _make_device(end: str) -> int:
 
     thread = threading.Thread(target=make)
     thread.start()
-    thread.join()
+    join_within([thread])
     if not handles:
         raise ProcessFailed(f"no TUN device could be made in {end}, expected one; run as root, see what is said above")
     return handles[0]

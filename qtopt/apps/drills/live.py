@@ -13,6 +13,7 @@ import grpc
 import psutil
 from google.protobuf.message import DecodeError
 
+from qtopt.apps.drills.joining import PATIENCE_S, join_within
 from qtopt.apps.drills.mutate import damage_bytes
 from qtopt.apps.drills.rpc_targets import IMAGE_PX, Target
 from qtopt.apps.process import free_port
@@ -35,6 +36,7 @@ _SERVICES: Final[Mapping[str, str]] = {
 _THREADS: Final = 4
 _DEADLINE_S: Final = 30.0
 _WAIT_S: Final = 0.01
+_PATIENCE_A_CALL_S: Final = 0.1
 _UNCLEAR: Final = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -99,11 +101,13 @@ class _Senders:
 
     def send(self, count: int) -> None:
         """Sends ``count`` requests and returns when all were answered."""
-        threads = [threading.Thread(target=self._send, args=(number, count // _THREADS)) for number in range(_THREADS)]
+        threads = [
+            threading.Thread(target=self._send, args=(number, count // _THREADS), daemon=True)
+            for number in range(_THREADS)
+        ]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            thread.join()
+        join_within(threads, PATIENCE_S + count * _PATIENCE_A_CALL_S)
 
     def _send(self, number: int, count: int) -> None:
         rng = random.Random(f"{self._seed}-{number}")

@@ -24,9 +24,9 @@ import tyro
 
 from qtopt.apps.benches.measure import rates
 from qtopt.apps.drills.episodes import numbered_episode
-from qtopt.apps.drills.report import finish
+from qtopt.apps.drills.joining import join_within
+from qtopt.apps.drills.report import DrillConfig, finish
 from qtopt.apps.process import say
-from qtopt.config import STRICT
 from qtopt.replay import EpisodeStore, StoreFormat
 from qtopt.replay.catalogue import Catalogue, SegmentRow
 from qtopt.replay.disk import SEGMENTS
@@ -46,30 +46,25 @@ _BATCH = 64
 _LANDED_AT_MOST = SEGMENT_ROWS // _ROWS - 1
 _OPEN_LIMIT_S = {100_000: 2.0, 1_000_000: 5.0}
 _FILE_LIMIT = 5000
+_BUILD_S, _EPISODE_S = 600.0, 0.05  # patience with building a store, and with each of its episodes
 _MEMORY_LIMIT_MIB = 1024.0
 _SAME_RATE = 0.9
 """Ratio of the sampling rates from which they count as the same: turns over one store differ by as much."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(DrillConfig):
     """Builds stores and measures them.
 
     Attributes:
         root: where the stores lie; one that is there already is taken as it is.
         sizes: episodes in each store; sampling from the last is compared with sampling from the first.
         seconds: how long sampling is measured on each side [s].
-        seed: of all chance.
-        json: file that the result is written to as well.
     """
-
-    __pydantic_config__ = STRICT
 
     root: Path
     sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     seconds: float = 20.0
-    seed: int = 0
-    json: Path | None = None
 
 
 def build(path: Path, episodes: int) -> None:
@@ -151,7 +146,7 @@ def main(config: Config) -> int:
         if not path.exists():
             builder = multiprocessing.get_context("spawn").Process(target=build, args=(path, size))
             builder.start()
-            builder.join()
+            join_within([builder], _BUILD_S + size * _EPISODE_S)
             assert builder.exitcode == -signal.SIGKILL
         opened = _opened(path)
         found[f"store_{size}"] = opened

@@ -23,10 +23,9 @@ from qtopt.apps.drills import senders
 from qtopt.apps.drills.arrivals import compare
 from qtopt.apps.drills.link import CUT, Link, Weather
 from qtopt.apps.drills.processes import Processes
-from qtopt.apps.drills.report import finish
+from qtopt.apps.drills.report import DrillConfig, finish
 from qtopt.apps.drills.witness import Witness
 from qtopt.apps.process import free_port
-from qtopt.config import STRICT
 from qtopt.replay import ReplayConfig
 from qtopt.rpc import ClientConfig, ServerConfig
 from qtopt.rpc.roles import Role, make_identity
@@ -37,7 +36,7 @@ _ESTABLISHED: Final = "01"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(DrillConfig):
     """Lets all weathers pass over a link.
 
     Attributes:
@@ -47,12 +46,8 @@ class Config:
         image_px: height and width of the frames [px].
         patience_s: how long coming back may take [s].
         only: these weathers alone; all if none is named.
-        seed: of all chance.
         root: where everything lies while the drill runs; None makes a directory for it.
-        json: file that the result is written to as well.
     """
-
-    __pydantic_config__ = STRICT
 
     spell_s: float = 30.0
     collectors: int = 4
@@ -60,9 +55,7 @@ class Config:
     image_px: int = 72
     patience_s: float = 60.0
     only: tuple[str, ...] = ()
-    seed: int = 0
     root: Path | None = None
-    json: Path | None = None
 
 
 class Drill:

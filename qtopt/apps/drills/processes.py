@@ -13,6 +13,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, Final
 
+from qtopt.apps.drills.joining import join_within
 from qtopt.apps.supervisor import last_line
 
 _ROLES: Final = tuple(f"qtopt.apps.{name}" for name in ("serve", "train", "label", "collect", "drills.senders"))
@@ -61,7 +62,7 @@ class Processes:
         """Ends a process by SIGKILL."""
         process = self.running.pop(name)
         process.kill()
-        process.join()
+        join_within([process])
 
     def died(self) -> list[str]:
         """Returns, in words, which processes ended that nobody killed; they are forgotten."""
@@ -81,7 +82,7 @@ class Processes:
             process.join(max(0.1, deadline - time.monotonic()))
             if process.exitcode != 0:
                 process.kill()
-                process.join()
+                join_within([process])
                 wrong.append(f"{name} did not end when told to: {last_line(self.log(name))}")
         return wrong
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qtopt.apps.drills.joining import PATIENCE_S, join_within
 from qtopt.types import JsonValue
 
 
@@ -28,11 +29,10 @@ def measure(directory: Path, writers: int, size_bytes: int, seconds: float) -> d
             path.unlink()
 
     started = time.monotonic()
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(writers)]
+    threads = [threading.Thread(target=write, args=(number,), daemon=True) for number in range(writers)]
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    join_within(threads, seconds + PATIENCE_S)
     elapsed_s = time.monotonic() - started
     every = np.concatenate([np.array(wait) for wait in waits])
     p50, p99 = np.percentile(every, [50, 99]).round(4).tolist()

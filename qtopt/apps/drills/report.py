@@ -5,12 +5,29 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from qtopt.apps.hardware import hardware
 from qtopt.apps.process import say
 from qtopt.apps.rundir import provenance
+from qtopt.config import STRICT
 from qtopt.types import JsonValue
+
+
+@dataclass(frozen=True)
+class DrillConfig:
+    """What every drill is given.
+
+    Attributes:
+        seed: of all chance.
+        json: file that the result is written to as well.
+    """
+
+    __pydantic_config__ = STRICT
+
+    seed: int = 0
+    json: Path | None = None
 
 
 def finish(

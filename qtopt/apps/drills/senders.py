@@ -16,6 +16,7 @@ import numpy as np
 import tyro
 
 from qtopt.apps.benches.episodes import again, make_episode
+from qtopt.apps.drills.joining import PATIENCE_S, join_within
 from qtopt.apps.process import begin
 from qtopt.config import STRICT
 from qtopt.interfaces import EpisodeSink
@@ -120,14 +121,15 @@ def main(config: Config) -> int:
             raise
 
     numbers = range(config.first, config.first + config.count)
-    threads = [threading.Thread(target=send, args=(number,), name=f"sender-{number}") for number in numbers]
+    threads = [
+        threading.Thread(target=send, args=(number,), name=f"sender-{number}", daemon=True) for number in numbers
+    ]
     for thread in threads:
         thread.start()
     while not told.wait(0.5) and not failed.is_set():
         pass
     stop.set()
-    for thread in threads:
-        thread.join()
+    join_within(threads, _LAST_S + PATIENCE_S)
     return int(failed.is_set())
 
 

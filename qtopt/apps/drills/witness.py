@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from qtopt.apps.drills.joining import join_within
+
 _ARRIVED, _LEFT, _REMOVED, _LOST = 0x80, 0x40, 0x200, 0x4000  # moved to, moved from, deleted, queue overflow
 _HEAD: Final = struct.Struct("iIII")
 _SUFFIX: Final = ".safetensors"
@@ -60,7 +62,7 @@ class Witness:
             if number < 0:
                 raise OSError(ctypes.get_errno(), f"cannot watch {spool}")
             self._spools[number] = seen
-        self._thread = threading.Thread(target=self._read, name="witness")
+        self._thread = threading.Thread(target=self._read, name="witness", daemon=True)
 
     def __enter__(self) -> "Witness":
         self._thread.start()
@@ -68,7 +70,7 @@ class Witness:
 
     def __exit__(self, *_: object) -> None:
         self._over = True
-        self._thread.join()
+        join_within([self._thread])
         os.close(self._handle)
 
     @property

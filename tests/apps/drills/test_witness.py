@@ -1,6 +1,5 @@
 """What the drills' verdicts rest on: a witness that misses nothing, and comparisons that find what is wrong."""
 
-import time
 from contextlib import closing
 from dataclasses import replace
 
@@ -12,13 +11,7 @@ from qtopt.apps.drills.witness import Witness
 from qtopt.replay import EpisodeStore, StoreFormat
 from robot_bridge.spool import Spool
 from tests.episodes import make_episode
-
-
-def wait_until(true):
-    deadline = time.monotonic() + 20
-    while not true() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert true()
+from tests.waiting import wait_until
 
 
 @pytest.fixture
