@@ -11,9 +11,8 @@ from typing import Any
 
 import grpc
 
-from qtopt.rpc.channel import SERVER_OPTIONS
-
 METHOD = "/echo/Echo"
+OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 _LARGEST_FILE_BYTES = 256 << 20
 
 
@@ -41,7 +40,7 @@ class Echo(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
 def main() -> None:
     """Serves until the process is ended."""
-    server = grpc.server(ThreadPoolExecutor(16), handlers=[Echo(sys.argv[2])], options=SERVER_OPTIONS)
+    server = grpc.server(ThreadPoolExecutor(16), handlers=[Echo(sys.argv[2])], options=OPTIONS)
     server.add_insecure_port(f"127.0.0.1:{sys.argv[1]}")
     server.start()
     threading.Event().wait()

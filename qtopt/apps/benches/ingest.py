@@ -10,14 +10,13 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from qtopt.apps.benches.echo import METHOD
+from qtopt.apps.benches.echo import METHOD, OPTIONS
 from qtopt.apps.benches.episodes import COMPACT_PX, PAPER_PX, STEPS, again, make_episode
 from qtopt.apps.benches.measure import Line, Settings, line, rates
 from qtopt.apps.benches.servers import process, serving
 from qtopt.apps.process import free_port
 from qtopt.errors import StoreError
 from qtopt.rpc import codec
-from qtopt.rpc.channel import SERVER_OPTIONS
 from qtopt.rpc.gen import replay_pb2 as pb
 from qtopt.types import Episode
 
@@ -56,8 +55,8 @@ def _measure(settings: Settings, image_px: int) -> Line:
         process(
             ["qtopt.apps.benches.echo", str(ports[1]), str(Path(directory) / "echo")], Path(directory) / "echo.log"
         ),
-        grpc.insecure_channel(f"127.0.0.1:{ports[0]}", SERVER_OPTIONS) as channel,
-        grpc.insecure_channel(f"127.0.0.1:{ports[1]}", SERVER_OPTIONS) as echo_channel,
+        grpc.insecure_channel(f"127.0.0.1:{ports[0]}", OPTIONS) as channel,
+        grpc.insecure_channel(f"127.0.0.1:{ports[1]}", OPTIONS) as echo_channel,
         ThreadPoolExecutor(_SENDERS) as pool,
     ):
         for each in (channel, echo_channel):
