@@ -14,6 +14,7 @@ from qtopt.rpc.watched import Watched
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
+Bound = TypeVar("Bound")
 log = logging.getLogger(__name__)
 
 
@@ -40,14 +41,21 @@ class Line:
         return _Method(self, lambda channel: channel.unary_unary(*described, **more))
 
     @contextmanager
-    def in_use(self) -> Iterator[grpc.Channel]:
-        """Gives the newest channel for one call; one that was replaced meanwhile is closed after its last call."""
+    def in_use(self, bind: Callable[[grpc.Channel], Bound]) -> Iterator[Bound]:
+        """Gives what ``bind`` makes of the newest channel, for one call; a replaced one is closed after its last call.
+
+        Raises:
+            ValueError: the line is closed. A method bound to a closed gRPC channel would end the process.
+        """
         with self._lock:
+            if self._closed:
+                raise ValueError("call on a closed channel")
             self._renew()
             channel = self._newest
+            bound = bind(channel)
             self._under_way[channel] += 1
         try:
-            yield channel
+            yield bound
         finally:
             with self._lock:
                 self._under_way[channel] -= 1
@@ -61,7 +69,7 @@ class Line:
                 channel.close()
 
     def _renew(self) -> None:
-        found = self._newest if self._closed else self._made.get()
+        found = self._made.get()
         if found is not self._newest:
             before, self._newest = self._newest, found
             log.info("certificates have been replaced: calls go over a new connection from now on")
@@ -83,8 +91,10 @@ class _Method(Generic[Request, Response]):
         self._bound: tuple[grpc.Channel, grpc.UnaryUnaryMultiCallable[Request, Response]] | None = None
 
     def __call__(self, request: Request, **given: Any) -> Response:
-        with self._line.in_use() as channel:
-            bound = self._bound
-            if bound is None or bound[0] is not channel:
-                bound = self._bound = (channel, self._bind(channel))
-            return bound[1](request, **given)
+        with self._line.in_use(self._bind_once) as method:
+            return method(request, **given)
+
+    def _bind_once(self, channel: grpc.Channel) -> "grpc.UnaryUnaryMultiCallable[Request, Response]":
+        if self._bound is None or self._bound[0] is not channel:
+            self._bound = (channel, self._bind(channel))
+        return self._bound[1]
