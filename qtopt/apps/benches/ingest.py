@@ -52,9 +52,7 @@ def _measure(settings: Settings, image_px: int) -> Line:
     with (
         tempfile.TemporaryDirectory(dir=".") as directory,
         serving(Path(directory), image_px, ports[0]),
-        process(
-            ["qtopt.apps.benches.echo", str(ports[1]), str(Path(directory) / "echo")], Path(directory) / "echo.log"
-        ),
+        process(_echo(ports[1], Path(directory)), Path(directory) / "echo.log"),
         grpc.insecure_channel(f"127.0.0.1:{ports[0]}", OPTIONS) as channel,
         grpc.insecure_channel(f"127.0.0.1:{ports[1]}", OPTIONS) as echo_channel,
         ThreadPoolExecutor(_SENDERS) as pool,
