@@ -48,7 +48,7 @@ imports: install ## Who may import whom
 	$(BIN)/lint-imports
 
 pytest: install ## Tests alone: first those that live by the clock, alone, then those that compute
-	$(BIN)/pytest -q -m "realtime and not drill" $(ARGS)
+	$(BIN)/pytest -q --reruns 1 -m "realtime and not drill" $(ARGS)
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not realtime and not drill" $(ARGS)
 
 drills: install ## Short forms of the drills of docs/reliability.md: two minutes

@@ -16,6 +16,7 @@ from sim.world import TIME_STEP_S
 pytestmark = pytest.mark.realtime
 X, Y = BIN_CENTRE_M
 HIGH = ToolPose(X, Y, 0.25, 0.0)
+THIN_M = 0.002
 
 
 @pytest.fixture(scope="module")
@@ -124,25 +125,33 @@ def test_what_stands_in_the_way_blocks_and_is_felt(high):
     assert not at_rest(high).blocked
 
 
+def grasped(high):
+    """Grasps at the object nearest to the middle and lifts; thin edges, which slip, do not count. Opens if it missed."""
+    number, (x, y, _) = min(high.objects(), key=lambda each: abs(each[1][0] - X) + abs(each[1][1] - Y))
+    assert number >= 0
+    high.move_to(ToolPose(x, y, 0.1, 0.0), 0.5, 2.0, 3.0)
+    at_rest(high)
+    high.move_to(ToolPose(x, y, 0.012, 0.0), 0.15, 1.0)
+    at_rest(high)
+    high.grip(0.0, 0.15, 25.0)
+    at_rest(high)
+    high.move_to(ToolPose(x, y, 0.2, 0.0), 0.25, 1.0)
+    state = at_rest(high)
+    if state.holding and state.width_m > THIN_M:
+        return True
+    high.grip(0.1, 0.3, 20.0)
+    at_rest(high)
+    return False
+
+
 def test_a_grasp_holds_by_friction_and_the_truth_says_so(high):
-    high.refill(3)
-    for _ in range(6):
-        number, (x, y, _) = min(high.objects(), key=lambda each: abs(each[1][0] - X) + abs(each[1][1] - Y))
-        assert number >= 0
-        high.move_to(ToolPose(x, y, 0.1, 0.0), 0.5, 2.0, 3.0)
-        at_rest(high)
-        high.move_to(ToolPose(x, y, 0.012, 0.0), 0.15, 1.0)
-        at_rest(high)
-        high.grip(0.0, 0.15, 25.0)
-        at_rest(high)
-        high.move_to(ToolPose(x, y, 0.2, 0.0), 0.25, 1.0)
-        state = at_rest(high)
-        if state.holding:
+    for seed in range(3, 7):
+        high.refill(seed)
+        if any(grasped(high) for _ in range(4)):
             break
-        high.grip(0.1, 0.3, 20.0)
-        at_rest(high)
+    state = high.state()
     assert state.holding
-    assert state.width_m > 0.002
+    assert state.width_m > THIN_M
     assert max(position[2] for _, position in high.objects()) > 0.12
     assert state.wrench[2] < -0.3  # its weight hangs on the fingers
     high.grip(0.1, 0.3, 20.0)
