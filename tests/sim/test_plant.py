@@ -126,7 +126,7 @@ def test_what_stands_in_the_way_blocks_and_is_felt(high):
 
 
 def grasped(high):
-    """Grasps at the object nearest to the middle and lifts; thin edges, which slip, do not count. Opens if it missed."""
+    """Grasps at the object nearest to the middle and lifts it; a thin edge, which slips, does not count."""
     number, (x, y, _) = min(high.objects(), key=lambda each: abs(each[1][0] - X) + abs(each[1][1] - Y))
     assert number >= 0
     high.move_to(ToolPose(x, y, 0.1, 0.0), 0.5, 2.0, 3.0)
