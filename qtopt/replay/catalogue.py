@@ -18,7 +18,7 @@ import numpy as np
 
 from qtopt.errors import CorruptEpisode, StoreError, StoreFull
 from qtopt.replay.checksum import crc32c
-from qtopt.replay.record import EpisodeRow
+from qtopt.replay.record import LASTING, EpisodeRow
 from qtopt.types import IntArray
 
 CATALOGUE_FILE = "catalogue.db"
@@ -41,10 +41,8 @@ CREATE TABLE IF NOT EXISTS retired (
 CREATE TABLE IF NOT EXISTS landed_rows (first_position INTEGER PRIMARY KEY, rows BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS landed_frame (position INTEGER PRIMARY KEY, frame BLOB NOT NULL) STRICT;
 """
-EPISODE_COLUMNS = ", ".join([*(column.name for column in fields(EpisodeRow)), "row_crc32c"])
-_FIXED = [column.name for column in fields(EpisodeRow) if column.name not in ("segment", "quarantined")]
-"""What a row's checksum covers."""
-_OFFLINE = _FIXED.index("offline")
+EPISODE_COLUMNS = ", ".join([*LASTING, "segment", "quarantined", "row_crc32c"])
+_OFFLINE = LASTING.index("offline")
 _UNWRITABLE = (  # a full disk, a quota, a disk that became read-only or fails
     "SQLITE_FULL",
     "SQLITE_READONLY",
@@ -271,7 +269,7 @@ class Catalogue:
 
 
 def _insert_episode(writer: sqlite3.Connection, row: EpisodeRow) -> None:
-    _insert(writer, "episode", EPISODE_COLUMNS, (*astuple(row), _episode_checksum(row)))
+    _insert(writer, "episode", EPISODE_COLUMNS, (*row.lasting(), row.segment, row.quarantined, _episode_checksum(row)))
 
 
 def _insert_segment(writer: sqlite3.Connection, row: SegmentRow) -> None:
@@ -284,7 +282,7 @@ def _insert(writer: sqlite3.Connection, table: str, columns: str, values: Sequen
 
 
 def _episode_checksum(row: EpisodeRow) -> int:
-    return crc32c(repr([getattr(row, name) for name in _FIXED]).encode())
+    return crc32c(repr([*row.lasting()]).encode())
 
 
 def episode_from(values: Sequence[Any]) -> EpisodeRow:

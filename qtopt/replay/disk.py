@@ -126,6 +126,9 @@ class DiskShelf:
             return True
         if result == record.row.digest:
             return False
+        known = self.catalogue.episode(record.row.uuid)
+        if known is not None and known.is_same(record.row):
+            return False
         kept = self._quarantine.keep_record(record)
         return EpisodeConflict(
             f"episode {record.row.uuid} is known with other content; this one was kept aside in {kept or 'no place'}: "

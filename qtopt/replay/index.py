@@ -19,7 +19,9 @@ SUCCESS, OFFLINE, TRAINABLE, DEAD, TRUNCATED = 1, 2, 4, 8, 16
 GROUPS = 4
 """Group number: ``SUCCESS`` bit plus ``OFFLINE`` bit."""
 
-_UNTRAINABLE = (int(Outcome.ABORTED), int(Outcome.UNKNOWN))
+_OF_OUTCOME = np.full(256, TRAINABLE, np.uint8)
+_OF_OUTCOME[[Outcome.ABORTED, Outcome.UNKNOWN]] = 0
+_OF_OUTCOME[Outcome.SUCCESS] |= SUCCESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,8 @@ class IndexEntries:
 
     def flags(self) -> UInt8Array:
         """Returns the flags of each episode, uint8."""
-        flags = np.zeros(len(self), np.uint8)
-        flags[self.outcome == Outcome.SUCCESS] |= SUCCESS
+        flags = _OF_OUTCOME[self.outcome]
         flags[self.offline] |= OFFLINE
-        flags[~np.isin(self.outcome, _UNTRAINABLE)] |= TRAINABLE
         flags[self.quarantined] |= DEAD
         flags[self.end == EpisodeEnd.TRUNCATED] |= TRUNCATED
         return flags
@@ -120,11 +120,11 @@ class EpisodeIndex:
 
     def _enter(self, episodes: IntArray) -> None:
         flags = self._flags.view[episodes]
-        live = (flags & TRAINABLE > 0) & (flags & DEAD == 0)
-        for number, group in enumerate(self._groups):
-            members = episodes[live & (flags & (SUCCESS | OFFLINE) == number)]
-            if len(members):
-                group.extend(members, self._length.view[members])
+        live = flags & (TRAINABLE | DEAD) == TRAINABLE
+        groups = flags & (SUCCESS | OFFLINE)
+        for number in set(groups[live].tolist()):
+            members = episodes[live & (groups == number)]
+            self._groups[number].extend(members, self._length.view[members])
 
     def kill(self, positions: IntArray) -> list[int]:
         """Takes the episodes that hold ``positions`` out; returns the first positions of those that were alive."""

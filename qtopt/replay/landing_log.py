@@ -12,7 +12,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -34,7 +34,6 @@ _HEADER: Final = struct.Struct("<8sIIII")
 """Magic, bytes of the episode's row (JSON), of its steps, of its frames, and the CRC-32C of all that but the frames."""
 _CRC_BYTES: Final = 4
 _SEARCHED_BYTES: Final = 1 << 20
-_FIELDS: Final = tuple(field.name for field in fields(EpisodeRow) if field.name not in ("segment", "quarantined"))
 
 
 class LogFile:
@@ -237,7 +236,7 @@ class LandingLog:
 
 def _head(record: Record) -> bytes:
     row, steps = record.row, rows_to_bytes(record.rows)
-    about = json.dumps([getattr(row, name) for name in _FIELDS], default=bytes.hex).encode()
+    about = json.dumps(row.lasting(), default=bytes.hex).encode()
     sizes = _HEADER.pack(_MAGIC, len(about), len(steps), record.size, 0)[:-_CRC_BYTES]
     body = about + steps
     return b"".join((sizes, crc32c(sizes, body).to_bytes(_CRC_BYTES, "little"), body))

@@ -33,7 +33,7 @@ class _MemoryShelf:
         with self._lock:
             known = self._episodes.get(record.row.uuid)
             if known is not None:
-                if known.digest == record.row.digest:
+                if known.is_same(record.row):
                     return False
                 raise EpisodeConflict(
                     f"episode {known.uuid} is known with other content; give every episode its own UUID"

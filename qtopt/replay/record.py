@@ -1,10 +1,13 @@
 """An episode as it is stored: rows of the step table, encoded frames, and what identifies it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 
+from qtopt.digest import content_digest
 from qtopt.errors import CorruptEpisode
 from qtopt.replay import frames
 from qtopt.replay.checksum import crc32c
@@ -13,7 +16,6 @@ from qtopt.replay.schema import (
     STEP_DTYPE,
     Rows,
     StoreFormat,
-    digest,
     facts_json,
     is_offline,
     rows_to_bytes,
@@ -30,7 +32,7 @@ class EpisodeRow:
     Attributes:
         first_position: position of the episode's first row; -1 before the store has given it one.
         uuid: 32 hexadecimal digits.
-        digest: SHA-256 of the content, 32 bytes.
+        digest: SHA-256 of the content, 32 bytes: ``content_digest``, or in stores of format 1 and 2 another.
         length: T, the number of actions.
         end, outcome, policy_version: as in ``Episode``.
         offline: whether it counts as offline data.
@@ -57,6 +59,20 @@ class EpisodeRow:
         """Whether ``rows`` are what was stored."""
         return self.rows_crc32c == crc32c(rows_to_bytes(rows))
 
+    def lasting(self) -> tuple[Any, ...]:
+        """Returns the values of ``LASTING``."""
+        return _LASTING_OF(self)
+
+    def is_same(self, other: "EpisodeRow") -> bool:
+        """Whether both are of one content, also where one of the digests is as in stores of format 1 and 2."""
+        return self.digest == other.digest or _CONTENT(self) == _CONTENT(other)
+
+
+LASTING = tuple(field.name for field in fields(EpisodeRow) if field.name not in ("segment", "quarantined"))
+"""The fields that never change once the episode is stored."""
+_LASTING_OF = attrgetter(*LASTING)
+_CONTENT = attrgetter("uuid", "length", "end", "outcome", "policy_version", "facts", "rows_crc32c")
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -72,8 +88,11 @@ class Record:
         return sum(map(len, self.frames))
 
 
-def encode_episode(episode: Episode, fmt: StoreFormat) -> Record:
-    """Validates and encodes an episode; raises SchemaMismatch unless it fits the store."""
+def encode_episode(episode: Episode, fmt: StoreFormat, digest: bytes | None = None) -> Record:
+    """Validates and encodes an episode; raises SchemaMismatch unless it fits the store.
+
+    ``digest`` is its ``content_digest``, where it is known.
+    """
     validate(episode, fmt)
     encoded = tuple(frames.encode(image, fmt.codec) for image in episode.images)
     rows = np.zeros(len(episode) + 1, STEP_DTYPE)
@@ -85,7 +104,7 @@ def encode_episode(episode: Episode, fmt: StoreFormat) -> Record:
     row = EpisodeRow(
         first_position=-1,
         uuid=episode.uuid,
-        digest=digest(episode),
+        digest=digest or content_digest(episode),
         length=len(episode),
         end=int(episode.end),
         outcome=int(episode.outcome),

@@ -4,7 +4,6 @@ An episode of T actions is T + 1 rows of the step table (the last row's action, 
 the state after row i is row i + 1 and each frame is stored once. A row's *position* is its number in the whole store.
 """
 
-import hashlib
 import json
 import os
 import uuid as uuid_module
@@ -22,8 +21,9 @@ from qtopt.replay.frames import FrameCodec, choose_codec
 from qtopt.types import Behaviour, Episode, JsonValue
 
 FORMAT_NAME = "qtopt-episode-store"
-FORMAT_VERSION = 2
-"""1 had its landed episodes in the catalogue. Such stores are read as they are, and become 2 when they are written."""
+FORMAT_VERSION = 3
+"""1 had its landed episodes in the catalogue; 1 and 2 had other digests. They are read as they are, and become 3 when
+they are written."""
 STORE_FILE = "store.json"
 
 Rows = npt.NDArray[np.void]
@@ -113,24 +113,6 @@ def dump_json(value: Any) -> str:
 def facts_json(episode: Episode) -> str:
     """Returns the collector's name and the metadata of an episode as JSON."""
     return dump_json({"collector": episode.collector, "metadata": dict(episode.metadata)})
-
-
-def digest(episode: Episode) -> bytes:
-    """Returns the SHA-256 of everything in ``episode``, frames as pixels: the same content always has the same digest.
-
-    Pixels, not encoded bytes, so that another version of a codec on either side never turns a repeated delivery into a
-    conflict.
-    """
-    sha = hashlib.sha256(f"{FORMAT_NAME} {specs.SCHEMA_VERSION}\n".encode())
-    head = [episode.uuid, int(episode.end), int(episode.outcome), int(episode.policy_version), facts_json(episode)]
-    sha.update(dump_json(head).encode())
-    for spec in specs.EPISODE_SPECS:
-        if spec.name == specs.IS_INTERVENTION and not episode.is_intervention.any():
-            continue  # so that what was stored before there was such a column keeps its digest
-        array = np.ascontiguousarray(getattr(episode, spec.name), np.dtype(spec.dtype).newbyteorder("<"))
-        sha.update(f"\n{spec.name}{list(array.shape)}\n".encode())
-        sha.update(array.data)
-    return sha.digest()
 
 
 def validate(episode: Episode, fmt: "StoreFormat") -> None:

@@ -127,9 +127,9 @@ class ReplayStore(ABC):
         """Finishes what was begun; nothing may be called afterwards."""
         self._shelf.close()
 
-    def append(self, episode: Episode) -> bool:
-        """Stores an episode durably; see ``EpisodeSink.append``."""
-        return self._shelf.add(encode_episode(episode, self.format))
+    def append(self, episode: Episode, digest: bytes | None = None) -> bool:
+        """Stores an episode durably; see ``EpisodeSink.append``. ``digest`` is its ``content_digest``, where known."""
+        return self._shelf.add(encode_episode(episode, self.format, digest))
 
     def take(self, record: Record) -> bool:
         """Stores an episode as a store of the same format has it, without decoding it; else as ``append``."""

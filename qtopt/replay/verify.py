@@ -1,19 +1,23 @@
 """Reads everything in a store and says what does not match its checksum."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from qtopt import specs
+from qtopt.digest import content_digest
 from qtopt.errors import CorruptEpisode
 from qtopt.replay.catalogue import SegmentRow
 from qtopt.replay.disk import DiskShelf
 from qtopt.replay.frames import FrameCodec
 from qtopt.replay.record import EpisodeRow, Record, decode_episode
-from qtopt.replay.schema import StoreFormat, digest
+from qtopt.replay.schema import FORMAT_NAME, StoreFormat, dump_json, facts_json
 from qtopt.replay.segment_files import COLUMN_NAMES, check_shard, column_is_sound, never_had
 from qtopt.replay.shelf import Damaged, Retired
+from qtopt.types import Episode
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +87,23 @@ def _check_episode(shelf: DiskShelf, fmt: StoreFormat, row: EpisodeRow) -> str |
         raise
     except (Damaged, CorruptEpisode) as damage:
         return str(damage)
-    if fmt.codec is not FrameCodec.JPEG and digest(episode) != row.digest:
+    if fmt.codec is not FrameCodec.JPEG and row.digest not in (content_digest(episode), former_digest(episode)):
         return "the content does not match the digest"
     return None
+
+
+def former_digest(episode: Episode) -> bytes:
+    """Returns the digest that episodes had in stores of format 1 and 2."""
+    sha = hashlib.sha256(f"{FORMAT_NAME} {specs.SCHEMA_VERSION}\n".encode())
+    head = [episode.uuid, int(episode.end), int(episode.outcome), int(episode.policy_version), facts_json(episode)]
+    sha.update(dump_json(head).encode())
+    for spec in specs.EPISODE_SPECS:
+        if spec.name == specs.IS_INTERVENTION and not episode.is_intervention.any():
+            continue
+        array = np.ascontiguousarray(getattr(episode, spec.name), np.dtype(spec.dtype).newbyteorder("<"))
+        sha.update(f"\n{spec.name}{list(array.shape)}\n".encode())
+        sha.update(array.data)
+    return sha.digest()
 
 
 def _check_segment(directory: Path, row: SegmentRow) -> list[str]:

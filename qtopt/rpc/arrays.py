@@ -29,8 +29,8 @@ _FRAME_HEADERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 def encode_images(
     message: pb.Images, images: UInt8Array, *, jpeg: bool = False, frames: Sequence[bytes] | None = None
-) -> bytes:
-    """Fills a message with uint8 (N, H, W, 3) RGB images; returns its ``raw``, which protobuf copies at each access.
+) -> None:
+    """Fills a message with uint8 (N, H, W, 3) RGB images.
 
     Args:
         message: to fill.
@@ -50,9 +50,7 @@ def encode_images(
         message.frames.extend(cv2.imencode(".jpg", image[..., ::-1], _JPEG)[1].tobytes() for image in images)
     else:
         message.encoding = pb.IMAGE_ENCODING_RAW
-        message.raw = raw = images.tobytes()
-        return raw
-    return b""
+        message.raw = images.tobytes()
 
 
 def decode_images(message: pb.Images, raw: bytes | None = None, size: tuple[int, int] | None = None) -> UInt8Array:
@@ -60,7 +58,7 @@ def decode_images(message: pb.Images, raw: bytes | None = None, size: tuple[int,
 
     Args:
         message: with the images.
-        raw: the message's ``raw``, where it was read before.
+        raw: the message's ``raw``, where it was read before: protobuf copies it at each access.
         size: (height, width) [pixels] that they must have; nothing is decoded of others.
     """
     if size is not None and (message.height, message.width) != size:

@@ -12,12 +12,13 @@ constructor, which costs two copies of all images at each level.
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
 from google.protobuf.unknown_fields import UnknownFieldSet
 
+from qtopt.digest import Part, content_digest, digest_of, metadata_json
 from qtopt.errors import CheckpointError, CorruptEpisode, SchemaMismatch
 from qtopt.rpc.arrays import (
     F32,
@@ -95,7 +96,7 @@ def encode_episode(episode: Episode, into: pb.Episode | None = None, *, jpeg: bo
     """
     _check_episode(episode)
     message = pb.Episode() if into is None else into
-    raw = encode_images(message.images, episode.images, jpeg=jpeg)
+    encode_images(message.images, episode.images, jpeg=jpeg)
     message.uuid = episode.uuid
     message.gripper_closed = to_bytes(episode.gripper_closed, U8)
     message.height_to_bottom = to_bytes(episode.height_to_bottom, F32)
@@ -108,8 +109,8 @@ def encode_episode(episode: Episode, into: pb.Episode | None = None, *, jpeg: bo
     message.outcome = cast(pb.Outcome, int(episode.outcome))
     message.policy_version = episode.policy_version
     message.collector = episode.collector
-    message.metadata_json = _json(episode.metadata)
-    message.digest = episode_digest(message, raw)
+    message.metadata_json = metadata_json(episode.metadata)
+    message.digest = episode_digest(message) if jpeg else content_digest(episode)
     return message
 
 
@@ -160,18 +161,25 @@ def episode_digest(message: pb.Episode, raw: bytes | None = None) -> bytes:
     """Returns the SHA-256 of an episode's content as types.proto defines it; ``raw`` as in ``decode_images``."""
     images = message.images
     head = (images.count, images.height, images.width, int(images.encoding))
-    parts: list[str | bytes | int] = [message.uuid, *head, images.raw if raw is None else raw, *images.frames]
+    parts: list[Part] = [message.uuid, *head, images.raw if raw is None else raw, *images.frames]
     parts += [message.gripper_closed, message.height_to_bottom, message.tool_pose, message.actions, message.rewards]
     parts += [message.behaviour, int(message.end), int(message.outcome), message.policy_version]
     parts += [message.collector, message.metadata_json]
     parts += [message.is_intervention] if message.is_intervention else []
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.to_bytes(8, "little", signed=True) if isinstance(part, int) else part
-        data = data.encode() if isinstance(data, str) else data
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.digest()
+    return digest_of(parts)
+
+
+def sent_digest(message: pb.Episode, episode: Episode) -> bytes | None:
+    """Returns the digest that came with a decoded episode where it is ``content_digest``'s, which need not be computed.
+
+    None where the images were no pixels, or where another program puts metadata or flags into other words.
+    """
+    in_our_words = (
+        message.images.encoding == pb.IMAGE_ENCODING_RAW
+        and message.metadata_json == metadata_json(episode.metadata)
+        and bool(message.is_intervention) == bool(episode.is_intervention.any())
+    )
+    return message.digest if in_our_words else None
 
 
 def encode_transitions(
@@ -312,13 +320,6 @@ def _check_episode(episode: Episode) -> None:
             )
     for value in set(episode.behaviour.tolist()):
         member(Behaviour, value)
-
-
-def _json(metadata: Mapping[str, JsonValue]) -> str:
-    try:
-        return json.dumps(dict(metadata), allow_nan=False, sort_keys=True)
-    except (TypeError, ValueError) as error:
-        raise SchemaMismatch(f"episode metadata: {error}; expected JSON values (no NaN, no arrays)") from error
 
 
 def _object(text: str) -> dict[str, JsonValue]:

@@ -40,6 +40,10 @@ _GRACE_S: Final = 5.0  # of a sampling call's deadline beyond the time that the 
 class ReplayStore(EpisodeSink, TransitionSource, TargetSink, BatchSource, Protocol):
     """What the servicer needs of a store; every method may be called by several threads at a time."""
 
+    def append(self, episode: Episode, digest: bytes | None = None) -> bool:
+        """As ``EpisodeSink.append``; ``digest`` is the episode's ``content_digest``, where it was checked before."""
+        ...
+
     def sample_transition_frames(self, count: int, timeout_s: float) -> tuple[Transitions, Sequence[bytes] | None]:
         """As ``sample_transitions``, with the images as JPEG files beside it where they are stored as such."""
         ...
@@ -173,7 +177,7 @@ class ReplayServicer(ReplayServiceServicer):
         ):
             try:
                 episode = codec.decode_episode(message, self._image_size)
-                is_new = store.append(episode)
+                is_new = store.append(episode, codec.sent_digest(message, episode))
             except QtOptError as error:
                 log.warning("episode refused", kind=type(error).__name__, error=str(error))
                 raise

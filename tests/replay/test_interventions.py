@@ -14,9 +14,11 @@ import pytest
 from safetensors.numpy import load
 
 from qtopt import cli
-from qtopt.errors import CorruptEpisode
+from qtopt.digest import content_digest
+from qtopt.errors import CorruptEpisode, EpisodeConflict
 from qtopt.replay import EpisodeStore, ReplayConfig, StoreFormat, rebuild_catalogue
-from qtopt.replay.schema import digest, rows_from_bytes
+from qtopt.replay.schema import rows_from_bytes
+from qtopt.replay.verify import former_digest
 from qtopt.rpc import codec
 from qtopt.rpc.gen import types_pb2 as pb
 from robot_bridge import spool
@@ -56,7 +58,9 @@ def test_an_old_store_opens_is_sound_and_goes_on(before, originals, rng):
         for found, expected in zip(store.episodes(), originals, strict=True):
             assert_same_episode(found, expected)
             assert not found.is_intervention.any()
-        assert not store.append(originals[0])  # known: its digest is what it was
+        assert not store.append(originals[0])  # known, by its content: its digest was made in another way
+        with pytest.raises(EpisodeConflict):
+            store.append(dataclasses.replace(originals[0], collector="another"))
         assert store.append(more)
         store.seal()
     with EpisodeStore(before / "store") as store:
@@ -74,7 +78,7 @@ def test_the_catalogue_of_an_old_store_is_rebuilt(before, originals):
 
 
 def test_an_old_message_and_an_old_file_are_read(before, originals):
-    assert digest(originals[0]).hex() == FIRST_DIGEST
+    assert former_digest(originals[0]).hex() == FIRST_DIGEST
     message = pb.Episode.FromString((before / "episode.pb").read_bytes())
     assert_same_episode(codec.decode_episode(message), originals[0])
     assert_same_episode(spool.decode_episode(before / "episode.safetensors"), originals[0])
@@ -111,7 +115,8 @@ def test_flags_survive_the_wire_the_spool_and_the_disk(tmp_path, rng):
 def test_flags_are_part_of_the_content(rng):
     episode = make_episode(rng, 3, size_px=16)
     flagged = taken_over(episode, 1)
-    assert digest(flagged) != digest(episode)
+    assert content_digest(flagged) != content_digest(episode)
+    assert former_digest(flagged) != former_digest(episode)
     message = codec.encode_episode(flagged)
     assert message.digest != codec.encode_episode(episode).digest
     message.is_intervention = b""

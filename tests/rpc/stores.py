@@ -18,7 +18,7 @@ class DictStore:
         self.room = room
         self.lock = threading.Lock()
 
-    def append(self, episode):
+    def append(self, episode, digest=None):
         with self.lock:
             known = self.episodes.get(episode.uuid)
             if known is not None:
@@ -97,7 +97,7 @@ class GatedStore(DictStore):
         super().__init__()
         self.gate, self.begun, self._one = threading.Event(), [], threading.Lock()
 
-    def append(self, episode):
+    def append(self, episode, digest=None):
         with self._one:
             self.begun.append(episode.collector)
         self.gate.wait(60.0)  # a test that has failed ends all the same

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qtopt import specs
+from qtopt.digest import content_digest
 from qtopt.errors import CheckpointError, CorruptEpisode, SchemaMismatch
 from qtopt.rpc import arrays, codec
 from qtopt.rpc.gen import types_pb2 as pb
@@ -203,6 +204,31 @@ def test_jpeg_keeps_colours_in_their_order_and_loses_little():
     passed_on = pb.Images()
     arrays.encode_images(passed_on, image[:0], frames=list(message.frames))
     assert passed_on == message
+
+
+def test_an_episode_has_one_digest_on_its_way_and_in_a_store(rng):
+    episode = dataclasses.replace(make_episode(rng, 5, size_px=16), metadata={"b": 0.1, "a": ["\u00fc", -3]})
+    for each in (episode, dataclasses.replace(episode, is_intervention=np.arange(5) == 2)):
+        message = over_the_wire(codec.encode_episode(each))
+        assert message.digest == codec.episode_digest(message) == content_digest(each)
+        assert codec.sent_digest(message, codec.decode_episode(message)) == message.digest
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda message: setattr(message, "metadata_json", message.metadata_json.replace(" ", "")),
+        lambda message: setattr(message, "is_intervention", bytes(5)),
+        lambda message: arrays.encode_images(message.images, np.zeros((6, 16, 16, 3), np.uint8), jpeg=True),
+    ],
+)
+def test_the_digest_of_other_words_for_an_episode_is_not_the_stores(rng, change):
+    episode = dataclasses.replace(make_episode(rng, 5, size_px=16), metadata={"a": 1})
+    message = codec.encode_episode(episode)
+    change(message)
+    decoded = codec.decode_episode(resigned(message))
+    assert codec.sent_digest(message, decoded) is None
+    assert content_digest(decoded) != message.digest
 
 
 def resigned(message):

@@ -134,7 +134,7 @@ def test_a_server_refuses_senseless_samples_too(connection):
 
 
 def test_a_fault_of_the_store_stays_on_the_server(connection, store, episode, caplog):
-    def broken(arrived):
+    def broken(arrived, digest):
         raise KeyError("internal detail")
 
     store.append = broken

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qtopt.apps.drills.episodes import numbered_episode
+from qtopt.digest import content_digest
 from qtopt.errors import StoreError
 from qtopt.replay import EpisodeStore
-from qtopt.replay.schema import digest
 from qtopt.types import JsonValue
 
 
@@ -85,7 +85,7 @@ class Audit:
             numbers[sender].append(number)
             if number >= begun[sender]:
                 yield f"episode {number} of sender {sender} was never sent"
-            elif row.digest != digest(numbered_episode(sender, number, self._image_px, self._steps)):
+            elif row.digest != content_digest(numbered_episode(sender, number, self._image_px, self._steps)):
                 yield f"episode {number} of sender {sender} is not what was sent"
         missing = 0
         for sender, found in enumerate(numbers):

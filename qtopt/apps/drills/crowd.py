@@ -57,11 +57,11 @@ class _SlowStore(EpisodeStore):
         super().__init__(root, StoreFormat.for_images(image_px))
         self._rest_s, self._disk = rest_s, threading.Lock()
 
-    def append(self, episode: Episode) -> bool:
+    def append(self, episode: Episode, digest: bytes | None = None) -> bool:
         """Stores an episode; see ``EpisodeSink.append``."""
         with self._disk:
             time.sleep(self._rest_s)
-            return super().append(episode)
+            return super().append(episode, digest)
 
 
 def _serve(config: Config, root: Path, told: Pipe) -> None:
