@@ -45,6 +45,12 @@ def course(trace: Sequence[Sample], fault_s: float) -> Course:
     return Course(stood_s, way_m, _farthest(rest[0], rest), rest[-1][0] - rest[0][0])
 
 
+def first_rest(trace: Sequence[Sample], fault_s: float) -> float:
+    """Returns when the tool stood for the first time after ``fault_s``, if only for a moment; infinity if never."""
+    moments = zip(trace, _speeds(trace), strict=True)
+    return next((sample[0] for sample, speed in moments if sample[0] > fault_s and speed <= STILL_M_S), math.inf)
+
+
 def _farthest(start: Sample, samples: Sequence[Sample]) -> float:
     return max((math.dist(start[1:4], each[1:4]) for each in samples), default=0.0)
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 from unittest import mock
 
 from qtopt.errors import RobotError
@@ -21,7 +21,7 @@ from robot_bridge.cell.places import Places
 from robot_bridge.cell_file import load_cell_file
 from sim.faults.cases import Case
 from sim.faults.cells import SLOW_M_S, SPEED_M_S, SimulatedCell, until
-from sim.faults.judge import Course, course
+from sim.faults.judge import Course, course, first_rest
 from sim.faults.lateness import Lateness
 
 _log = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class Matrix:
         healed_s = time.monotonic()
         time.sleep(_WATCH_S)
         trace = sim.trace(fault_s - _BEFORE_S)
-        end_s = _first_rest(trace, fault_s) if case.rises else healed_s
+        end_s = first_rest(trace, fault_s) if case.rises else healed_s
         seen = course([each for each in trace if each[0] <= end_s], fault_s)
         later = course(trace, healed_s)
         truth = sim.truth()
@@ -216,15 +216,6 @@ def _is_being_written(cell: PhysicalCell) -> bool:
 
 def _speed(case: Case) -> float:
     return SLOW_M_S if case.down else SPEED_M_S
-
-
-def _first_rest(trace: list[Any], fault_s: float) -> float:
-    """Returns when the tool stood for the first time after a fault, for a moment."""
-    for index, sample in enumerate(trace):
-        later = [each for each in trace[index:] if each[0] <= sample[0] + 0.03]
-        if sample[0] > fault_s + 0.05 and math.dist(later[-1][1:4], sample[1:4]) < 1e-4:
-            return float(sample[0]) + 0.03
-    return math.inf
 
 
 def _rule_in(words: str) -> str:
