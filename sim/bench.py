@@ -22,7 +22,7 @@ import pybullet_data
 from qtopt.config import CameraConfig
 from qtopt.errors import ConfigError
 from qtopt.interfaces import Environment
-from qtopt.specs import STEP_XY_M, make_action
+from qtopt.specs import STEP_XY_M, STEP_Z_M, make_action
 from qtopt.types import Outcome
 from sim.cell import make_environment
 from sim.config import SimConfig
@@ -35,7 +35,11 @@ REFERENCE = "pybullet_envs.bullet KukaDiverseObjectEnv"
 
 
 def run_random_episode(environment: Environment, rng: np.random.Generator) -> tuple[int, bool]:
-    """Sinks with random displacements, closes, lifts, terminates; returns the number of actions and the success."""
+    """Sinks with random displacements, closes, lifts beyond the height from which a held object counts, terminates.
+
+    Returns:
+        the number of actions and the success.
+    """
     observation = environment.start_episode().observation
     steps = 0
     while observation.height_to_bottom > _FLOOR_M and steps < 16:
@@ -45,7 +49,7 @@ def run_random_episode(environment: Environment, rng: np.random.Generator) -> tu
         observation = environment.act(action).observation
         steps += 1
     environment.act(make_action(close=True))
-    environment.act(make_action((0.0, 0.0, 0.05)))
+    environment.act(make_action((0.0, 0.0, STEP_Z_M)))
     result = environment.act(make_action(terminate=True))
     return steps + 3, result.outcome is Outcome.SUCCESS
 

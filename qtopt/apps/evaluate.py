@@ -53,7 +53,7 @@ class Config:
         policy: which policy to evaluate.
         objects: ``unseen``, or ``other`` for kinds that no training object is a relative of, for figures to report;
             ``train`` needs --diagnose.
-        diagnose: allow training objects; the result says that it is no figure to report.
+        diagnose: allow training objects; what is printed says that it is no figure to report.
         protocol: ``fresh``, single grasps in freshly filled bins; ``emptying``, as in the paper: ``bins`` of ten
             objects, up to ``attempts`` grasps in each, what is held at the end of one is taken out.
         episodes: episodes to run, with the protocol fresh.

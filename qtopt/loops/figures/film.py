@@ -39,8 +39,9 @@ def strips(takes: Sequence[Take], most: int = 7) -> UInt8Array:
     return page(rows)
 
 
-def reel(takes: Sequence[Take], fps: float, columns: int = 3) -> list[UInt8Array]:
+def reel(takes: Sequence[Take], fps: float) -> list[UInt8Array]:
     """Returns the frames of all takes running side by side, RGB uint8 (H, W, 3); who is done first waits."""
+    columns = min(len(takes), min((3, 2, 4), key=lambda wide: -len(takes) % wide))  # that leaves the fewest cells empty
     tiles = [_tiles(take, fps) for take in takes]
     length = max(len(each) for each in tiles)
     empty = np.full_like(tiles[0][0], 255)

@@ -101,16 +101,22 @@ def take(rng, *, success, steps=3, size_px=96):
 
 def test_takes_run_side_by_side_until_the_longest_is_done(tmp_path, rng):
     takes = [take(rng, success=True), take(rng, success=False, steps=5)]
-    frames = reel(takes, fps=10, columns=3)
+    frames = reel(takes, fps=10)
     # five actions: a pause of 3 each and 2, 1, 2, 1, 2 pictures; then the outcome for 16
     assert len(frames) == 5 * 3 + 8 + 16
-    assert {frame.shape for frame in frames} == {(96 + 52, 3 * 96, 3)}
+    assert {frame.shape for frame in frames} == {(96 + 52, 2 * 96, 3)}
     assert frames[-1][2, 2].tolist() == [0x00, 0x9E, 0x73]
     assert frames[-1][2, 98].tolist() == [0xD5, 0x5E, 0x00]
     save_animation(frames, tmp_path / "a.webp", fps=10)
     with Image.open(tmp_path / "a.webp") as film:
-        assert film.size == (288, 148)
+        assert film.size == (192, 148)
         assert film.is_animated
+
+
+@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (3, 1, 3), (4, 2, 2), (5, 2, 3), (6, 2, 3)])
+def test_a_film_has_as_few_empty_cells_as_may_be(rng, count, rows, columns):
+    frame = reel([take(rng, success=True, steps=1)] * count, fps=5)[0]
+    assert frame.shape == (rows * (96 + 52), columns * 96, 3)
 
 
 def test_strips_are_a_row_for_each_take(rng):
