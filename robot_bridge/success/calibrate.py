@@ -80,8 +80,9 @@ def signal_latency(
         times_s: when each value was received, rising, float64 (N,).
         values: of the picture's motion, float64 (N,); of either sign.
         reference_times_s: when each reference value was true, rising, float64 (M,).
-        reference: of the arm's motion, a sine, float64 (M,).
-        longest_s: lags up to this are tried; at most a quarter of the sine's period, or the answer is ambiguous.
+        reference: of the arm's motion, float64 (M,).
+        longest_s: lags up to this are tried; less than half of the period where the motion repeats itself, or the
+            answer is ambiguous.
 
     Raises:
         RobotError: too few samples, no motion, or signals that do not agree at any lag.

@@ -80,6 +80,15 @@ def test_ack_is_refused_while_the_cause_is_there(qtopt, sim):
                 pass
 
 
+def test_the_cameras_latency_is_found_from_swings(qtopt, sim):
+    before = wait_still(sim)["tool"][:3]
+    code, out, err = qtopt("robot", "calibrate", sim.path, "latency", "--repeats", "10")
+    assert code == 0, (err, out)
+    found = float(out.rpartition("latency_s = ")[2])
+    assert 0.01 < found < 0.35, out  # ten pictures a second of a scene that is told fifty times a second
+    assert wait_still(sim)["tool"][:3] == pytest.approx(before, abs=0.3)
+
+
 def test_dry_run_needs_no_arm(qtopt, sim):
     code, out, _ = qtopt("robot", "collect", sim.path, "--dry-run")
     assert (code, "on paper" in out) == (0, True)
@@ -90,7 +99,7 @@ def test_collected_grasps_reach_the_server_once_each(qtopt, sim):
     with BackgroundServer(ServerConfig(port=0), Services((72, 72), lambda: store)) as server:
         words = ("--server", server.address, "--episodes", EPISODES, "--policy", "scripted")
         code, _, err = qtopt("robot", "collect", sim.path, *words)
-        assert code == 0, err
+        assert code == 0, (err, out)
         assert len(store.episodes) == EPISODES
     for episode in store.episodes.values():
         assert episode.metadata["cell"] == "sim-ur-127-0-92-1"

@@ -53,14 +53,15 @@ class Calibrate:
     Attributes:
         cell: the cell file.
         what: ``box``: lead the tool to the bin's corners by hand; ``gripper``: what closed, empty fingers report;
-            ``success``: how much pictures of an untouched bin differ.
-        repeats: closes, or pairs of pictures.
+            ``success``: how much pictures of an untouched bin differ; ``latency``: how old the camera's pictures are,
+            found from the arm's swings in view.
+        repeats: closes, pairs of pictures, or swings.
     """
 
     __pydantic_config__ = STRICT
 
     cell: CellPath
-    what: Annotated[Literal["box", "gripper", "success"], tyro.conf.Positional]
+    what: Annotated[Literal["box", "gripper", "success", "latency"], tyro.conf.Positional]
     repeats: int = 50
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator
 
 from qtopt.apps.process import begin, say
@@ -10,13 +11,18 @@ from qtopt.errors import ConfigError, RobotError
 from robot_bridge.cell import parts
 from robot_bridge.cell.open import PhysicalCell
 from robot_bridge.cell_file import CellFile, load_cell_file
+from robot_bridge.robot import ToolPose
 from robot_bridge.safety.facts import Phase
 from robot_bridge.success import SuccessConfig
-from robot_bridge.success.calibrate import blob_threshold, empty_width
+from robot_bridge.success.calibrate import blob_threshold, empty_width, picture_motion, signal_latency
 from robot_bridge.success.images import compare, median_picture
+from robot_bridge.success.recording import Recording
 from robot_bridge.view import CellCamera
 
 _ANY_SIZE = 64
+_SWING_M = 0.05
+_PAUSES_S = (0.0, 0.25, 0.1)
+"""Uneven, so that no swing looks like another one and only one lag fits."""
 _FRAMES = 5
 
 
@@ -26,8 +32,9 @@ def main(config: Calibrate) -> int:
     if config.what == "box":
         return _box(cell)
     begin("calibrate")
+    measure = {"gripper": _gripper, "success": _success, "latency": _latency}[config.what]
     with _standing_clear(config) as physical:
-        return _gripper(physical, config.repeats) if config.what == "gripper" else _success(physical, config.repeats)
+        return measure(physical, config.repeats)
 
 
 @contextlib.contextmanager
@@ -71,6 +78,29 @@ def _success(physical: PhysicalCell, repeats: int) -> int:
         before = picture
     say(f"# {repeats} pairs of an untouched bin: largest change {max(areas)} pixels")
     say(f"[success]\ndiff_t = {config.diff_t:g}\ndiff_area_px = {blob_threshold(areas)}")
+    return 0
+
+
+def _latency(physical: PhysicalCell, repeats: int) -> int:
+    """Swings the arm to and fro above the bin and compares when it moved with when the camera saw it move."""
+    robot = physical.robot
+    robot.enter(Phase.TRANSIT)
+    x_m, y_m = ((a + b) / 2 for a, b in zip(physical.cell.bin.inner_min_m, physical.cell.bin.inner_max_m, strict=True))
+    yaw_rad = robot.state().tool.yaw_rad
+    robot.move(ToolPose(x_m, y_m, robot.travel_z_m, yaw_rad))
+    with Recording(physical.camera, lambda: robot.processes.report().arm) as seen:
+        for number in range(repeats):
+            aside_m = _SWING_M if number % 2 else -_SWING_M
+            robot.move(ToolPose(x_m, y_m + aside_m, robot.travel_z_m, yaw_rad))
+            time.sleep(_PAUSES_S[number % len(_PAUSES_S)])
+    robot.go_clear()
+    times_s, way = seen.track()
+    found = signal_latency(seen.received_s, picture_motion(seen.pictures), times_s, way)
+    say(
+        f"# {len(seen.pictures)} pictures of {repeats} swings: {1000 * found.latency_s:.0f} ms behind the arm, "
+        f"agreement {found.correlation:.2f}"
+    )
+    say(f"[camera.main]\nlatency_s = {found.latency_s:.3f}")
     return 0
 
 
