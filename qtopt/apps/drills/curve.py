@@ -11,6 +11,8 @@ from qtopt.types import JsonValue
 
 _WINDOW = 40
 """Steps before and after a checkpoint whose mean losses are compared."""
+_SETTLED = 200
+"""Step from which on they are: before, the store holds a handful of episodes, and each that comes moves the loss."""
 
 
 class JournalledFigures(train.Figures):
@@ -60,7 +62,7 @@ def compare_lives(journal: Path) -> tuple[dict[str, JsonValue], list[str]]:
     """Returns how the mean loss changes over a checkpoint that a life began from, beside those that one went on over.
 
     A jump counts as a breach when it is more than a quarter of the way back to the loss of the first steps, and larger
-    than the largest change over a checkpoint in the middle of a life.
+    than the largest change over a checkpoint in the middle of a life. Both are taken from step ``_SETTLED`` on.
     """
     lives = read_lives(journal)
     known: dict[int, float] = {}  # the newest life's loss of each step so far
@@ -70,11 +72,11 @@ def compare_lives(journal: Path) -> tuple[dict[str, JsonValue], list[str]]:
             first = min(life.losses)
             earlier = _Life(known, []).before(first - 1)
             after = life.after(first - 1)
-            if len(earlier) == len(after) == _WINDOW:
+            if len(earlier) == len(after) == _WINDOW and first > _SETTLED:
                 restarts.append(float(np.mean(after) - np.mean(earlier)))
         for step in life.saved:
             before, after = life.before(step), life.after(step)
-            if len(before) == len(after) == _WINDOW:
+            if len(before) == len(after) == _WINDOW and step > _SETTLED:
                 controls.append(float(np.mean(after) - np.mean(before)))
         known.update(life.losses)
     steps = sorted(known)

@@ -63,9 +63,9 @@ def test_a_loss_a_swap_and_a_stranger_are_found(scene, rng, order, said):
 
 
 def lives(path, *, fresh):
-    """Writes the journal of a trainer that learns, dies after step 250, goes on from 200: as it was, or afresh."""
-    lines = ["life", *(f"{step} {max(0.1, 2 - step / 50)}" for step in range(1, 251)), "120 saved", "200 saved"]
-    lines += ["life", *(f"{step} {1.5 if fresh else 0.1}" for step in range(201, 300))]
+    """Writes the journal of a trainer that learns, dies after step 450, goes on from 400: as it was, or afresh."""
+    lines = ["life", *(f"{step} {max(0.1, 2 - step / 50)}" for step in range(1, 451)), "320 saved", "400 saved"]
+    lines += ["life", *(f"{step} {1.5 if fresh else 0.1}" for step in range(401, 500))]
     path.write_text("\n".join(lines) + "\n")
 
 
