@@ -48,5 +48,8 @@ class Layout:
         """Yields each segment that holds some of the positions that are sealed, with their indices."""
         indices = np.flatnonzero(sealed)
         numbers = np.searchsorted(self.starts, positions[indices], side="right") - 1
-        for number in np.unique(numbers).tolist():
-            yield self.segments[number], indices[numbers == number]
+        order = np.argsort(numbers, kind="stable")
+        indices, numbers = indices[order], numbers[order]
+        starts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist()] if len(indices) else []
+        for start, stop in zip(starts, [*starts[1:], len(indices)], strict=True):
+            yield self.segments[int(numbers[start])], indices[start:stop]

@@ -2,10 +2,8 @@
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from qtopt.replay.catalogue import SegmentRow
 from qtopt.replay.schema import STEP_DTYPE, Rows
@@ -15,7 +13,7 @@ from qtopt.types import BoolArray, IntArray
 
 
 class Segment:
-    """An open segment. Its files stay open until nobody holds it any more.
+    """An open segment: its steps in memory, its frames in a file that stays open until nobody holds it any more.
 
     Args:
         directory: of the segment.
@@ -28,21 +26,16 @@ class Segment:
 
     def __init__(self, directory: Path, row: SegmentRow) -> None:
         self._row = row
-        self._columns: dict[str, npt.NDArray[Any]] = {}
+        self._rows = np.zeros(row.rows, STEP_DTYPE)  # side by side: drawn rows lie anywhere, each in another segment
         self.damaged: BoolArray | None = None
         self.sound = True
         for name, (dtype, _) in (STEP_DTYPE.fields or {}).items():  # type: ignore[misc]
-            self.sound &= self._open_column(directory, name, dtype)
-        if not self._open_column(directory, "frame_offset", np.dtype("<i8")):
-            self._columns["frame_offset"] = offsets(self._columns["frame_bytes"])
+            if not never_had(directory, name):
+                self._rows[name], sound = read_column(directory, name, dtype.base, (row.rows, *dtype.shape))
+                self.sound &= sound
+        found, sound = read_column(directory, "frame_offset", "<i8", (row.rows,))
+        self._offsets = np.array(found) if sound else offsets(self._rows["frame_bytes"])
         self._file = os.open(directory / SHARD, os.O_RDONLY)
-
-    def _open_column(self, directory: Path, name: str, dtype: np.dtype[Any]) -> bool:
-        if never_had(directory, name):
-            self._columns[name] = np.zeros((self._row.rows, *dtype.shape), dtype.base)
-            return True
-        self._columns[name], sound = read_column(directory, name, dtype.base, (self._row.rows, *dtype.shape))
-        return sound
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
@@ -53,14 +46,11 @@ class Segment:
         own = positions - self._row.first_position
         if self.damaged is not None and self.damaged[own].any():
             raise Damaged(positions[self.damaged[own]].tolist(), "steps do not match their checksum")
-        rows = np.empty(len(own), STEP_DTYPE)
-        for name in STEP_DTYPE.names or ():
-            rows[name] = self._columns[name][own]
-        return rows
+        return self._rows[own]
 
     def frame_offsets(self, positions: IntArray) -> list[int]:
         """Returns where the frames at ``positions`` begin in the flat array."""
-        offsets: list[int] = self._columns["frame_offset"][positions - self._row.first_position].tolist()
+        offsets: list[int] = self._offsets[positions - self._row.first_position].tolist()
         return offsets
 
     def read_frame(self, offset: int, size: int) -> bytes:
