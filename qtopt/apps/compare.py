@@ -56,6 +56,8 @@ def _describe(paired: Paired, config: Config) -> str:
     low, high = paired.interval()
     p = paired.p_value()
     verdict = "they differ" if p < 0.05 else "no difference was shown"
+    if (p < 0.05) != (low > 0.0 or high < 0.0):
+        verdict += " (the interval is an approximation, the test is not: it is what counts)"
     void = f"\nleft out, a fault ended one of them: {paired.void}" if paired.void else ""
     return (
         f"A {config.a}\nB {config.b}\nof {paired.pairs} scenes: both {paired.both}, only A {paired.only_a}, "

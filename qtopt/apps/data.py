@@ -167,10 +167,25 @@ def _prune(root: Path, retention: RetentionConfig) -> int:
     return 0
 
 
+_OF_A_SERVER = frozenset(
+    (
+        "labels_capacity",
+        "labels_dropped",
+        "labels_put",
+        "labels_sampled",
+        "limiter",
+        "waiting_trainers",
+        "waiting_updaters",
+    )
+)
+"""What only the process that writes a store can tell of it."""
+
+
 def _info(root: Path) -> int:
     with EpisodeStore(root, read_only=True) as store:
         for name, value in store.info().items():
-            say(f"{name:<24} {value:,.10g}" if isinstance(value, float) else f"{name:<24} {value}")
+            if name not in _OF_A_SERVER:
+                say(f"{name:<24} {value if isinstance(value, str) else f'{value:,.1f}'.removesuffix('.0')}")
         outcomes: Counter[str] = Counter()
         chosen_by: Counter[str] = Counter()
         for episode in store.episodes():

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,8 @@ STALLED_S: Final = 10.0
 """A commit that takes longer than this says that the disk does not answer."""
 
 _PROBE: Final = "probe"
-_PROBE_BYTES: Final = 65536
+_MARGIN_BYTES: Final = 65536
+"""What an episode takes beside its frames, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,11 @@ class DiskWatch:
         self._min_free_bytes = min_free_bytes
         self._began_s: float | None = None
         self._failure = ""
+        self._failed_bytes = 0
 
     @contextmanager
-    def commit(self) -> Iterator[None]:
-        """Surrounds a commit; raises StoreFull when there is too little room to begin one."""
+    def commit(self, episode_bytes: int) -> Iterator[None]:
+        """Surrounds a commit of episodes of so many bytes at most; raises StoreFull when there is too little room."""
         shortage = self._shortage(self._free_bytes())
         if shortage:
             raise StoreFull(f"{self._root}: {shortage}; nothing was stored: free disk space and try again")
@@ -57,7 +59,7 @@ class DiskWatch:
             yield
             self._failure = ""
         except StoreError as error:
-            self._failure = str(error)
+            self._failure, self._failed_bytes = str(error), episode_bytes
             raise
         finally:
             self._began_s = None
@@ -84,17 +86,19 @@ class DiskWatch:
         return f"the disk has {free_bytes / 1e6:.1f} MB left, expected {self._min_free_bytes / 1e6:g} or more"
 
     def _still_failing(self) -> str:
-        """Returns why the last commit failed, unless the disk can be written again."""
+        """Returns why the last commit failed, unless as much as it brought can be written again."""
         if not self._failure:
             return ""
         path = self._root / _PROBE
         try:
             with path.open("wb") as file:
-                file.write(bytes(_PROBE_BYTES))
+                file.write(bytes(self._failed_bytes + _MARGIN_BYTES))
                 file.flush()
                 os.fsync(file.fileno())
             path.unlink()
         except OSError:
+            with suppress(OSError):
+                path.unlink()
             return self._failure
         self._failure = ""
         return ""

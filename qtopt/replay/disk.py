@@ -117,7 +117,7 @@ class DiskShelf:
         return self._committer.submit(record)
 
     def _commit(self, records: Sequence[Record]) -> list[bool | StoreError]:
-        with self._watch.commit():
+        with self._watch.commit(max(record.size for record in records)):
             results = self._landed.land(records)
         return [self._answer(record, result) for record, result in zip(records, results, strict=True)]
 

@@ -32,7 +32,7 @@ from qtopt.rpc.limits import ClientLimiter
 from qtopt.rpc.roles import ROLES, Identity, check_role, from_uri, is_open
 from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES, ServerConfig
 from qtopt.rpc.tokens import find_token, read_tokens
-from qtopt.rpc.turns import Turns
+from qtopt.rpc.turns import Place, Turns
 from qtopt.rpc.watched import Watched
 
 READ_AT_ONCE: Final = {
@@ -43,6 +43,9 @@ READ_AT_ONCE: Final = {
 }
 """Requests of megabytes, by method: how many are in memory at a time, from when they are read until they are answered.
 The others wait with their clients, but for the first ``UNREAD_BYTES`` of each."""
+_SLOW_S: Final = 1.0
+_SLOW_BESIDE: Final = 3
+"""A request that has not come after so long lets another one in, until there are so many times as many in memory."""
 ANYBODY: Final = Identity("anybody", None)
 """The client of a server that asks nobody who they are."""
 
@@ -98,7 +101,13 @@ class Gate(Interceptor):
         self._request_s = config.limits.request_s
         self._limiter = ClientLimiter(config.limits)
         self._unread = {
-            method: Turns(method.rpartition("/")[2], count, waiting=config.max_calls, waiting_each=config.max_calls)
+            method: Turns(
+                method.rpartition("/")[2],
+                count,
+                waiting=config.max_calls,
+                waiting_each=config.max_calls,
+                lendable=_SLOW_BESIDE * count,
+            )
             for method, count in READ_AT_ONCE.items()
         }
 
@@ -124,8 +133,10 @@ class Gate(Interceptor):
                 check_role(client, method)
                 who = peer if client is ANYBODY else client.name
                 with self._limiter.call(who):
-                    async with self._room(method, who):
+                    async with self._room(method, who) as place:
                         given = request if streams else parse(await self._only(request))
+                        if place is not None:
+                            place.arrived()
                         given_back = await run(inner, given, context)
             except QtOptError as error:
                 what = method if method in ROLES else "unknown method"
@@ -145,8 +156,8 @@ class Gate(Interceptor):
             return ANYBODY
         return self._access.identify(metadata, context.auth_context())
 
-    def _room(self, method: str, client: str) -> AbstractAsyncContextManager[None]:
-        return self._unread[method].place(client) if method in self._unread else nullcontext()
+    def _room(self, method: str, client: str) -> AbstractAsyncContextManager[Place | None]:
+        return self._unread[method].place(client, _SLOW_S) if method in self._unread else nullcontext()
 
     async def _only(self, requests: AsyncIterator[Any]) -> Any:
         """Returns the one request of a unary call."""

@@ -16,28 +16,37 @@ class Turns:
         places: given at a time.
         waiting: in line at most, of all clients.
         waiting_each: in line at most, of one client.
+        lendable: further places at most, given while slow holders keep theirs.
     """
 
-    def __init__(self, name: str, places: int, *, waiting: int = 512, waiting_each: int = 64) -> None:
+    def __init__(
+        self, name: str, places: int, *, waiting: int = 512, waiting_each: int = 64, lendable: int = 0
+    ) -> None:
         self._name = name
         self._limits = (waiting, waiting_each)
         self._lines: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()  # the next client first
         self._waiting = 0
         self._free = self._places = places
+        self._lendable, self._lent = lendable, 0
 
     @property
     def inside(self) -> int:
         """Those that have a place or wait in line."""
-        return self._waiting + self._places - self._free
+        return self._waiting + self._places - self._free + self._lent
 
     @asynccontextmanager
-    async def place(self, client: str) -> AsyncIterator[None]:
-        """Holds a place during the block; raises as ``take`` does."""
+    async def place(self, client: str, slow_s: float) -> AsyncIterator["Place"]:
+        """Holds a place during the block; raises as ``take`` does.
+
+        Where what it waits for has not ``arrived`` after ``slow_s``, the next in line goes in beside it: who is slow,
+        or dead, holds up nobody, until ``lendable`` of them are inside.
+        """
         await self.take(client)
+        place = Place(self, slow_s)
         try:
-            yield
+            yield place
         finally:
-            self.give_back()
+            place.leave()
 
     async def take(self, client: str) -> None:
         """Returns when ``client`` has a place, which is to be given back.
@@ -81,6 +90,18 @@ class Turns:
                 return
         self._free += 1
 
+    def lend(self) -> bool:
+        """Lets another one in beside a slow holder; returns whether there was one to let in."""
+        if self._lent == self._lendable:
+            return False
+        self._lent += 1
+        self.give_back()
+        return True
+
+    def end_loan(self) -> None:
+        """Says that a holder whose place was lent has left."""
+        self._lent -= 1
+
     def close(self) -> None:
         """Drops those who wait."""
         for line in self._lines.values():
@@ -93,3 +114,26 @@ class Turns:
             line.remove(turn)
             if not line:
                 del self._lines[client]
+
+
+class Place:
+    """A place that is held; made by ``Turns.place``."""
+
+    def __init__(self, turns: Turns, slow_s: float) -> None:
+        self._turns, self._lent = turns, False
+        self._timer = asyncio.get_running_loop().call_later(slow_s, self._lend)
+
+    def arrived(self) -> None:
+        """Says that what the holder waited for is there: from now on it is not slow."""
+        self._timer.cancel()
+
+    def leave(self) -> None:
+        """Gives the place back."""
+        self._timer.cancel()
+        if self._lent:
+            self._turns.end_loan()
+        else:
+            self._turns.give_back()
+
+    def _lend(self) -> None:
+        self._lent = self._turns.lend()

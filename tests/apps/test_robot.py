@@ -99,7 +99,7 @@ def test_collected_grasps_reach_the_server_once_each(qtopt, sim):
     with BackgroundServer(ServerConfig(port=0), Services((72, 72), lambda: store)) as server:
         words = ("--server", server.address, "--episodes", EPISODES, "--policy", "scripted")
         code, _, err = qtopt("robot", "collect", sim.path, *words)
-        assert code == 0, (err, out)
+        assert code == 0, err
         assert len(store.episodes) == EPISODES
     for episode in store.episodes.values():
         assert episode.metadata["cell"] == "sim-ur-127-0-92-1"

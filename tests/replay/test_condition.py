@@ -46,6 +46,25 @@ def test_a_failed_commit_is_remembered_until_the_disk_can_be_written(tmp_path, r
         assert store.append(episode)
 
 
+def test_the_disk_counts_as_full_until_what_was_refused_would_have_room(tmp_path, rng, monkeypatch):
+    episode = make_episode(rng, 5, size_px=16)
+    sizes = []
+
+    def refuse_large(handle):
+        sizes.append(os.fstat(handle).st_size)
+        _fail(handle)
+
+    with EpisodeStore(tmp_path / "store", FORMAT) as store:
+        monkeypatch.setattr(store._shelf.catalogue, "enter", _refuse)
+        with pytest.raises(StoreFull):
+            store.append(episode)
+        monkeypatch.setattr(condition.os, "fsync", refuse_large)
+        assert not store.condition().writable
+        assert sizes[0] > episode.images.nbytes
+        assert list((tmp_path / "store").glob("probe*")) == []
+        monkeypatch.undo()
+
+
 def test_a_disk_that_does_not_answer_is_not_writable(tmp_path, rng, monkeypatch):
     answer = threading.Event()
     with EpisodeStore(tmp_path / "store", FORMAT) as store:

@@ -5,7 +5,10 @@ import gc
 import itertools
 import threading
 import tracemalloc
+from contextlib import ExitStack
 from dataclasses import replace
+
+import grpc
 
 from qtopt.errors import ServerUnavailable, StoreFull
 from qtopt.loops.outbox import Outbox
@@ -68,6 +71,33 @@ def test_a_client_with_many_calls_does_not_stand_before_one_with_a_single_call(r
     assert read == READ_AT_ONCE["/qtopt.v1.ReplayService/AppendEpisode"] < 50  # the others are still with their clients
     assert store.begun.index("modest") <= read + 1
     assert len(store.begun) == 51
+
+
+def test_requests_that_do_not_come_hold_up_nobody(rng):
+    """As many as are read at a time begin an append and send nothing more; another one is served all the same."""
+    method = "/qtopt.v1.ReplayService/AppendEpisode"
+    store, over = DictStore(), threading.Event()
+
+    def nothing():
+        over.wait(60)
+        yield from ()
+
+    with (
+        BackgroundServer(ServerConfig(port=0), Services(SIZE, lambda: store)) as server,
+        connect(server.address, SIZE) as client,
+        ExitStack() as channels,
+    ):
+        places = READ_AT_ONCE[method]
+        stalled = [
+            channels.enter_context(grpc.insecure_channel(server.address)).stream_unary(method).future(nothing())
+            for _ in range(places)
+        ]
+        wait_until(lambda: inside(server) == places)
+        assert all(client.replay.append(make_episode(rng, 1)) for _ in range(3))
+        assert not any(call.done() for call in stalled)
+        over.set()
+        assert {call.exception().code() for call in stalled} == {grpc.StatusCode.ABORTED}
+        wait_until(lambda: inside(server) == 0)
 
 
 def test_order_is_kept_through_refusals_and_nothing_is_sent_twice_or_dropped(rng, tmp_path):

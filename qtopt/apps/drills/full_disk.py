@@ -41,6 +41,8 @@ from robot_bridge.spool import Spool
 _IMAGE_PX, _STEPS = 48, 8
 _MOST = 400
 _WAIT_S = 60.0
+_AT_REST_S = 7.0
+"""A disk that has refused for so long is full: a seal that failed was tried again meanwhile."""
 _SERVICE = "qtopt.v1.ReplayService"
 
 
@@ -109,14 +111,15 @@ class Scene:
         return not self._outbox.waiting
 
     def fill(self) -> None:
-        """Delivers until an episode has to be spooled, and some more."""
-        stored = 0
-        while self.deliver():
-            stored += 1
+        """Delivers until the disk takes nothing any more: what is sealed meanwhile gives room back, for a moment."""
+        stored, refused_s = int(str(self.facts.get("stored_before", 0))), time.monotonic()
+        while time.monotonic() < refused_s + _AT_REST_S:
+            if self.deliver():
+                stored, refused_s = stored + 1, time.monotonic()
+            else:
+                time.sleep(0.5)
             if stored > _MOST:
                 raise QtOptError(f"the disk took {stored} episodes, expected it to be full before")
-        for _ in range(3):
-            self.deliver()
         self.facts |= {"stored_before": stored, "spooled": self._outbox.waiting}
 
     def expect_refusal(self) -> None:
@@ -172,6 +175,7 @@ def _full(root: Path, min_free_mb: float) -> Scene:
         scene.expect_refusal()
         scene.kill()
         scene.start()
+        scene.fill()
         scene.expect_refusal()
         ballast.unlink()
         scene.expect_recovery()
