@@ -131,9 +131,10 @@ def _take_config_file(arguments: list[str]) -> tuple[Path | None, list[str]]:
     return None, rest
 
 
-def _one_line(text: str) -> str:
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    words = " ".join(re.sub("[\u2500-\u257f]+", " ", plain).split())
+def _one_line(box: str) -> str:
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    _, _, text = plain.partition("\n")  # after the box's title, which says what the text says again
+    words = " ".join(re.sub("[\u2500-\u257f]+|-{3,}", " ", text).split())
     return re.sub(r" (Argument helptext:|For full helptext).*", "", words)
 
 

@@ -186,6 +186,8 @@ def load_yaml(kind: type[T], path: Path) -> T:
     """Reads a configuration of ``kind``; raises ConfigError when the file is missing, not YAML or does not fit."""
     try:
         values = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: found no such file, expected one with YAML; check the path") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: no text, or a date of no month
         raise ConfigError(f"{path}: cannot be read as YAML: {error}") from error
     return from_plain(kind, values or {}, str(path))

@@ -6,6 +6,7 @@ steps ago. BatchNorm's running statistics are averaged and lagged with the weigh
 
 import copy
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -64,6 +65,16 @@ class LearnerConfig:
     compile: Literal["auto", "on", "off"] = "auto"
 
     def __post_init__(self) -> None:
+        if not 0.0 < self.learning_rate < math.inf or not 0.0 <= self.momentum < 1.0:
+            raise ConfigError(
+                f"learner learning_rate is {self.learning_rate} and momentum {self.momentum}, expected a finite rate "
+                "above 0 and a share in [0, 1)"
+            )
+        if not (0.0 <= self.weight_decay < math.inf and 0.0 <= self.auxiliary_weight < math.inf):
+            raise ConfigError(
+                f"learner weight_decay is {self.weight_decay} and auxiliary_weight {self.auxiliary_weight}, expected "
+                "finite weights from 0"
+            )
         if self.decay_steps < 0 or not 0.0 < self.decay_rate <= 1.0 or not 0.0 <= self.decay_floor <= 1.0:
             raise ConfigError(
                 f"learner decay_steps is {self.decay_steps}, decay_rate {self.decay_rate} and decay_floor "

@@ -24,7 +24,7 @@ from qtopt.errors import CheckpointError, ConfigError, ProcessFailed
 from qtopt.loops.label import LabelLoopConfig
 from qtopt.loops.report import Report, read_report
 from qtopt.loops.train import TrainLoopConfig
-from qtopt.replay import EpisodeStore, ReplayConfig
+from qtopt.replay import EpisodeStore, ReplayConfig, read_format
 from qtopt.types import JsonValue
 from sim.config import SimConfig
 
@@ -176,6 +176,7 @@ def _cell(sim: SimConfig, training: offline.Config) -> SimConfig:
 def main(config: Config) -> int:
     """Runs what is not finished, and writes the table after each variant."""
     stop = begin("ablate")
+    read_format(config.store)
     variants = choose(config.variants, config.variant_file)
     planned = jobs(config, variants)
     logs = config.output / "logs"

@@ -1,8 +1,8 @@
 """A look into a store: what is in it, whether it is sound, what an episode looked like; copies of it, less of it."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -45,8 +45,9 @@ class Config:
         output: with show, the PNG file to write.
         repair: with verify, keep damaged episodes aside, and rebuild the catalogue where it is lost; nobody else may
             have the store open.
-        into: with copy and merge, the store that is appended to, made if it is not there; what it has already is left
-            out. With backup, the directory of the copy; with restore, that of the new store.
+        into: with copy and merge, the store that is appended to, or the run that it belongs to; made if it is not
+            there; what it has already is left out. With backup, the directory of the copy; with restore, that of the
+            new store, or the run whose store is lost.
         actors: with copy, only episodes of the script, of the learned policy with noise, without (greedy), or of
             people; empty copies all.
         limit: with copy, most episodes; 0 for all.
@@ -76,6 +77,12 @@ class Config:
             )
         if len(self.store) != 1 and self.action != "merge":
             raise ConfigError(f"{self.action}: found {len(self.store)} stores, expected one; merge takes several")
+        places = [*self.store, *([self.into] if self.into else [])]
+        if len({place.resolve() for place in places}) < len(places):
+            raise ConfigError(
+                f"{self.action}: found the same store twice in {', '.join(map(str, places))}, expected different ones; "
+                "give each once"
+            )
         if self.limit < 0:
             raise ConfigError(f"limit is {self.limit}, expected 0 or more")
         if self.repair and self.action != "verify":
@@ -91,32 +98,39 @@ _INTO = ("copy", "merge", "backup", "restore")
 
 def main(config: Config) -> int:
     """Does what was asked; 1 when verify found damage or a merge found conflicts."""
-    roots = [store_of(path) for path in config.store]
+    config = _on_stores(config)
+    root = config.store[0]
     match config.action:
         case "copy" | "merge":
-            return _copy(roots, config)
+            return _copy(config)
         case "backup" | "restore":
-            return _back_up(roots[0], config)
+            return _back_up(root, config)
         case "prune":
-            return _prune(roots[0], config.retention)
+            return _prune(root, config.retention)
         case "info":
-            return _info(roots[0])
+            return _info(root)
         case "show":
-            return _show(roots[0], config)
+            return _show(root, config)
         case "verify":
-            return _verify(roots[0], repair=config.repair)
+            return _verify(root, repair=config.repair)
+
+
+def _on_stores(config: Config) -> Config:
+    """Returns ``config`` with the stores of the runs that it names; a backup is never made over a run's own store."""
+    into = config.into if config.into is None or config.action == "backup" else store_of(config.into)
+    return replace(config, store=tuple(map(store_of, config.store)), into=into)
 
 
 def store_of(path: Path) -> Path:
     """Returns the store at ``path``: itself, or that of a run's directory."""
-    return path / "store" if (path / "store" / "store.json").exists() else path
+    return path / "store" if (path / "store").is_dir() else path
 
 
-def _copy(roots: Sequence[Path], config: Config) -> int:
+def _copy(config: Config) -> int:
     assert config.into is not None
     actors = [Behaviour[name.upper()] for name in config.actors]
     conflicts = 0
-    for root in roots:
+    for root in config.store:
         found = copy_store(root, config.into, actors=actors, limit=config.limit, offline=config.offline)
         say(f"{found['new']} episodes copied from {root} into {config.into}, {found['known']} were there already")
         conflicts += found["conflict"]

@@ -67,7 +67,7 @@ class Config:
         shards: parts of the evaluation, run side by side.
         filmstrips: episodes drawn.
         output: directory for JSON and pictures; by default eval/ of the checkpoint's run, else outputs/eval.
-        name: of the files written; made from policy, step and seed by default.
+        name: of the files written; made of policy, step, objects, seed and episodes or bins by default.
         watch: evaluate the newest published networks of --server again and again.
         every_s: with watch, time between the starts of two evaluations [s].
         server: with watch, where the networks come from (--server host:port).
@@ -221,7 +221,8 @@ def _evaluate(
 
 def _name(config: Config, step: int, policy: str) -> str:
     kind = config.objects if config.protocol == "fresh" else f"{config.objects}-{config.protocol}"
-    return f"{policy}-{step:010d}-{kind}-seed{config.seed}"
+    count = config.episodes if config.protocol == "fresh" else config.bins
+    return f"{policy}-{step:010d}-{kind}-seed{config.seed}-{count}"
 
 
 def _checked(config: Config, evaluated: Iterator[Evaluated], advance: Advance | None) -> Iterator[Evaluated]:

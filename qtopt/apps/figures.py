@@ -1,5 +1,6 @@
 """Pictures of a run, for people: how well it learned, what Q is worth, what it does, how it searches."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +12,7 @@ from qtopt.agent.cem import CemConfig
 from qtopt.apps.pictures import episodes, tables
 from qtopt.apps.process import limit_threads, say
 from qtopt.config import STRICT
-from qtopt.errors import ConfigError
+from qtopt.errors import CheckpointError, ConfigError, QtOptError
 from qtopt.loops.checkpoints import find_checkpoint
 from qtopt.loops.figures.calibration import draw_calibration, predictions_of
 from qtopt.loops.figures.curve import draw_curve
@@ -90,7 +91,7 @@ class Config:
 
 
 def main(config: Config) -> int:
-    """Draws what was asked for."""
+    """Draws what was asked for; 1 when some of ``all`` could not be drawn."""
     limit_threads(config.threads)
     output = config.output or Path(f"{config.kind}.png" if config.kind != "all" else "pictures")
     if config.kind == "curve":
@@ -102,7 +103,7 @@ def main(config: Config) -> int:
     elif config.kind == "cem":
         _cem(config, output)
     else:
-        _all(config, output)
+        return _all(config, output)
     return 0
 
 
@@ -136,13 +137,28 @@ def _cem(config: Config, output: Path) -> None:
     say(f"drawn in {output}")
 
 
-def _all(config: Config, output: Path) -> None:
+def _all(config: Config, output: Path) -> int:
+    """Draws what a run has the data for, and says what is missing and why."""
     run = config.paths[0]
-    _curve(config, output / "curve.png")
-    _calibration(config, tables.learned_reports(run), output / "calibration.png")
-    with_networks = replace(config, kind="film", paths=(), checkpoint=run)
-    _film(with_networks, output / "film.png")
-    _cem(replace(with_networks, kind="cem", shown=min(3, config.shown)), output / "cem.png")
+    film = replace(config, kind="film", paths=(), checkpoint=run)
+    cem = replace(film, kind="cem", shown=min(3, config.shown))
+    drawings: dict[str, Callable[[Path], None]] = {
+        "curve.png": lambda path: _curve(config, path),
+        "calibration.png": lambda path: _calibration(config, tables.learned_reports(run), path),
+        "film.png": lambda path: _film(film, path),
+        "cem.png": lambda path: _cem(cem, path),
+    }
+    missing: dict[Path, QtOptError] = {}
+    for name, draw in drawings.items():
+        try:
+            draw(output / name)
+        except (ConfigError, CheckpointError) as error:
+            missing[output / name] = error
+    if len(missing) == len(drawings):
+        raise next(iter(missing.values()))
+    for path, reason in missing.items():
+        say(f"not drawn: {path}: {reason}")
+    return 1 if missing else 0
 
 
 def _stage(config: Config) -> episodes.Stage:

@@ -1,5 +1,6 @@
 """The configuration of a whole run, and what follows from it for each process."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -119,8 +120,8 @@ class Config:
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     def __post_init__(self) -> None:
-        if self.minutes <= 0:
-            raise ConfigError(f"minutes is {self.minutes}, expected more than 0")
+        if not 0.0 < self.minutes < math.inf:
+            raise ConfigError(f"minutes is {self.minutes}, expected a finite number above 0")
         if self.grasps < 0:
             raise ConfigError(f"grasps is {self.grasps}, expected 0 or more")
         self.sim.require_training_objects()
@@ -276,10 +277,10 @@ def final_roles(config: Config, directory: RunDirectory) -> Mapping[str, list[Ro
 
 def require_same(config: Config, first: Config) -> None:
     """Raises ConfigError, naming each difference, unless a run configured as ``first`` can go on as ``config``."""
-    for part in ("learner", "seed", "start"):
-        differing = differences(to_plain(config)[part], to_plain(first)[part], part)
+    for part, flag in (("learner", "learner"), ("seed", "seed"), ("start", "from")):
+        differing = differences(to_plain(config)[part], to_plain(first)[part], f"--{flag}")
         if differing:
-            raise ConfigError(f"{differing}: a run goes on with the {part} that it began with")
+            raise ConfigError(f"{differing}: a run goes on as it began; leave the flag away, or begin another run")
 
 
 def _mix(*numbers: int) -> int:

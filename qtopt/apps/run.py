@@ -15,7 +15,9 @@ from qtopt.apps.rundir import RunDirectory
 from qtopt.apps.supervisor import Supervisor
 from qtopt.config import load_yaml, save_yaml
 from qtopt.errors import ConfigError, ServerUnavailable
+from qtopt.loops.checkpoints import find_checkpoint
 from qtopt.loops.report import Report, merge, read_report, success_of_report
+from qtopt.replay import read_format
 from qtopt.rpc.connection import Connection, connect
 from qtopt.rpc.settings import ClientConfig
 
@@ -44,6 +46,11 @@ def main(config: Config) -> int:
         if state.minutes < config.minutes:
             directory.final.unlink(missing_ok=True)  # it would be that of earlier networks
             _train(config, directory, state, supervisor, display, stop)
+        else:
+            display.say(
+                f"trained {state.minutes:.1f} minutes already, {config.minutes:g} were asked for: only the final "
+                "evaluation is left"
+            )
         if stop():
             display.say(f"stopped; go on with: qtopt run --resume {directory.root}")
             return 128 + stop.number
@@ -59,6 +66,7 @@ def main(config: Config) -> int:
 
 def _prepare(config: Config) -> tuple[RunDirectory, State]:
     if config.resume is None:
+        _require_beginnings(config)
         directory, state = RunDirectory.create(config.output, config.job), State()
     else:
         directory = RunDirectory.existing(config.resume)
@@ -75,6 +83,19 @@ def _prepare(config: Config) -> tuple[RunDirectory, State]:
         copy_store(store_of(config.stored), directory.store, actors=(), limit=0, offline=True)
     State(state.sessions + 1, state.minutes).save(directory.state)
     return directory, state
+
+
+def _require_beginnings(config: Config) -> None:
+    """Raises an error unless what a new run begins with is there: grasps to come, its store and its policy."""
+    if config.collectors == 0 and config.stored is None:
+        raise ConfigError(
+            "found no collectors and no stored grasps, expected some of either to learn from; give --collectors or "
+            "--stored"
+        )
+    if config.stored is not None:
+        read_format(store_of(config.stored))
+    if config.start is not None:
+        find_checkpoint(config.start)
 
 
 def _train(

@@ -61,8 +61,7 @@ class RunDirectory:
         if missing:
             found = f"no {' and no '.join(missing)} in it" if root.exists() else "nothing there"
             raise CheckpointError(
-                f"{root}: found {found}, expected the directory of an earlier run, outputs/<job>/<time>; "
-                f"start a new one by leaving --resume away"
+                f"{root}: found {found}, expected the directory of an earlier run, outputs/<job>/<time>; check the path"
             )
         directory.prepare()
         return directory

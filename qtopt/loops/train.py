@@ -59,6 +59,8 @@ class TrainLoopConfig:
                 f"train: prefetch {self.prefetch}, keep_checkpoints {self.keep_checkpoints} and "
                 f"timeout_s {self.timeout_s} must all be positive"
             )
+        if self.steps < 0:
+            raise ConfigError(f"train: steps is {self.steps}, expected 0 or more; 0 trains until told to stop")
 
 
 @dataclass(frozen=True, slots=True)

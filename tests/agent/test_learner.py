@@ -1,6 +1,7 @@
 """The learner learns, averages as worked out by hand, and resumes exactly."""
 
 import dataclasses
+import math
 import resource
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from safetensors.numpy import save
 
 from qtopt.agent.learner import Learner, LearnerConfig, q_loss
 from qtopt.agent.snapshot import TargetNetworks, pack, unpack
-from qtopt.errors import CheckpointError
+from qtopt.errors import CheckpointError, ConfigError
 from tests.agent.examples import TINY, labelled_batch
 
 
@@ -158,3 +159,21 @@ def test_a_disk_without_room_is_an_error_of_the_system(tmp_path: Path) -> None:
             learner.save(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"learning_rate": 0.0},
+        {"learning_rate": math.nan},
+        {"learning_rate": math.inf},
+        {"momentum": -0.1},
+        {"weight_decay": -1e-5},
+        {"auxiliary_weight": -1.0},
+        {"polyak": 1.5},
+    ],
+)
+def test_what_no_optimiser_can_work_with_is_refused(setting: dict[str, float]) -> None:
+    ((name, value),) = setting.items()
+    with pytest.raises(ConfigError, match=f"{name} (is )?{value}"):
+        LearnerConfig(**setting)  # type: ignore[arg-type]

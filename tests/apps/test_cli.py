@@ -75,9 +75,13 @@ def test_every_command_explains_its_flags(qtopt, capsys, command):
     ("words", "code", "said"),
     [
         (["fly"], 2, "found the command 'fly', expected one of run"),
-        (["run", "--minuts", "3"], 2, "--minuts"),
+        (["run", "--minuts", "3"], 2, "qtopt: Unrecognized options: --minuts, 3"),
         (["run", "--minutes", "soon"], 2, "could not convert string to float: 'soon'"),
-        (["run", "--minutes", "-1"], 2, "minutes is -1.0, expected more than 0"),
+        (["run", "--minutes", "-1"], 2, "minutes is -1.0, expected a finite number above 0"),
+        (["run", "--minutes", "nan"], 2, "minutes is nan"),
+        (["run", "--learner.loss", "foo"], 2, "qtopt: invalid choice 'foo'"),
+        (["run", "--learner.learning-rate", "-1"], 2, "learning_rate is -1.0"),
+        (["offline", "--store", "nowhere", "--train.steps", "-1"], 2, "steps is -1, expected 0 or more"),
         (["run", "--resume", "nowhere"], 5, "nowhere: found nothing there, expected the directory of an earlier run"),
         (["run", "--sim.camera.size-px", "48"], 2, "expected 72, the size of the network's images"),
         (["eval", "--checkpoint", "nowhere"], 5, "expected a checkpoint"),
@@ -89,7 +93,7 @@ def test_every_command_explains_its_flags(qtopt, capsys, command):
         (["run", "--sim.objects", "other"], 2, "must never be collected with"),
         (["serve", "--listen.host", "0.0.0.0"], 2, "refusing to listen on 0.0.0.0"),
         (["collect", "--config"], 2, "expected a YAML file"),
-        (["collect", "--config", "nowhere.yaml"], 2, "nowhere.yaml: cannot be read"),
+        (["collect", "--config", "nowhere.yaml"], 2, "nowhere.yaml: found no such file"),
         (["label", "--server", "nonsense"], 2, "expected host:port"),
         (["offline", "--store", "nowhere"], 4, "no episode store here"),
         (["offline", "--store", "nowhere", "--resume"], 2, "expected --output too"),
@@ -97,6 +101,7 @@ def test_every_command_explains_its_flags(qtopt, capsys, command):
         (["data", "info", "--store", ".", "--repair"], 2, "--repair goes with verify"),
         (["data", "copy", "--store", "."], 2, "found copy without --into"),
         (["data", "info", "--store", ".", "."], 2, "merge takes several"),
+        (["data", "merge", "--store", "a", "b", "--into", "b"], 2, "found the same store twice in a, b, b"),
         (["data", "prune", "--store", "."], 2, "found prune without --retention"),
         (["data", "info", "--store", ".", "--retention.max-gb", "1"], 2, "found info with --retention"),
         (["bench", "sim", "--seconds=-1"], 2, "seconds is -1.0"),
@@ -188,6 +193,38 @@ def test_data_says_what_is_in_a_store(qtopt, store, tmp_path):
     assert "expected a number below 3" in one_line(err)
 
 
+def test_a_run_stands_for_its_store_at_both_ends_of_a_copy(qtopt, store, tmp_path):
+    run, other = store.parent, tmp_path / "other"
+    (other / "store").mkdir(parents=True)
+    copied = f"3 episodes copied from {store} into {other / 'store'}, 0 were there already\n"
+    assert qtopt("data", "merge", "--store", run, "--into", other)[1] == copied
+    assert [path.name for path in other.iterdir()] == ["store"]
+    for action in ("copy", "restore"):
+        code, _, err = qtopt("data", action, "--store", run, "--into", store)
+        assert code == 2
+        assert f"found the same store twice in {store}, {store}" in one_line(err)
+    code, _, err = qtopt("data", "backup", "--store", run, "--into", other)
+    assert code == 4
+    assert "holds other things than a copy" in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["run", "--from", "nowhere", "--output", "out"], 5, "expected a checkpoint"),
+        (["run", "--stored", "nowhere", "--output", "out"], 4, "no episode store here"),
+        (["run", "--collectors", "0", "--output", "out"], 2, "found no collectors and no stored grasps"),
+        (["ablate", "--store", "nowhere", "--output", "out"], 4, "no episode store here"),
+    ],
+)
+def test_what_cannot_begin_leaves_nothing_behind(qtopt, tmp_path, monkeypatch, words, code, said):
+    monkeypatch.chdir(tmp_path)
+    found, _, err = qtopt(*words)
+    assert found == code
+    assert said in one_line(err)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_corrupt_episode_is_found_and_kept_aside(qtopt, store):
     (file,) = open_files(store / LANDING)
     first, *_ = LandingLog(store / LANDING, [file], 0).take_rest(0)
@@ -231,13 +268,17 @@ def test_doctor_finds_everything_here(qtopt):
 
 
 def test_eval_writes_a_report_and_pictures(qtopt, tmp_path):
-    code, out, _ = qtopt("eval", "--policy", "scripted", "--episodes", 2, "--output", tmp_path, "--filmstrips", 1)
+    words = ["eval", "--policy", "scripted", "--output", tmp_path]
+    code, out, _ = qtopt(*words, "--episodes", 2, "--filmstrips", 1)
     assert code == 0
     assert "95 % Wilson interval" in out
     report = json.loads(next(tmp_path.glob("*.json")).read_text())
     assert report["objects"] == "unseen"
     assert len(report["rows"]) == 2
     assert len(list((tmp_path / "filmstrips").iterdir())) == 1
+    qtopt(*words, "--episodes", 1, "--filmstrips", 0)
+    name = "scripted-0000000000-unseen-seed0"
+    assert sorted(path.name for path in tmp_path.glob("*.json")) == [f"{name}-1.json", f"{name}-2.json"]
 
 
 def test_offline_learns_from_a_store_alone(qtopt, tmp_path, rng):

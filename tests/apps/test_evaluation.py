@@ -148,7 +148,7 @@ def test_a_run_from_a_policy_trains_on_with_its_networks(qtopt, trained, tmp_pat
     acting = collect.first_policy(roles["collector-0"])
     assert isinstance(acting._learned, CemPolicy)
     assert acting._config.scripted_share(0) == config.exploration.scripted_share_end
-    with pytest.raises(ConfigError, match="start is"):
+    with pytest.raises(ConfigError, match="--from is"):
         plan.require_same(plan.Config(), config)
 
 

@@ -56,9 +56,21 @@ def test_all_of_a_run(qtopt, run, tmp_path):
     found = {path.name: path for path in (tmp_path / "pictures").iterdir()}
     assert sorted(found) == ["calibration.png", "cem.png", "curve.png", "film.png", "film.webp"]
     with Image.open(found["film.webp"]) as film:
-        assert film.size == (3 * 160, 160 + 52)
+        assert film.size == (160, 160 + 52)
     with Image.open(found["cem.png"]) as picture:
         assert picture.width == 1200
+
+
+@pytest.mark.timeout(300)
+def test_all_that_there_is_yet(qtopt, run, tmp_path):
+    (run / "metrics.jsonl").write_text("")
+    (run / "eval" / "learned-5.json").unlink()
+    small = ("--episodes", 1, "--shown", 1, "--size-px", 160, "--fps", 2, "--sim.cell.max-steps", 3)
+    code, out, _ = qtopt("figures", "all", run, "--output", tmp_path / "pictures", *small)
+    assert code == 1
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == ["cem.png", "film.png", "film.webp"]
+    assert f"not drawn: {tmp_path / 'pictures' / 'curve.png'}: run: found no evaluation of trained networks" in out
+    assert "found no report of the learned policy" in out
 
 
 def test_a_traced_search_decides_as_the_policy_does(learner, rng):
@@ -112,6 +124,7 @@ def test_results(tmp_path):
         (["all", "a", "b"], "found 2 runs"),
         (["film", "--checkpoint", "a", "--size-px", "100"], "captions fit"),
         (["curve", "nowhere"], "found no metrics.jsonl"),
+        (["all", "nowhere"], "found no metrics.jsonl"),
     ],
 )
 def test_what_cannot_be_drawn_is_said_in_one_line(qtopt, words, complaint):

@@ -5,6 +5,7 @@ import io
 import logging
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -128,6 +129,8 @@ def test_a_run_goes_on_only_as_it_began():
     changed = plan.Config(learner=LearnerConfig(polyak=0.5))
     with pytest.raises(ConfigError, match=r"learner\.polyak is 0\.5, expected 0\.999"):
         plan.require_same(changed, plan.Config())
+    with pytest.raises(ConfigError, match="--from is 'pretrained', expected None"):
+        plan.require_same(plan.Config(start=Path("pretrained")), plan.Config())
     plan.require_same(plan.Config(minutes=60.0), plan.Config())
 
 

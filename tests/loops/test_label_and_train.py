@@ -139,7 +139,11 @@ def test_a_trainer_goes_on_when_publishing_fails(filled, tmp_path):
 
 @pytest.mark.parametrize(
     ("make", "words"),
-    [(lambda: LabelLoopConfig(batch_size=0), "batch_size 0"), (lambda: TrainLoopConfig(prefetch=0), "prefetch 0")],
+    [
+        (lambda: LabelLoopConfig(batch_size=0), "batch_size 0"),
+        (lambda: TrainLoopConfig(prefetch=0), "prefetch 0"),
+        (lambda: TrainLoopConfig(steps=-1), "steps is -1"),
+    ],
 )
 def test_settings_that_cannot_work_are_refused(make, words):
     with pytest.raises(ConfigError, match=words):

@@ -8,7 +8,7 @@ from qtopt.apps.rundir import RunDirectory
 from qtopt.errors import ConfigError
 from qtopt.loops.figures.curve import Result
 from qtopt.loops.figures.history import Curve, curve_of
-from qtopt.loops.report import read_report
+from qtopt.loops.report import read_report, rows_of
 
 
 def read_curve(root: Path) -> Curve:
@@ -46,7 +46,7 @@ def read_result(path: Path) -> Result:
 
 
 def learned_reports(root: Path) -> tuple[Path, ...]:
-    """Returns the reports with which the run's Q is judged: its final evaluation, or else its newest.
+    """Returns the reports with which the run's Q is judged: its final evaluation, or else the newest networks' longest.
 
     Raises:
         ConfigError: there is none.
@@ -55,9 +55,10 @@ def learned_reports(root: Path) -> tuple[Path, ...]:
     final = evaluations / "final-learned.json"
     if final.exists():
         return (final,)
-    reports = [path for path in evaluations.glob("learned-*.json") if read_report(path)["objects"] == "unseen"]
+    found = {path: read_report(path) for path in evaluations.glob("learned-*.json")}
+    reports = {path: report for path, report in found.items() if report["objects"] == "unseen"}
     if not reports:
         raise ConfigError(
             f"{evaluations}: found no report of the learned policy, expected one; evaluate with qtopt eval"
         )
-    return (max(reports, key=lambda path: (int(str(read_report(path)["step"])), path.name)),)
+    return (max(reports, key=lambda path: (int(str(reports[path]["step"])), len(rows_of(reports[path])), path.name)),)
