@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -50,6 +51,6 @@ class Layout:
         numbers = np.searchsorted(self.starts, positions[indices], side="right") - 1
         order = np.argsort(numbers, kind="stable")
         indices, numbers = indices[order], numbers[order]
-        starts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist()] if len(indices) else []
-        for start, stop in zip(starts, [*starts[1:], len(indices)], strict=True):
+        changes = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()  # where another segment begins
+        for start, stop in pairwise([*changes, len(indices)]):
             yield self.segments[int(numbers[start])], indices[start:stop]
