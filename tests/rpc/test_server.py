@@ -187,10 +187,10 @@ def test_stopping_lets_a_running_append_end_and_frees_the_port(rng, episode):
     entered = threading.Event()
     append = store.append
 
-    def slow(arrived):
+    def slow(arrived, digest):
         entered.set()
         time.sleep(0.4)
-        return append(arrived)
+        return append(arrived, digest)
 
     store.append = slow
     server = BackgroundServer(ServerConfig(port=0), Services(SIZE, lambda: store))
