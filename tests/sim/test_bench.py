@@ -4,10 +4,14 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from qtopt.config import CameraConfig
 from qtopt.errors import ConfigError
-from sim.bench import measure
+from sim.bench import measure, run_random_episode
+from sim.cell import make_environment
+from sim.config import SimConfig
 
 
 def test_one_line_with_both_figures():
@@ -18,6 +22,13 @@ def test_one_line_with_both_figures():
     assert result["ours"] > result["reference"] > 0
     assert result["ratio"] == pytest.approx(result["ours"] / result["reference"], rel=0.02)
     assert done.stderr == ""
+
+
+def test_its_episodes_can_succeed():
+    environment = make_environment(SimConfig(object_count=(5, 5), camera=CameraConfig(size_px=48)), 0)
+    rng = np.random.default_rng(0)
+    assert any(success for _, success in (run_random_episode(environment, rng) for _ in range(40)))
+    environment.close()
 
 
 def test_a_measurement_of_no_length_is_refused():

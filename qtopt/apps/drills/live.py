@@ -60,9 +60,9 @@ def fuzz_server(targets: list[Target], inputs: int, seed: int, room: Path) -> tu
         with connect(ClientConfig(f"127.0.0.1:{port}", connect_timeout_s=300.0)) as connection:
             calls = [target for target in targets if target.name in _SERVICES]
             process = psutil.Process(server.pid)
-            _Senders(calls, port, seed).send(inputs // 5)
+            senders = _Senders(calls, port, seed)
+            senders.send(inputs // 5)
             warm_mb = process.memory_info().rss / 1e6
-            senders = _Senders(calls, port, seed + 1)
             senders.send(inputs - inputs // 5)
             stats = connection.replay.stats()
             growth_mb = process.memory_info().rss / 1e6 - warm_mb
