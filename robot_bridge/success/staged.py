@@ -19,6 +19,8 @@ from qtopt.types import UInt8Array
 from robot_bridge.success.config import SuccessConfig
 from robot_bridge.success.images import Change, compare
 
+_SLIPPED = "what the fingers held slipped out of them on the way to the clear pose"
+
 
 class Stage(StrEnum):
     """What the judge wants, in the order in which it may want it."""
@@ -131,13 +133,20 @@ class StagedJudge:
             return self._compare()
         margin = self._config.full_width_m - self._config.empty_width_m
         score = (max(self._widths) - self._config.empty_width_m) / margin
-        if self._full:
+        if self._full and not self._slipped:
             return self._conclude(Judgement.SUCCESS, "the fingers are apart; no drop test was wanted", score)
-        return self._conclude(Judgement.FAILURE, "the fingers are as near as empty ones", score)
+        return self._conclude(
+            Judgement.FAILURE, _SLIPPED if self._full else "the fingers are as near as empty ones", score
+        )
 
     @property
     def _full(self) -> bool:
         return max(self._widths, default=0.0) >= self._config.full_width_m
+
+    @property
+    def _slipped(self) -> bool:
+        """Whether fingers that held something came to the clear pose without it."""
+        return self._full and self._widths[-1] < self._config.full_width_m
 
     def _drop_test_wanted(self) -> bool:
         if self._config.drop_test == "never":
@@ -157,6 +166,8 @@ class StagedJudge:
             return self._conclude(Judgement.UNKNOWN, why, score, change)
         if change.area_px >= config.diff_area_px:
             return self._conclude(Judgement.SUCCESS, "what was held lies in the bin", score, change)
+        if self._slipped:
+            return self._conclude(Judgement.FAILURE, _SLIPPED, score, change)
         if self._full:
             why = "the fingers were apart, but nothing new lies in the bin"
             return self._conclude(Judgement.UNKNOWN, why, score, change)

@@ -35,7 +35,9 @@ def run(config, widths, after, *, audit=False):
     [
         ("auto", False, (FULL, FULL), MORE, Judgement.SUCCESS, 2),
         ("auto", False, (FULL, FULL), SAME, Judgement.UNKNOWN, 2),
-        ("auto", False, (FULL, EMPTY), SAME, Judgement.UNKNOWN, 2),
+        ("auto", False, (EMPTY, FULL), SAME, Judgement.UNKNOWN, 2),
+        ("auto", False, (FULL, EMPTY), SAME, Judgement.FAILURE, 2),
+        ("auto", False, (FULL, EMPTY), MORE, Judgement.SUCCESS, 2),
         ("auto", False, (FULL, FULL), ELSEWHERE, Judgement.UNKNOWN, 2),
         ("auto", False, (FULL, FULL), BRIGHT, Judgement.UNKNOWN, 2),
         ("auto", False, (EMPTY, EMPTY), MORE, Judgement.FAILURE, 0),
@@ -45,6 +47,7 @@ def run(config, widths, after, *, audit=False):
         ("always", False, (EMPTY, EMPTY), SAME, Judgement.FAILURE, 2),
         ("never", True, (FULL, FULL), SAME, Judgement.SUCCESS, 0),
         ("never", True, (EMPTY, EMPTY), MORE, Judgement.FAILURE, 0),
+        ("never", False, (FULL, EMPTY), SAME, Judgement.FAILURE, 0),
     ],
 )
 def test_widths_and_pictures_are_fused(drop_test, audit, widths, after, judgement, pictures):
@@ -67,11 +70,12 @@ def test_no_success_without_evidence(widths, audit, drop_test, after):
     config = dataclasses.replace(CONFIG, drop_test=drop_test)
     verdict, _ = run(config, widths, after, audit=audit)
     full = max(widths) >= config.full_width_m
+    there = widths[1] >= config.full_width_m
     assert verdict.width_full == full
     if verdict.judgement is Judgement.SUCCESS:
-        assert (after is MORE and verdict.score >= 1.0) if verdict.pictures else (full and drop_test == "never")
+        assert (after is MORE and verdict.score >= 1.0) if verdict.pictures else (there and drop_test == "never")
     if verdict.judgement is Judgement.FAILURE:
-        assert not full
+        assert not there
 
 
 def test_empty_is_three_sigma_or_the_margin():
