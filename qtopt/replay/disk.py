@@ -13,18 +13,19 @@ from qtopt.errors import EpisodeConflict, StoreError, StoreFull, UnknownEpisode
 from qtopt.replay.catalogue import Catalogue, SegmentRow
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.condition import DiskWatch, StoreCondition
-from qtopt.replay.landed import Landed
+from qtopt.replay.landed import SEGMENT_ROWS, Landed
 from qtopt.replay.landing import GroupCommitter, one_moment
 from qtopt.replay.layout import Layout
-from qtopt.replay.opening import remove_unknown, sealed_entries
+from qtopt.replay.opening import remove_unknown, sealed_entries, sealed_rows
 from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow, Record
 from qtopt.replay.retention import Overdue, RetentionConfig
 from qtopt.replay.schema import STEP_DTYPE, Rows, StoreFormat
 from qtopt.replay.segment_files import chunk_bytes, flush, segment_name, write_segment
-from qtopt.replay.segments import Segment
+from qtopt.replay.segments import SegmentFrames
 from qtopt.replay.shelf import Damaged, Publish, Retired
-from qtopt.types import BoolArray, IntArray
+from qtopt.replay.step_table import StepTable
+from qtopt.types import IntArray
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +74,7 @@ class DiskShelf:
         self._max_open = max_open_segments
         self._read_only = read_only
         self._quarantine = Quarantine(root / QUARANTINE, quarantine_bytes)
-        self._open: OrderedDict[int, Segment] = OrderedDict()
+        self._open: OrderedDict[int, SegmentFrames] = OrderedDict()
         self._open_lock = threading.Lock()
         self._seal_lock = threading.Lock()  # one seal at a time
         self._move_lock = threading.Lock()  # while landed episodes become sealed ones
@@ -81,24 +82,36 @@ class DiskShelf:
             (root / SEGMENTS).mkdir(exist_ok=True)
         with one_moment(self.catalogue, root) as files:
             self._layout = Layout.of(self.catalogue.segments())
-            self._landed = Landed(
-                root, self.catalogue, files, publish, start=self._layout.end, segment_bytes=segment_bytes
-            )
-            self._load()
+            self._steps = StepTable(self._layout.base, self._layout.end - self._layout.base + SEGMENT_ROWS)
+            self._load_sealed()
+            self._landed = Landed(root, self.catalogue, files, publish, steps=self._steps, segment_bytes=segment_bytes)
+            bad = self._landed.load()
+        if bad:
+            self._found.append(Damaged(bad, "landed steps do not match their checksum"))
         self.lost_entries = len(self._landed.lost)
         if not read_only:
             self._landed.recover()
             remove_unknown(root / SEGMENTS, self._layout.segments, self.catalogue, self._quarantine)
         self._committer = None if read_only else GroupCommitter(self._commit, max_waiting)
 
-    def _load(self) -> None:
-        """Tells the store of every episode and takes the landed rows into memory."""
+    def _load_sealed(self) -> None:
+        """Tells the store of every sealed episode and takes its rows into memory."""
         quarantined = self.catalogue.quarantined()
         for segment in self._layout.segments:
-            self._publish(sealed_entries(self.catalogue, self.segment_path(segment), segment, quarantined))
-        bad = self._landed.load()
-        if bad:
-            self._found.append(Damaged(bad, "landed steps do not match their checksum"))
+            path, start = self.segment_path(segment), segment.first_position
+            self._publish(sealed_entries(self.catalogue, path, segment, quarantined))
+            self._steps.extend(np.zeros(start - self._steps.end, STEP_DTYPE))  # a rebuilt catalogue may have gaps
+            try:
+                rows, offsets, bad = sealed_rows(self.catalogue, path, segment)
+            except (FileNotFoundError, ValueError) as error:
+                self._steps.extend(np.zeros(segment.rows, STEP_DTYPE))
+                self._found.append(self._unreadable(segment, error))
+            except OSError as error:
+                raise StoreError(f"{path}: {error}; the segment cannot be read now") from error
+            else:
+                self._steps.extend(rows, offsets, segment.frame_bytes)
+                if bad:
+                    self._found.append(Damaged(bad, "steps do not match their checksum"))
 
     def close(self) -> None:
         """Stores what is waiting, then closes all files."""
@@ -137,35 +150,24 @@ class DiskShelf:
 
     def rows(self, positions: IntArray) -> Rows:
         """Returns rows of the step table; see ``Shelf.rows``."""
-        while True:
-            layout = self._layout
-            _require_kept(positions, layout)
-            landed = positions >= layout.end
-            rows = np.empty(len(positions), STEP_DTYPE)
-            if landed.any():
-                newest = self._landed.tail.take(positions[landed])
-                if newest is None:  # sealed since the layout was read
-                    continue
-                rows[landed] = newest
-            for segment, members in layout.by_segment(positions, ~landed):
-                rows[members] = self._segment(segment).rows(positions[members])
-            return rows
+        return self._steps.take(positions)
 
     def frames(self, positions: IntArray, rows: Rows) -> list[bytes]:
         """Returns checked frames; see ``Shelf.frames``."""
-        frames: list[bytes] = [b""] * len(positions)
-        sizes = rows["frame_bytes"].tolist()
         layout = self._layout
         _require_kept(positions, layout)
-        landed = positions >= layout.end
-        for slot in np.flatnonzero(landed).tolist():
-            frames[slot] = self._landed_frame(int(positions[slot]), sizes[slot])
-        for row, members in layout.by_segment(positions, ~landed):
-            segment = self._segment(row)
-            offsets = segment.frame_offsets(positions[members])
-            for slot, offset in zip(members.tolist(), offsets, strict=True):
-                frames[slot] = _read(segment, offset, sizes[slot])
-        expected = rows["frame_crc32c"].tolist()
+        numbers = layout.numbers(positions)
+        origins = layout.starts[numbers] if len(layout.starts) else positions
+        offsets = self._steps.frame_offsets(positions, origins)
+        sizes, expected = rows["frame_bytes"].tolist(), rows["frame_crc32c"].tolist()
+        frames = [
+            self._landed_frame(position, size)
+            if number < 0
+            else _read(self._segment(layout.segments[number]), offset, size)
+            for position, number, offset, size in zip(
+                positions.tolist(), numbers.tolist(), offsets.tolist(), sizes, strict=True
+            )
+        ]
         bad = [slot for slot, frame in enumerate(frames) if crc32c(frame) != expected[slot]]
         if bad:
             raise Damaged(positions[bad].tolist(), "frame does not match its checksum")
@@ -182,40 +184,31 @@ class DiskShelf:
         _require_kept(np.array([position]), layout)
         if position >= layout.end:
             return b""
-        segment = self._segment(layout.segment_at(position))
-        return _read(segment, segment.frame_offsets(np.array([position]))[0], size)
+        row = layout.segment_at(position)
+        offset = self._steps.frame_offsets(np.array([position]), np.array([row.first_position]))
+        return _read(self._segment(row), int(offset[0]), size)
 
-    def _segment(self, row: SegmentRow) -> Segment:
+    def _segment(self, row: SegmentRow) -> SegmentFrames:
         with self._open_lock:
             segment = self._open.get(row.number)
             if segment is not None:
                 self._open.move_to_end(row.number)
                 return segment
             try:
-                segment = Segment(self.segment_path(row), row)
-            except (FileNotFoundError, ValueError) as error:
-                positions = range(row.first_position, row.first_position + row.rows)
-                kind = Damaged if self.catalogue.has_segment(row.number) else Retired
-                raise kind(positions, str(error)) from error
+                segment = SegmentFrames(self.segment_path(row), row)
+            except FileNotFoundError as error:
+                raise self._unreadable(row, error) from error
             except OSError as error:
                 raise StoreError(f"{self.segment_path(row)}: {error}; the segment cannot be opened now") from error
-            if not segment.sound:
-                segment.damaged = self._find_damage(segment, row)
             self._open[row.number] = segment
             while len(self._open) > self._max_open:
                 self._open.popitem(last=False)
             return segment
 
-    def _find_damage(self, segment: Segment, row: SegmentRow) -> BoolArray:
-        """Finds out which rows a damaged column concerns: those of the episodes that do not match their checksum."""
-        damaged = np.zeros(row.rows, np.bool_)
-        for episode in self.catalogue.episodes(row.first_position, row.first_position + row.rows):
-            positions = np.arange(episode.first_position, episode.first_position + episode.length + 1)
-            if not episode.check(segment.rows(positions)):
-                damaged[positions - row.first_position] = True
-        path = str(self.segment_path(row))
-        log.warning("a column of a segment is damaged", path=path, steps=int(damaged.sum()))
-        return damaged
+    def _unreadable(self, row: SegmentRow, error: Exception) -> Damaged:
+        """Returns what to raise for a segment whose files are not there."""
+        kind = Damaged if self.catalogue.has_segment(row.number) else Retired
+        return kind(range(row.first_position, row.first_position + row.rows), str(error))
 
     def segment_path(self, row: SegmentRow) -> Path:
         """Returns the directory of a segment."""
@@ -244,7 +237,7 @@ class DiskShelf:
             "segments": float(len(segments)),
             "sealed_bytes": float(sum(row.frame_bytes for row in segments)),
             "landed_bytes": float(self._landed.frame_bytes),
-            "landed_steps": float(self._landed.tail.end - self._landed.tail.base),
+            "landed_steps": float(self._landed.rows),
             "retired_segments": float(len(retired)),
             "retired_episodes": float(sum(retired.values())),
             "free_bytes": float(condition.free_bytes),
@@ -296,6 +289,7 @@ class DiskShelf:
                 self._retired += leaving
                 with self._move_lock:
                     self._layout = Layout.of(segments[len(leaving) :])
+                self._steps.drop_before(self._layout.base)
             return self._layout.base
 
     def remove_retired(self) -> int:
@@ -346,9 +340,9 @@ def _require_kept(positions: IntArray, layout: Layout) -> None:
         raise Retired(positions[gone].tolist(), "retired")
 
 
-def _read(segment: Segment, offset: int, size: int) -> bytes:
+def _read(segment: SegmentFrames, offset: int, size: int) -> bytes:
     try:
-        return segment.read_frame(offset, size)
+        return segment.read(offset, size)
     except OSError as error:
         log.warning("frame cannot be read", error=str(error))
         return b""

@@ -17,12 +17,13 @@ from qtopt.replay.landing_log import LANDING, LandedEpisode, LandingLog, LogFile
 from qtopt.replay.opening import landed_rows
 from qtopt.replay.record import EpisodeRow, Record
 from qtopt.replay.schema import Rows
-from qtopt.replay.shelf import Publish, Tail
+from qtopt.replay.shelf import Publish
+from qtopt.replay.step_table import StepTable
 
 _log = structlog.get_logger(__name__)
 
 SEGMENT_ROWS = 1 << 17
-"""Rows that fill a segment whatever their frames' size: they are in memory, and read when the store is opened."""
+"""Rows that fill a segment whatever their frames' size: those of the log are what takes longest to read at opening."""
 
 
 class Landed:
@@ -33,11 +34,11 @@ class Landed:
         catalogue: of the store.
         files: of its landing log.
         publish: told of episodes.
-        start: position behind what is sealed.
+        steps: all rows of the store; those of the landed episodes are added to them.
         segment_bytes: frames that make a segment.
 
     Attributes:
-        tail: their rows.
+        start: position behind what is sealed.
         frame_bytes: size of their frames.
         lost: found in the log and lost to the catalogue; not served before they are landed again.
     """
@@ -49,7 +50,7 @@ class Landed:
         files: Sequence[LogFile],
         publish: Publish,
         *,
-        start: int,
+        steps: StepTable,
         segment_bytes: int,
     ) -> None:
         self._catalogue = catalogue
@@ -57,7 +58,8 @@ class Landed:
         self._segment_bytes = segment_bytes
         self._log = LandingLog(root / LANDING, files, segment_bytes)
         self._since = time.monotonic()
-        self.tail = Tail(start)
+        self._steps = steps
+        self.start = steps.end
         self.frame_bytes = 0
         self.lost: deque[LandedEpisode] = deque()
         self._changing = threading.Lock()  # the rows in memory: by who lands, and by who has sealed
@@ -66,13 +68,13 @@ class Landed:
         """Publishes what the catalogue names and takes its rows into memory; returns where damaged ones begin."""
         bad: list[int] = []
         old = self._catalogue.landed_rows()
-        for batch in self._catalogue.batches(self.tail.base):
+        for batch in self._catalogue.batches(self.start):
             rows, damaged = landed_rows(batch, [old.get(row.first_position) or self._log.adopt(row) for row in batch])
             bad += damaged
             self._publish(IndexEntries.of(batch))
-            self.tail.extend(rows)
+            self._steps.extend(rows)
             self.frame_bytes += int(rows["frame_bytes"].sum())
-        rest = self._log.take_rest(self.tail.base)
+        rest = self._log.take_rest(self.start)
         known = self._catalogue.digests([episode.row.uuid for episode in rest])
         self.lost.extend(episode for episode in rest if episode.row.uuid not in known)
         return bad
@@ -91,14 +93,14 @@ class Landed:
         return self._land(records)
 
     def _land(self, records: Sequence[Record]) -> list[EpisodeRow | bytes]:
-        results = land(self._catalogue, self._log, records, self.tail.end)
+        results = land(self._catalogue, self._log, records, self._steps.end)
         stored: list[EpisodeRow] = []
         with self._changing:
             for record, result in zip(records, results, strict=True):
                 if isinstance(result, EpisodeRow):
                     if not self.frame_bytes:
                         self._since = time.monotonic()
-                    self.tail.extend(record.rows)
+                    self._steps.extend(record.rows)
                     self.frame_bytes += record.size
                     stored.append(result)
         self._publish(IndexEntries.of(stored))
@@ -111,8 +113,8 @@ class Landed:
             self._land([record for episode in group if (record := self._sound(episode)) is not None])
             for _ in group:
                 self.lost.popleft()
-        self._log.settle(self.tail.end)
-        self._log.drop_before(self.tail.base)
+        self._log.settle(self._steps.end)
+        self._log.drop_before(self.start)
 
     def _sound(self, episode: LandedEpisode) -> Record | None:
         try:
@@ -126,24 +128,29 @@ class Landed:
         frame = self._log.frame(position)
         return self._catalogue.landed_frame(position) if frame is None else frame
 
+    @property
+    def rows(self) -> int:
+        """How many rows they have."""
+        return self._steps.end - self.start
+
     def due(self, after_s: float) -> bool:
         """Whether they should be sealed: enough of them, or any that wait longer than ``after_s``."""
-        if self.frame_bytes >= self._segment_bytes or self.tail.end - self.tail.base >= SEGMENT_ROWS:
+        if self.frame_bytes >= self._segment_bytes or self.rows >= SEGMENT_ROWS:
             return True
         return bool(0 < after_s < time.monotonic() - self._since and self.frame_bytes)
 
     def oldest(self) -> tuple[list[EpisodeRow], Rows]:
         """Returns the oldest ones that fill a segment, and their rows."""
-        start = self.tail.base
+        start = self.start
         chosen: list[EpisodeRow] = []
         stop, size = start, 0
-        for row in self._catalogue.episodes(start, self.tail.end):
+        for row in self._catalogue.episodes(start, self._steps.end):
             if size >= self._segment_bytes or stop - start >= SEGMENT_ROWS:
                 break
             chosen.append(row)
             stop = row.first_position + row.length + 1
-            size += int(self.tail.between(row.first_position, stop)["frame_bytes"].sum())
-        return chosen, self.tail.between(start, stop)
+            size += int(self._steps.between(row.first_position, stop)["frame_bytes"].sum())
+        return chosen, self._steps.between(start, stop)
 
     def close(self) -> None:
         """Lets go of all files."""
@@ -153,7 +160,7 @@ class Landed:
     def drop_before(self, position: int, frame_bytes: int) -> None:
         """Forgets what was sealed, with frames of so many bytes."""
         with self._changing:
-            self.tail.drop_before(position)
+            self.start = position
             self.frame_bytes -= frame_bytes
             self._since = time.monotonic()
         self._log.drop_before(position)

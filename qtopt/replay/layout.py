@@ -1,13 +1,12 @@
 """Which sealed segments there are and where each position lies; replaced as a whole when it changes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from qtopt.replay.catalogue import SegmentRow
-from qtopt.types import BoolArray, IntArray
+from qtopt.types import IntArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +44,6 @@ class Layout:
         """Returns the segment of a position from ``base`` up to ``end``."""
         return self.segments[int(np.searchsorted(self.starts, position, side="right")) - 1]
 
-    def by_segment(self, positions: IntArray, sealed: BoolArray) -> Iterator[tuple[SegmentRow, IntArray]]:
-        """Yields each segment that holds some of the positions that are sealed, with their indices."""
-        indices = np.flatnonzero(sealed)
-        numbers = np.searchsorted(self.starts, positions[indices], side="right") - 1
-        order = np.argsort(numbers, kind="stable")
-        indices, numbers = indices[order], numbers[order]
-        changes = np.flatnonzero(np.diff(numbers, prepend=-1)).tolist()  # where another segment begins
-        for start, stop in pairwise([*changes, len(indices)]):
-            yield self.segments[int(numbers[start])], indices[start:stop]
+    def numbers(self, positions: IntArray) -> IntArray:
+        """Returns where in ``segments`` that of each position is, int64 (B,); -1 for what is not sealed."""
+        return np.where(positions < self.end, np.searchsorted(self.starts, positions, side="right") - 1, -1)

@@ -13,7 +13,8 @@ from qtopt.replay.condition import StoreCondition
 from qtopt.replay.index import IndexEntries
 from qtopt.replay.record import EpisodeRow, Record
 from qtopt.replay.schema import Rows, StoreFormat
-from qtopt.replay.shelf import Damaged, Publish, Tail
+from qtopt.replay.shelf import Damaged, Publish
+from qtopt.replay.step_table import StepTable
 from qtopt.replay.store import ReplayConfig, ReplayStore
 from qtopt.types import IntArray
 
@@ -24,7 +25,7 @@ class _MemoryShelf:
     def __init__(self, publish: Publish) -> None:
         self._publish = publish
         self._lock = threading.Lock()
-        self._tail = Tail()
+        self._steps = StepTable()
         self._frames: list[bytes] = []
         self._episodes: dict[str, EpisodeRow] = {}
         self._uuids: dict[int, str] = {}
@@ -39,7 +40,7 @@ class _MemoryShelf:
                     f"episode {known.uuid} is known with other content; give every episode its own UUID"
                 )
             row = replace(record.row, first_position=len(self._frames))
-            self._tail.extend(record.rows)
+            self._steps.extend(record.rows)
             self._frames.extend(record.frames)
             self._episodes[row.uuid] = row
             self._uuids[row.first_position] = row.uuid
@@ -47,9 +48,7 @@ class _MemoryShelf:
             return True
 
     def rows(self, positions: IntArray) -> Rows:
-        rows = self._tail.take(positions)
-        assert rows is not None  # nothing ever leaves memory
-        return rows
+        return self._steps.take(positions)
 
     def frames(self, positions: IntArray, rows: Rows) -> list[bytes]:
         frames = [self._frames[position] for position in positions.tolist()]

@@ -1,4 +1,4 @@
-"""What a store reads when it is opened: of a sealed segment its episode table, of what is landed all rows."""
+"""What a store reads when it is opened: the episode table and the steps of all that is kept."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from qtopt.replay.index import IndexEntries
 from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow
 from qtopt.replay.schema import STEP_DTYPE, Rows, rows_from_bytes
-from qtopt.replay.segment_files import read_episode_column, segment_name
+from qtopt.replay.segment_files import never_had, offsets, read_column, read_episode_column, segment_name
 from qtopt.types import IntArray
 
 log = structlog.get_logger(__name__)
@@ -46,6 +46,39 @@ def sealed_entries(catalogue: Catalogue, directory: Path, segment: SegmentRow, q
             return IndexEntries(positions, length, end, outcome, offline, np.isin(positions, quarantined))
         log.warning("a segment's episode table has gaps; the catalogue's is used", path=str(directory))
     return IndexEntries.of(catalogue.episodes(segment.first_position, segment.first_position + segment.rows))
+
+
+def sealed_rows(catalogue: Catalogue, directory: Path, segment: SegmentRow) -> tuple[Rows, IntArray, list[int]]:
+    """Returns a segment's rows, where its frames begin, and the first positions of episodes whose rows are damaged.
+
+    Args:
+        catalogue: of the store.
+        directory: of the segment.
+        segment: which one.
+
+    Raises:
+        OSError, ValueError: a column is missing, cannot be read or is too short.
+    """
+    rows = np.zeros(segment.rows, STEP_DTYPE)
+    sound = True
+    for name, (dtype, _) in (STEP_DTYPE.fields or {}).items():  # type: ignore[misc]
+        if not never_had(directory, name):
+            rows[name], matches = read_column(directory, name, dtype.base, (segment.rows, *dtype.shape))
+            sound &= matches
+    begin, matches = read_column(directory, "frame_offset", "<i8", (segment.rows,))
+    frame_offsets = np.array(begin) if matches else offsets(rows["frame_bytes"])
+    return rows, frame_offsets, [] if sound else _damaged_episodes(catalogue, directory, segment, rows)
+
+
+def _damaged_episodes(catalogue: Catalogue, directory: Path, segment: SegmentRow, rows: Rows) -> list[int]:
+    """Finds out whom a damaged column concerns: the episodes that do not match their checksum."""
+    damaged = []
+    for episode in catalogue.episodes(segment.first_position, segment.first_position + segment.rows):
+        start = episode.first_position - segment.first_position
+        if not episode.check(rows[start : start + episode.length + 1]):
+            damaged.append(episode.first_position)
+    log.warning("a column of a segment is damaged", path=str(directory), episodes=len(damaged))
+    return damaged
 
 
 def landed_rows(episodes: Sequence[EpisodeRow], blobs: Sequence[bytes]) -> tuple[Rows, list[int]]:

@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from qtopt.replay.condition import StoreCondition
-from qtopt.replay.growable import Growable
 from qtopt.replay.index import IndexEntries
 from qtopt.replay.record import EpisodeRow, Record
-from qtopt.replay.schema import STEP_DTYPE, Rows
+from qtopt.replay.schema import Rows
 from qtopt.types import IntArray
 
 Publish = Callable[[IndexEntries], None]
@@ -61,44 +60,3 @@ class Shelf(Protocol):
     def close(self) -> None:
         """Finishes what was begun and frees files and threads."""
         ...
-
-
-class Tail:
-    """The rows of the newest episodes, in memory, by position; one thread at a time writes, any number read."""
-
-    def __init__(self, base: int = 0) -> None:
-        self._state = (base, Growable(STEP_DTYPE))
-
-    @property
-    def base(self) -> int:
-        """Position of the first row held."""
-        return self._state[0]
-
-    @property
-    def end(self) -> int:
-        """Position behind the last row held."""
-        base, rows = self._state
-        return base + len(rows)
-
-    def extend(self, rows: Rows) -> None:
-        """Adds rows at the end."""
-        self._state[1].extend(rows)
-
-    def between(self, start: int, stop: int) -> Rows:
-        """Returns the rows from ``start`` up to ``stop``, not a copy."""
-        base, rows = self._state
-        return rows.view[start - base : stop - base]
-
-    def take(self, positions: IntArray) -> Rows | None:
-        """Returns a copy of the rows at ``positions``; None when one of them has just moved on."""
-        base, rows = self._state
-        if len(positions) and positions.min() < base:
-            return None
-        return rows.view[positions - base]
-
-    def drop_before(self, position: int) -> None:
-        """Forgets the rows before ``position``."""
-        base, rows = self._state
-        kept = Growable(STEP_DTYPE)
-        kept.extend(rows.view[position - base :])
-        self._state = (position, kept)

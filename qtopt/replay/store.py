@@ -46,7 +46,7 @@ class ReplayConfig:
         limiter: the pace between labels put and labelled transitions drawn.
         segment_mb: landed frames that are sealed together into one segment [MB].
         seal_after_s: landed episodes are sealed after this time even if they are fewer [s]; 0 waits for ``segment_mb``.
-        max_open_segments: segments held open at a time, each with a file and 75 bytes of memory a row.
+        max_open_segments: segments whose frame files are held open at a time.
         max_waiting: appended episodes that may wait for the disk; more make their senders wait.
         quarantine_mb: room for episodes kept aside [MB]; what comes beyond it is refused and logged only.
         min_free_mb: room on a disk below which no episode is taken and health says that the server does not serve [MB].

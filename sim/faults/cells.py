@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ SPEED_M_S: Final = 0.07
 SLOW_M_S: Final = 0.06
 _LIFT_M: Final = 0.1
 _HEAL: Final = ("silent", "frozen_clock", "split_frames", "duplicate_frames", "emergency_stop", "safeguard", "nan")
+_SMALL: Final = ("--camera-px", "128")
 _XARM_WORDS: Final = {
     "silent": "silent_reports",
     "frozen_clock": "frozen_reports",
@@ -36,17 +37,26 @@ class SimulatedCell:
         directory: where its cell file goes.
         host: a loopback address that nobody else uses.
         speed_m_s: of the tool; so slow by default that every reaction is over before a motion would be.
+        options: further words of ``serve-sim``.
 
     Attributes:
         path: of the cell file.
         host: its address.
     """
 
-    def __init__(self, protocol: str, directory: Path, host: str, speed_m_s: float = SPEED_M_S) -> None:
+    def __init__(
+        self,
+        protocol: str,
+        directory: Path,
+        host: str,
+        speed_m_s: float = SPEED_M_S,
+        *,
+        options: Sequence[str] = _SMALL,
+    ) -> None:
         self.protocol, self.host, self.path = protocol, host, directory / "cell.toml"
         command = [sys.executable, "-m", "qtopt.cli", "robot", "serve-sim", "--protocol", protocol, "--host", host]
         self.process = subprocess.Popen(
-            [*command, "--output", str(self.path), "--camera-px", "128", "--fps", "15"],
+            [*command, "--output", str(self.path), *options],
             stdout=subprocess.PIPE,
             text=True,
         )

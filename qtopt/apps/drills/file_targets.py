@@ -18,10 +18,12 @@ from qtopt.config import load_yaml, save_yaml
 from qtopt.errors import CorruptEpisode
 from qtopt.exported import read_manifest
 from qtopt.replay import EpisodeStore, LabelRingConfig, StoreFormat, read_format, rebuild_catalogue
+from qtopt.replay.catalogue import Catalogue
 from qtopt.replay.label_ring import LabelRing
+from qtopt.replay.opening import sealed_rows
 from qtopt.replay.rebuild import UNREADABLE
 from qtopt.replay.segment_files import check_shard, read_tables
-from qtopt.replay.segments import Segment
+from qtopt.replay.segments import SegmentFrames
 from qtopt.types import Targets
 from robot_bridge import spool
 from robot_bridge.cell_file import load_cell_file
@@ -99,18 +101,18 @@ def _store_targets(rng: np.random.Generator, room: Path) -> list[Target]:
     shutil.copytree(whole, own)
     segment = next((own / "segments").glob("*.zarr"))
     row, _ = read_tables(segment)
-    rows = np.arange(row.first_position, row.first_position + row.rows)
+    known = Catalogue(whole, read_only=True)
 
     def read_segment(path: Path) -> None:
         with contextlib.suppress(*UNREADABLE, CorruptEpisode):  # as ``rebuild_catalogue`` takes them
             read_tables(path)
         try:
-            opened = Segment(segment, row)
+            _, offsets, _ = sealed_rows(known, segment, row)
+            frames = SegmentFrames(segment, row)
         except (FileNotFoundError, ValueError) as error:  # as the shelf takes them
             raise CorruptEpisode(str(error)) from error
-        opened.rows(rows)
-        for offset in opened.frame_offsets(rows):
-            opened.read_frame(offset, 100)
+        for offset in offsets.tolist():
+            frames.read(offset, 100)
         check_shard(segment, row)
 
     def read_store(path: Path) -> None:

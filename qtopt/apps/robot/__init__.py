@@ -216,19 +216,29 @@ class Faults:
 
 @dataclass(frozen=True)
 class Soak:
-    """Leaves a simulated cell alone with a collector and a server, and has something go wrong every 20 seconds.
+    """Leaves a simulated UR cell alone with a collector and a server, and has something go wrong every 20 seconds.
+
+    Afterwards every label is compared with what the simulated fingers really held.
 
     Attributes:
         minutes: how long.
-        seed: of the order of faults.
+        every_s: seconds from one fault to the next; 0 for none, and for grasps only.
+        seed: of the bin, of the collector and of the order of faults.
+        host: the simulated controller's address, for several cells at once.
         output: a directory for result.json.
     """
 
     __pydantic_config__ = STRICT
 
     minutes: float = 30.0
+    every_s: float = 20.0
     seed: int = 0
+    host: str = "127.0.96.10"
     output: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.minutes <= 0 or self.every_s < 0:
+            raise ConfigError(f"minutes is {self.minutes} and every_s {self.every_s}, expected more than 0, 0 or more")
 
 
 Config = (

@@ -49,10 +49,22 @@ class Truth:
 
 def main(config: Agreement) -> int:
     """Prints the line; returns 0, or 1 where an episode has no truth to it."""
-    truths = read_truth(config.truth)
+    line = compare(config.store, config.truth)
+    say(json.dumps(line))
+    return 1 if line["no_truth"] else 0
+
+
+def compare(stored: Path, records: Sequence[Path]) -> dict[str, Any]:
+    """Returns how often the labels in a store agree with the truth, and which do not.
+
+    Raises:
+        ConfigError: a file is no record of the truth.
+        StoreError: there is no store.
+    """
+    truths = read_truth(records)
     counts: Counter[str] = Counter()
     differ: list[str] = []
-    with EpisodeStore(config.store, read_only=True) as store:
+    with EpisodeStore(stored, read_only=True) as store:
         for episode in store.episodes():
             word = judge(episode, truths)
             counts[word] += 1
@@ -68,8 +80,7 @@ def main(config: Agreement) -> int:
     line["unknown_share"] = counts["unknown"] / max(1, labelled + counts["unknown"])
     line["outcomes"] = {key[8:]: number for key, number in sorted(counts.items()) if key.startswith("outcome_")}
     line["differ"] = differ
-    say(json.dumps(line))
-    return 1 if counts["no_truth"] else 0
+    return line
 
 
 def judge(episode: Episode, truths: Mapping[str, Truth]) -> str:

@@ -12,6 +12,7 @@ from typing import Final
 from qtopt.apps.hardware import hardware
 from qtopt.apps.process import say
 from qtopt.apps.robot import Soak
+from qtopt.apps.robot.agreement import compare
 from qtopt.apps.robot.soaked import Roles, delivered, finished, left_behind
 from qtopt.apps.rundir import provenance
 from qtopt.types import JsonValue
@@ -20,9 +21,8 @@ from robot_bridge.cell_file import load_cell_file
 from sim.faults.cells import SimulatedCell, end_on_sigterm, until
 from sim.faults.chance import draw, make
 
-_HOST: Final = "127.0.96.10"
 _SPEED_M_S: Final = 0.25
-_PAUSE_S: Final = 20.0
+_LOOK_S: Final = 5.0
 _MEMORY_GROWTH: Final = 1.10
 _PRESSED: Final = ("contact_latch", "contact_retract", "protective_stop")
 
@@ -36,26 +36,34 @@ def main(config: Soak) -> int:
     samples: list[dict[str, JsonValue]] = []
     with tempfile.TemporaryDirectory() as directory:
         os.environ[STATE_VARIABLE] = str(Path(directory) / "cells")
-        with SimulatedCell("ur", Path(directory), _HOST, _SPEED_M_S) as sim, Roles(Path(directory), sim.path) as roles:
+        truth = Path(directory) / "truth.jsonl"
+        options = ["--truth", str(truth), "--seed", str(config.seed)]
+        with (
+            SimulatedCell("ur", Path(directory), config.host, _SPEED_M_S, options=options) as sim,
+            Roles(Path(directory), sim.path, config.seed) as roles,
+        ):
             places = Places(load_cell_file(sim.path))
             began = time.monotonic()
             until(lambda: finished(roles.logs), 240.0, 1.0)
             while time.monotonic() - began < 60.0 * config.minutes:
-                due = time.monotonic() + _PAUSE_S
-                trouble = draw(rng, troubles)
-                troubles[trouble.name] += 1
-                make(trouble, sim, lambda: roles.processes(places))
-                roles.revive()
-                _acknowledge(sim, places, locks)
+                due = time.monotonic() + (config.every_s or _LOOK_S)
+                if config.every_s:
+                    trouble = draw(rng, troubles)
+                    troubles[trouble.name] += 1
+                    make(trouble, sim, lambda: roles.processes(places))
+                    roles.revive()
+                    _acknowledge(sim, places, locks)
                 samples.append({"minute": round((time.monotonic() - began) / 60, 2), **roles.sample(sim.process.pid)})
-                say(f"{trouble.name}: {len(finished(roles.logs))} episodes, {json.dumps(samples[-1])}")
+                say(f"{len(finished(roles.logs))} episodes, {sum(troubles.values())} faults: {json.dumps(samples[-1])}")
                 time.sleep(max(0.0, due - time.monotonic()))
                 _acknowledge(sim, places, locks)
             waiting = roles.end()
             told, stored = finished(roles.logs), delivered(roles.store)
-        left = left_behind(directory, _HOST)
+        left = left_behind(directory, config.host)
+        labels = compare(roles.store, [truth])
     result = _judge(told, stored, waiting, left, samples)
     result |= {"minutes": config.minutes, "seed": config.seed, "faults": dict(troubles), "locks": dict(locks)}
+    result["labels"] = labels
     if config.output is not None:
         facts = {"commit": provenance()["commit"], "command": provenance()["command"], "hardware": hardware()}
         config.output.mkdir(parents=True, exist_ok=True)

@@ -27,20 +27,21 @@ class Roles:
     Args:
         directory: for store, logs and the rest.
         cell: the cell file.
+        seed: of the first collector; each further one has the next.
 
     Attributes:
         logs: of the collectors, one file after the other.
         store: of the server.
     """
 
-    def __init__(self, directory: Path, cell: Path) -> None:
+    def __init__(self, directory: Path, cell: Path, seed: int = 0) -> None:
         self._directory, self._cell = directory, cell
         self.logs, self.store = directory / "logs", directory / "store"
         self.logs.mkdir()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self._port = int(probe.getsockname()[1])
-        self._started = 0
+        self._seed, self._started = seed, 0
         self._server = self._serve()
         self._collector = self._collect()
 
@@ -104,7 +105,7 @@ class Roles:
     def _collect(self) -> "subprocess.Popen[bytes]":
         self._started += 1
         words = ["robot", "collect", str(self._cell), "--server.address", f"127.0.0.1:{self._port}"]
-        seed = str(self._started)
+        seed = str(self._seed + self._started)
         return self._start([*words, "--policy", "scripted", "--seed", seed], self.logs / f"{self._started:04}.log")
 
     def _start(self, words: list[str], log: Path) -> "subprocess.Popen[bytes]":
