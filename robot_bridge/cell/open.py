@@ -32,23 +32,32 @@ class PhysicalCell:
     """Satisfies ``qtopt.interfaces.Environment`` over a physical cell, and outlasts its locks.
 
     When motion is locked, the episode is aborted and the next one waits, arm standing, until a person has acknowledged
-    (``qtopt robot ack``); then the cell's processes are started anew. Nothing goes on by itself.
+    (``qtopt robot ack``); then the cell's processes are started anew. Nothing goes on by itself. While the disk has no
+    room for episodes none begins either.
 
     Args:
         path: of the cell file.
         size_px: height and width of the policy's pictures.
-        stop: asked while waiting for a person; True ends the wait with RobotError.
+        stop: asked while waiting for a person or for room; True ends the wait with RobotError.
         seed: of start poses.
+        idle: done again and again while waiting, such as delivering finished episodes.
 
     Raises:
         ConfigError: the cell file does not fit, or somebody else uses the arm.
         RobotError: arm, gripper or camera cannot be reached.
     """
 
-    def __init__(self, path: Path, size_px: int, stop: Callable[[], bool] = lambda: False, seed: int = 0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        size_px: int,
+        stop: Callable[[], bool] = lambda: False,
+        seed: int = 0,
+        idle: Callable[[], None] = lambda: None,
+    ) -> None:
         self.cell: CellFile = load_cell_file(path)
         self.places = Places(self.cell)
-        self._path, self._stop = path, stop
+        self._path, self._stop, self._idle = path, stop, idle
         with contextlib.ExitStack() as parts:
             parts.enter_context(self.places.sole_client())
             self.camera = ChildCamera(path, self.cell, "main")
@@ -63,14 +72,15 @@ class PhysicalCell:
         self.environment = GraspEnv(self.robot, picture, detector, keeper, cell_config(self.cell), seed)
 
     def start_episode(self, seed: int | None = None) -> ResetResult:
-        """Waits until motion is allowed, goes to a start pose, and begins an episode.
+        """Waits until motion is allowed and the disk has room, goes to a start pose, and begins an episode.
 
         Raises:
             RobotError: the arm did not get there three times in a row without being locked, or the wait was ended.
         """
         failures = 0
         while True:
-            self._await_person()
+            self.await_person()
+            self._await_room()
             try:
                 return self.environment.start_episode(seed)
             except RobotError as error:
@@ -99,16 +109,8 @@ class PhysicalCell:
         """Leaves the arm standing and the fingers as they are, and ends the processes; a second call does nothing."""
         self._parts.close()
 
-    def _start(self) -> CellProcesses:
-        return CellProcesses(self._path, self.cell, self.places, self._facts)
-
-    def _facts(self) -> CellFacts:
-        spool = self.cell.spool.dir
-        known = next((each for each in (spool, *spool.absolute().parents) if each.exists()), Path("/"))
-        usage = shutil.disk_usage(known)
-        return CellFacts(camera_age_s=self.camera.age_s(), disk_free=usage.free / usage.total)
-
-    def _await_person(self) -> None:
+    def await_person(self) -> None:
+        """Waits until nothing locks motion, and starts processes that were locked or died anew; raises RobotError."""
         latch = self.places.latched()
         if latch is None and self.robot.processes.alive and not self.robot.processes.latched:
             return
@@ -119,12 +121,36 @@ class PhysicalCell:
                 latch.reason,
                 self._path,
             )
-        while self.places.latched() is not None:
-            if self._stop():
-                raise RobotError("told to end while motion was locked")
-            time.sleep(_LOOK_S)
+        self._wait(lambda: self.places.latched() is not None, "motion was locked")
         self.robot.processes.close()
         self.robot.renew(self._start())
+
+    def _await_room(self) -> None:
+        least, spool = self.cell.spool.min_free, self.cell.spool.dir
+        if self._disk_free() < least:
+            _log.error(
+                "less than %.0f %% of the disk of %s is free: no episode begins before there is", 100 * least, spool
+            )
+            self._wait(lambda: self._disk_free() < least, "the disk was full")
+
+    def _wait(self, blocked: Callable[[], bool], why: str) -> None:
+        while blocked():
+            if self._stop():
+                raise RobotError(f"told to end while {why}")
+            self._idle()
+            time.sleep(_LOOK_S)
+
+    def _start(self) -> CellProcesses:
+        return CellProcesses(self._path, self.cell, self.places, self._facts)
+
+    def _facts(self) -> CellFacts:
+        return CellFacts(camera_age_s=self.camera.age_s(), disk_free=self._disk_free())
+
+    def _disk_free(self) -> float:
+        spool = self.cell.spool.dir
+        known = next((each for each in (spool, *spool.absolute().parents) if each.exists()), Path("/"))
+        usage = shutil.disk_usage(known)
+        return usage.free / usage.total
 
 
 def make_detector(cell: CellFile, robot: CellRobot, camera: ChildCamera, seed: int = 0) -> DropTestDetector:

@@ -72,6 +72,7 @@ CASES: Final = (
     Case("arm's process: SIGSEGV", "SIGSEGV", "latch", 0.3, _DEAD, target="arm"),
     Case("arm's process: SIGSTOP", "SIGSTOP", "latch", _STILL_S, _DEAD, target="arm"),
     Case("safety process: SIGKILL", "SIGKILL", "latch", 0.3, ("safety_process",), target="safety"),
+    Case("safety process: SIGSEGV", "SIGSEGV", "latch", 0.3, ("safety_process",), target="safety"),
     Case("safety process: SIGSTOP", "SIGSTOP", "latch", 0.65, ("safety_process",), target="safety"),
     Case("protective stop, collision", "protective_stop", "latch", 0.2, _COLLIDED),
     Case("emergency stop", "emergency_stop", "latch", 0.2, ("emergency_stop", "program_stopped", "mode_lost")),

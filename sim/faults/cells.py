@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qtopt.errors import RobotError
+from robot_bridge.cell.places import Places
 from sim.faults.judge import Sample
 
 SPEED_M_S: Final = 0.07
@@ -19,6 +20,7 @@ SLOW_M_S: Final = 0.06
 _LIFT_M: Final = 0.1
 _HEAL: Final = ("silent", "frozen_clock", "split_frames", "duplicate_frames", "emergency_stop", "safeguard", "nan")
 _SMALL: Final = ("--camera-px", "128")
+_PRESSED: Final = ("contact_latch", "contact_retract", "protective_stop")
 _XARM_WORDS: Final = {
     "silent": "silent_reports",
     "frozen_clock": "frozen_reports",
@@ -36,7 +38,8 @@ class SimulatedCell:
         protocol: ``ur``, ``xarm`` or ``http``.
         directory: where its cell file goes.
         host: a loopback address that nobody else uses.
-        speed_m_s: of the tool; so slow by default that every reaction is over before a motion would be.
+        speed_m_s: of the tool; so slow by default that every reaction is over before a motion would be; None leaves
+            the cell file as ``serve-sim`` wrote it.
         options: further words of ``serve-sim``.
 
     Attributes:
@@ -49,7 +52,7 @@ class SimulatedCell:
         protocol: str,
         directory: Path,
         host: str,
-        speed_m_s: float = SPEED_M_S,
+        speed_m_s: float | None = SPEED_M_S,
         *,
         options: Sequence[str] = _SMALL,
     ) -> None:
@@ -66,8 +69,10 @@ class SimulatedCell:
             self.process.wait(10.0)
             raise RobotError(f"the simulated cell did not start; it said {line.strip()!r}")
         port = int(line.split("faults on port ")[1].split(";")[0])
-        text = re.sub(r"(?m)^speed_m_s = .*$", f"speed_m_s = {speed_m_s}", self.path.read_text())
-        text = re.sub(r"(?m)^slow_speed_m_s = .*$", f"slow_speed_m_s = {min(SLOW_M_S, speed_m_s)}", text)
+        text = self.path.read_text()
+        if speed_m_s is not None:
+            text = re.sub(r"(?m)^speed_m_s = .*$", f"speed_m_s = {speed_m_s}", text)
+            text = re.sub(r"(?m)^slow_speed_m_s = .*$", f"slow_speed_m_s = {min(SLOW_M_S, speed_m_s)}", text)
         self.path.write_text(text.replace("\n\n[gripper]", _WATCHDOG) if protocol == "ur" else text)
         self._socket = socket.create_connection((host, port), 10.0)
         self._lines = self._socket.makefile("rw")
@@ -112,6 +117,16 @@ class SimulatedCell:
         """Does what a person does where the tool presses on something: leads it up, straight and slowly. UR only."""
         self.inject("person", lift_m=_LIFT_M)
         until(lambda: not self.truth()["moving"], 10.0, 0.1)
+
+    def unlock(self, places: Places) -> str | None:
+        """Does what a person does who comes, looks, and unlocks; returns the rule that had locked motion, if any."""
+        latch = places.latched()
+        if latch is None:
+            return None
+        if latch.rule in _PRESSED and self.protocol == "ur":
+            self.free()
+        places.latch_file.acknowledge("simulated person", "the cause was taken back")
+        return latch.rule
 
     def close(self) -> None:
         """Ends the process."""

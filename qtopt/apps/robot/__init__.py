@@ -162,6 +162,7 @@ class ServeSim:
         host: a loopback address of its own.
         output: writes the cell file there; standard output gets it otherwise.
         objects: in the bin.
+        object_set: which ones.
         seed: of the sequence of bins.
         camera_px: height and width of the camera's pictures.
         fps: pictures a second.
@@ -174,6 +175,7 @@ class ServeSim:
     host: str = "127.0.3.1"
     output: Path | None = None
     objects: int = 5
+    object_set: Literal["train", "unseen", "other"] = "train"
     seed: int = 0
     camera_px: int = 240
     fps: float = 15.0
@@ -241,6 +243,36 @@ class Soak:
             raise ConfigError(f"minutes is {self.minutes} and every_s {self.every_s}, expected more than 0, 0 or more")
 
 
+@dataclass(frozen=True)
+class Transfer:
+    """Runs a policy in the plain simulator, and over a simulated cell's whole path in the same scenes.
+
+    Attributes:
+        checkpoint: a checkpoint, a run's directory, the word pretrained, or what qtopt export wrote; it acts by ONNX
+            Runtime in both.
+        episodes: in each.
+        seed: chooses the scenes.
+        objects: in each bin.
+        object_set: which ones.
+        camera_px: height and width of the simulated camera's pictures.
+        output: a directory for reports, pictures and result.json.
+    """
+
+    __pydantic_config__ = STRICT
+
+    checkpoint: Path = Path("pretrained")
+    episodes: int = 100
+    seed: int = 0
+    objects: int = 5
+    object_set: Literal["unseen", "other"] = "unseen"
+    camera_px: int = 240
+    output: Path = Path("outputs/transfer")
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ConfigError(f"episodes is {self.episodes}, expected at least 1")
+
+
 Config = (
     Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Home, tyro.conf.subcommand("home")]
@@ -253,6 +285,7 @@ Config = (
     | Annotated[Agreement, tyro.conf.subcommand("agreement")]
     | Annotated[Faults, tyro.conf.subcommand("faults")]
     | Annotated[Soak, tyro.conf.subcommand("soak")]
+    | Annotated[Transfer, tyro.conf.subcommand("transfer")]
 )
 
 _MODULES = {
@@ -267,6 +300,7 @@ _MODULES = {
     Agreement: "agreement",
     Faults: "faults",
     Soak: "soak",
+    Transfer: "transfer",
 }
 
 

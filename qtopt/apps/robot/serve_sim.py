@@ -66,7 +66,7 @@ rim_z_m = 0.05
 
 [limits]
 speed_m_s = 0.40
-slow_speed_m_s = 0.06
+slow_speed_m_s = 0.03  # what is stiff presses with 15 N more for each 2 mm that it goes on
 slow_episodes = 0
 slow_height_m = 0.12  # objects stand or lie on each other up to here
 accel_m_s2 = 2.0
@@ -100,7 +100,7 @@ def main(config: ServeSim) -> int:
     prefer()  # in place of hardware, which no other program keeps waiting
     stop = StopSignal()
     camera = CameraConfig(size_px=config.camera_px)
-    cell = SimConfig(object_count=(config.objects, config.objects), camera=camera)
+    cell = SimConfig(objects=config.object_set, object_count=(config.objects, config.objects), camera=camera)
     with (
         Plant(cell, config.seed) as plant,
         SceneCamera(plant, camera, config.fps, config.host) as pictures,

@@ -1,0 +1,165 @@
+"""A policy in the plain simulator and over a physical cell's whole path, scene by scene the same.
+
+The plain simulator moves at once and sees what it renders. The path has the vendor's protocol and client, the cell's
+processes, limits and safety layer, motors of limited force in real time, pictures through MJPEG, and the drop test as
+its judge. Before each episode the simulated bin is filled from the same seed, and both begin from the same pose.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from qtopt.apps import export
+from qtopt.apps.bar import bar
+from qtopt.apps.hardware import hardware
+from qtopt.apps.process import StopSignal, begin, say
+from qtopt.apps.robot import Transfer
+from qtopt.apps.robot.agreement import judge, read_truth
+from qtopt.apps.rundir import provenance
+from qtopt.config import to_plain
+from qtopt.errors import RobotError
+from qtopt.exported import is_exported
+from qtopt.interfaces import Environment, ResetResult, StepResult
+from qtopt.loops.compare import pair
+from qtopt.loops.evaluate import Evaluated, EvaluationConfig, evaluate
+from qtopt.loops.metrics import wilson
+from qtopt.loops.report import Report, record
+from qtopt.types import FloatArray, JsonValue
+from robot_bridge.cell.open import PhysicalCell
+from robot_bridge.cell.places import STATE_VARIABLE
+from robot_bridge.cell_file import cell_config, load_cell_file
+from robot_bridge.onnx_policy import OnnxPolicy
+from sim.cell import make_environment
+from sim.config import SimConfig
+from sim.faults.cells import SimulatedCell
+
+_HOST: Final = "127.0.97.10"
+_MOST_POINTS: Final = 0.05
+_TRIES: Final = 3
+
+
+class FilledCell:
+    """A ``PhysicalCell`` over a simulated one, whose bin is filled anew for each scene; an ``Environment``.
+
+    Args:
+        cell: the physical cell.
+        sim: what stands behind its protocols.
+        objects: the set of objects in it, for the record.
+
+    Attributes:
+        locks: how often which rule locked motion; each was acknowledged as a person would.
+    """
+
+    def __init__(self, cell: PhysicalCell, sim: SimulatedCell, objects: str) -> None:
+        self._cell, self._sim, self._objects = cell, sim, objects
+        self.locks: Counter[str] = Counter()
+
+    def start_episode(self, seed: int | None = None) -> ResetResult:
+        """Fills the bin from ``seed`` and begins an episode; raises RobotError."""
+        for tries in range(1, _TRIES + 1):
+            rule = self._sim.unlock(self._cell.places)
+            self.locks.update([rule] if rule else [])
+            self._cell.await_person()
+            try:
+                self._cell.robot.go_clear()
+                self._sim.inject("refill", seed=seed)
+                first = self._cell.start_episode(seed)
+            except RobotError:
+                if tries == _TRIES:
+                    raise
+                continue
+            break
+        facts: dict[str, JsonValue] = {"cell": self._cell.cell.cell, "object_set": self._objects}
+        return replace(first, metadata={**first.metadata, **facts})
+
+    def act(self, action: FloatArray) -> StepResult:
+        """Executes one action."""
+        return self._cell.act(action)
+
+    def close(self) -> None:
+        """Leaves the arm standing."""
+        self._cell.close()
+
+
+def main(config: Transfer) -> int:
+    """Runs both; returns 1 where the path costs more than five points of success."""
+    stop = begin("transfer")
+    with tempfile.TemporaryDirectory() as directory:
+        room = Path(directory)
+        os.environ[STATE_VARIABLE] = str(room / "cells")
+        exported = config.checkpoint
+        if not is_exported(exported):
+            exported = room / "exported"
+            export.main(export.Config(config.checkpoint, exported))
+        plain, path, labels, locks = _run(config, exported, room, stop)
+    if stop():
+        return 128 + stop.number
+    paired = pair(plain, path)
+    result: Report = {
+        **{key: provenance()[key] for key in ("commit", "command")},
+        "hardware": hardware(),
+        "plain": {key: plain[key] for key in ("success", "successes", "episodes", "outcomes")},
+        "path": {key: path[key] for key in ("success", "successes", "episodes", "outcomes")},
+        "plain_minus_path": paired.to_json(),
+        "labels": dict(labels),
+        "locks": dict(locks),
+    }
+    (config.output / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    say(json.dumps(result))
+    return int(not paired.difference <= _MOST_POINTS)
+
+
+def _run(
+    config: Transfer, exported: Path, room: Path, stop: StopSignal
+) -> tuple[Report, Report, Counter[str], Counter[str]]:
+    """Returns both reports, how the path's labels agree with the truth, and what locked motion."""
+    truth = room / "truth.jsonl"
+    words = ["--objects", str(config.objects), "--object-set", config.object_set, "--truth", str(truth)]
+    options = [*words, "--camera-px", str(config.camera_px)]
+    plan = EvaluationConfig(config.episodes, config.seed)
+    with SimulatedCell("ur", room, _HOST, None, options=options) as sim:
+        cell = load_cell_file(sim.path)
+        same = SimConfig(
+            objects=config.object_set, object_count=(config.objects, config.objects), cell=cell_config(cell)
+        )
+        facts: Report = {
+            "policy": "learned",
+            "objects": config.object_set,
+            "protocol": "fresh",
+            "seed": config.seed,
+            "sim": to_plain(same),
+        }
+
+        def report(name: str, environment: Environment, deadline_s: float | None) -> tuple[Report, list[Evaluated]]:
+            policy = OnnxPolicy(exported, deadline_s=deadline_s)
+            with contextlib.closing(environment):
+                kept: list[Evaluated] = []
+                evaluated = _told(name, evaluate(environment, policy, config=plan, stop=stop), config.episodes, kept)
+                file = config.output / f"{name}.json"
+                return record(evaluated, file, {**facts, "file": file.name}, filmstrips=12, stop=stop), kept
+
+        plain, _ = report("plain", make_environment(same), None)
+        size_px = OnnxPolicy(exported).manifest.image.stored_px
+        filled = FilledCell(PhysicalCell(sim.path, size_px, stop), sim, config.object_set)
+        path, episodes = report("path", filled, cell.watchdog.policy_hold_s)
+        truths = read_truth([truth])
+    return plain, path, Counter(judge(each.episode, truths) for each in episodes), filled.locks
+
+
+def _told(name: str, evaluated: Iterator[Evaluated], episodes: int, kept: list[Evaluated]) -> Iterator[Evaluated]:
+    """Passes episodes on, tells how far it is, and keeps them."""
+    with bar(name, episodes) as advance:
+        for one in evaluated:
+            kept.append(one)
+            success = wilson(sum(each.episode.success for each in kept), len(kept))
+            if advance is not None:
+                advance(len(kept), f"success {success}")
+            elif len(kept) % 10 == 0:
+                say(f"{name}: {len(kept)} episodes, success {success}")
+            yield one

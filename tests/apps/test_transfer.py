@@ -1,0 +1,21 @@
+"""A policy over the whole path of a cell, beside the plain simulator in the same scene."""
+
+import json
+
+import pytest
+
+from robot_bridge.cell.places import STATE_VARIABLE
+
+pytestmark = [pytest.mark.realtime, pytest.mark.timeout(300)]
+
+
+def test_both_ways_meet_the_same_scenes(qtopt, tmp_path, monkeypatch):
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))
+    code, out, err = qtopt("robot", "transfer", "--episodes", 1, "--seed", 3, "--output", tmp_path / "out")
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert json.loads(out.splitlines()[-1]) == result, err
+    reports = [json.loads((tmp_path / "out" / f"{name}.json").read_text()) for name in ("plain", "path")]
+    assert len({(row["index"], row["scene_seed"]) for report in reports for row in report["rows"]}) == 1
+    paired = result["plain_minus_path"]
+    assert paired["pairs"] + paired["void"] == sum(result["labels"].values()) == 1
+    assert code == int(paired["difference"] is None or paired["difference"] > 0.05)
