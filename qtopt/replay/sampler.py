@@ -57,7 +57,10 @@ class SamplerConfig:
 
 
 def draw(index: EpisodeIndex, count: int, config: SamplerConfig, rng: np.random.Generator) -> IntArray:
-    """Draws ``count`` positions of transitions with replacement, int64 (count,); none when the index is empty."""
+    """Draws ``count`` positions of transitions with replacement, ascending, int64 (count,); none of an empty index.
+
+    In order they are found in memory and on the disk much faster than as they were drawn.
+    """
     totals = index.group_transitions()
     online = int(totals.sum() - totals[OFFLINE] - totals[OFFLINE | 1])
     shares = balanced(totals, config.success_share, config.offline_share_now(online))
@@ -69,8 +72,9 @@ def draw(index: EpisodeIndex, count: int, config: SamplerConfig, rng: np.random.
         chosen = groups == group
         wanted = int(np.count_nonzero(chosen))
         if wanted:
-            positions[chosen] = index.locate(group, _ordinals(int(totals[group]), wanted, config.half_life, rng))
-    return positions
+            ordinals = np.sort(_ordinals(int(totals[group]), wanted, config.half_life, rng))
+            positions[chosen] = index.locate(group, ordinals)
+    return np.sort(positions)
 
 
 def _ordinals(total: int, count: int, half_life: float | None, rng: np.random.Generator) -> IntArray:

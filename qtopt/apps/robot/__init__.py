@@ -255,6 +255,7 @@ class Transfer:
         objects: in each bin.
         object_set: which ones.
         camera_px: height and width of the simulated camera's pictures.
+        host: the simulated controller's address, for several runs at once.
         output: a directory for reports, pictures and result.json.
     """
 
@@ -266,6 +267,7 @@ class Transfer:
     objects: int = 5
     object_set: Literal["unseen", "other"] = "unseen"
     camera_px: int = 240
+    host: str = "127.0.97.10"
     output: Path = Path("outputs/transfer")
 
     def __post_init__(self) -> None:

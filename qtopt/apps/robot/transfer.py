@@ -39,7 +39,6 @@ from sim.cell import make_environment
 from sim.config import SimConfig
 from sim.faults.cells import SimulatedCell
 
-_HOST: Final = "127.0.97.10"
 _MOST_POINTS: Final = 0.05
 _TRIES: Final = 3
 
@@ -123,7 +122,7 @@ def _run(
     words = ["--objects", str(config.objects), "--object-set", config.object_set, "--truth", str(truth)]
     options = [*words, "--camera-px", str(config.camera_px)]
     plan = EvaluationConfig(config.episodes, config.seed)
-    with SimulatedCell("ur", room, _HOST, None, options=options) as sim:
+    with SimulatedCell("ur", room, config.host, None, options=options) as sim:
         cell = load_cell_file(sim.path)
         same = SimConfig(
             objects=config.object_set, object_count=(config.objects, config.objects), cell=cell_config(cell)
