@@ -19,8 +19,7 @@ from qtopt.errors import RemoteError, ServerUnavailable, StoreError
 from qtopt.interfaces import Policy
 from qtopt.replay import ReplayConfig, StoreFormat
 from qtopt.replay.episode_store import EpisodeStore
-from qtopt.rpc import Audit, BackgroundServer, ModelRegistry, ServerConfig, Services
-from qtopt.rpc.metrics import ServerMetrics
+from qtopt.rpc import Audit, BackgroundServer, ModelRegistry, ServerConfig, ServerMetrics, Services
 from qtopt.types import Decision, Observation
 
 _LOOK_BACK_EPISODES = 10_000

@@ -25,6 +25,13 @@ def test_beyond_loopback_half_the_protection_is_refused(host, given):
         ServerConfig(host=host, **given)
 
 
+def test_what_is_missing_is_named_and_nothing_else():
+    with pytest.raises(ConfigError, match=r"found no --listen\.client-ca-file or --listen\.token-file or both"):
+        ServerConfig(host="0.0.0.0", **PAIR)
+    with pytest.raises(ConfigError, match=r"found no --listen\.cert-file and --listen\.key-file, to speak TLS; qtopt"):
+        ServerConfig(host="0.0.0.0", token_file="token")
+
+
 @pytest.mark.parametrize("guard", [{"token_file": "token"}, {"client_ca_file": "ca.pem"}])
 def test_beyond_loopback_with_tls_and_a_guard(guard):
     assert ServerConfig(host="0.0.0.0", **PAIR, **guard).address == "0.0.0.0:50051"
