@@ -44,10 +44,10 @@ class Config:
         episode: with show, its UUID or its number from 0; negative numbers count from the end.
         output: with show, the PNG file to write.
         repair: with verify, keep damaged episodes aside, and rebuild the catalogue where it is lost; nobody else may
-            have the store open.
+            have the store open. Episodes kept aside are taken again by merge from a store that has them.
         into: with copy and merge, the store that is appended to, or the run that it belongs to; made if it is not
-            there; what it has already is left out. With backup, the directory of the copy; with restore, that of the
-            new store, or the run whose store is lost.
+            there; what it has already, undamaged, is left out. With backup, the directory of the copy; with restore,
+            that of the new store, or the run whose store is lost.
         actors: with copy, only episodes of the script, of the learned policy with noise, without (greedy), or of
             people; empty copies all.
         limit: with copy, most episodes; 0 for all.
