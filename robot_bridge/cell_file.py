@@ -80,21 +80,17 @@ class HomeConfig:
     """Where the arm waits.
 
     Attributes:
-        joints_rad: joint angles of home; empty: home is ``clear_pose_m``.
         clear_pose_m: tool point from where the camera sees the whole bin; None: above the middle of the bin.
         yaw_rad: azimuth of home; the tool stays within ``[limits] yaw_rad`` of it.
-        joint_speed_rad_s: speed of joint motions.
     """
 
     __pydantic_config__ = STRICT
 
-    joints_rad: tuple[float, ...] = ()
     clear_pose_m: tuple[float, float, float] | None = None
     yaw_rad: float = 0.0
-    joint_speed_rad_s: float = 0.3
 
     def __post_init__(self) -> None:
-        check_bounds(self, {"yaw_rad": (-3.1416, 3.1416), "joint_speed_rad_s": (0.01, 0.6)}, "home")
+        check_bounds(self, {"yaw_rad": (-3.1416, 3.1416)}, "home")
 
 
 @dataclass(frozen=True)
@@ -108,6 +104,8 @@ class SuccessConfig:
         diff_t: change of a pixel, 0 to 255, that counts.
         diff_area_px: area of the largest changed blob that is an object; ``calibrate success`` finds both.
         drop_height_m: height of the finger tips above the floor when they let go.
+        bin_region: corners of the bin's rim in the camera's picture [pixels x, y], three or more; what changes outside
+            of it makes the verdict unknown. Empty: the whole picture is the bin, and nothing is outside.
         unknown_max: share of unknown verdicts in a hundred that stops collecting.
     """
 
@@ -118,6 +116,7 @@ class SuccessConfig:
     diff_t: float = 25.0
     diff_area_px: float = 150.0
     drop_height_m: float = 0.06
+    bin_region: tuple[tuple[int, int], ...] = ()
     unknown_max: float = 0.05
 
     def __post_init__(self) -> None:
@@ -129,6 +128,8 @@ class SuccessConfig:
             "unknown_max": (0.0, 1.0),
         }
         check_bounds(self, bounds, "success")
+        if len(self.bin_region) in (1, 2) or any(value < 0 for corner in self.bin_region for value in corner):
+            raise ConfigError(f"[success] bin_region is {self.bin_region}, expected three corners or more, or none")
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,25 @@ def begin(role: str) -> StopSignal:
     return stop
 
 
+def begin_motion(role: str) -> None:
+    """Sets up logs; a signal ends this process as an exception does, wherever it is: on the way out the arm is stopped.
+
+    For commands whose work is one motion after the other, with no loop that could ask whether to go on.
+    """
+    set_up_logs(role, sys.stderr)
+    end_on_sigterm()
+    _die_with_parent()
+
+
+def end_on_sigterm() -> None:
+    """Has SIGTERM end this process as an exception does, so that nothing that it started is left behind."""
+
+    def end(number: int, _: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+
+
 def limit_threads(count: int) -> None:
     """Lets torch and OpenCV use ``count`` threads, as roles share a machine's cores, and keep the memory they free."""
     import cv2

@@ -186,7 +186,10 @@ class ArmChild:
     def _react(self, verdict: Verdict) -> None:
         ask = self._worker.current
         if verdict.reaction in (Reaction.ALLOW, Reaction.CLAMP):
-            self._stopping_since = None
+            if ask is not None and ask.ended_by is not None and is_at_least(ask.ended_by, Reaction.STOP):
+                self._stop()  # it may have been sent between the verdict and the stop
+            else:
+                self._stopping_since = None
             return
         self._note = f"{verdict.rule}: {verdict.reason}"
         if ask is not None and (ask.ended_by is None or not is_at_least(ask.ended_by, verdict.reaction)):

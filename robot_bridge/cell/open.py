@@ -20,12 +20,16 @@ from robot_bridge.cell_file import CellFile, cell_config, load_cell_file
 from robot_bridge.grasp_env import GraspEnv
 from robot_bridge.robot import ToolPose
 from robot_bridge.safety.facts import CellFacts, Phase
+from robot_bridge.safety.rules import RECOVERABLE_MODES
 from robot_bridge.success import DropTestDetector, PhysicalBin, SuccessConfig
 from robot_bridge.view import CellCamera
 
 _log = logging.getLogger(__name__)
 _LOOK_S: Final = 0.5
+_RECOVER_S: Final = 5.0
 _TRIES: Final = 3
+_NOT_BEGUN: Final = "no_episode"
+"""The rule by which motion is locked when episode after episode does not begin."""
 
 
 class PhysicalCell:
@@ -68,26 +72,31 @@ class PhysicalCell:
             self._parts = parts.pop_all()
         detector = make_detector(self.cell, self.robot, self.camera, seed)
         picture = CellCamera(self.camera, size_px, max_age_s=self.cell.watchdog.camera_stop_s)
-        keeper = PhysicalBin(detector)
-        self.environment = GraspEnv(self.robot, picture, detector, keeper, cell_config(self.cell), seed)
+        self._keeper = PhysicalBin(detector, most_unknown=self.cell.success.unknown_max)
+        self.environment = GraspEnv(self.robot, picture, detector, self._keeper, cell_config(self.cell), seed)
 
     def start_episode(self, seed: int | None = None) -> ResetResult:
         """Waits until motion is allowed and the disk has room, goes to a start pose, and begins an episode.
 
+        What cannot begin three times in a row is locked, and waits for a person.
+
         Raises:
-            RobotError: the arm did not get there three times in a row without being locked, or the wait was ended.
+            RobotError: the wait was ended.
         """
         failures = 0
         while True:
             self.await_person()
             self._await_room()
             try:
+                self._clear_stop()
+                self.robot.rise()
                 return self.environment.start_episode(seed)
             except RobotError as error:
                 failures += 1
-                if self.places.latched() is None and failures >= _TRIES:
-                    raise
                 _log.warning("the episode did not begin: %s", error)
+                if self.places.latched() is None and failures >= _TRIES:
+                    failures = 0
+                    self.places.latch(_NOT_BEGUN, f"an episode could not begin {_TRIES} times in a row: {error}")
                 time.sleep(_LOOK_S)
 
     def act(self, action: FloatArray) -> StepResult:
@@ -122,8 +131,21 @@ class PhysicalCell:
                 self._path,
             )
         self._wait(lambda: self.places.latched() is not None, "motion was locked")
+        self._keeper.acknowledge()
         self.robot.processes.close()
         self.robot.renew(self._start())
+
+    def _clear_stop(self) -> None:
+        """Clears a protective stop that a person need not see; the monitor says which, and when."""
+        if not self.cell.recovery.auto_recover:
+            return
+        deadline = time.monotonic() + self.cell.recovery.wait_s + _RECOVER_S
+        while (arm := self.robot.processes.report().arm) is not None and arm.mode in RECOVERABLE_MODES:
+            if self.robot.recover():
+                _log.warning("a protective stop was cleared without a person")
+            elif time.monotonic() > deadline or self.places.latched() is not None:
+                raise RobotError("the protective stop could not be cleared without a person")
+            time.sleep(_LOOK_S)
 
     def _await_room(self) -> None:
         least, spool = self.cell.spool.min_free, self.cell.spool.dir
@@ -163,6 +185,7 @@ def make_detector(cell: CellFile, robot: CellRobot, camera: ChildCamera, seed: i
         diff_area_px=round(known.diff_area_px),
         diff_t=known.diff_t,
         drop_height_m=known.drop_height_m,
+        bin_region=known.bin_region,
     )
     whole = CellCamera(camera, max_age_s=cell.watchdog.camera_stop_s)
     clear = ToolPose(*robot.clear_m, cell.home.yaw_rad)

@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 _GRIPPER_EVERY_S: Final = 0.05
 TOUCHED: Final = "contact_descend"
 _PRESSED: Final = "contact_retract"
-_MOVES: Final = ("move", "move_joints", "grip", "activate")
+_MOVES: Final = ("move", "grip", "activate", "auto_recover")
 
 
 @dataclass
@@ -149,8 +149,6 @@ class Worker:
         do = message["do"]
         if do == "move":
             return self._move(message)
-        if do == "move_joints":
-            return self._arm.move_joints(tuple(message["joints"]), message["speed"], message["deadline_s"])
         if do == "enter":
             return self._enter(Phase(message["phase"]))
         if do == "auto_recover":
@@ -159,8 +157,6 @@ class Worker:
             return self._use_gripper(message)
         if do == "zero_wrench":
             self._arm.zero_wrench()
-        elif do == "set_payload":
-            self._arm.set_payload(message["mass_kg"], tuple(message["centre_m"]))
         elif do == "recover":
             self._arm.recover()
         elif do != "nothing":
@@ -175,8 +171,10 @@ class Worker:
         return self._send(command, message["deadline_s"])
 
     def _send(self, command: MotionCommand, deadline_s: float) -> MotionResult:
-        with self._judging:
-            verdict = self._monitor.filter(command, self._arm.state(), time.monotonic_ns())
+        verdict = self._barred()  # a lock may have come since this was asked for
+        if verdict is None:
+            with self._judging:
+                verdict = self._monitor.filter(command, self._arm.state(), time.monotonic_ns())
         if is_at_least(verdict, Reaction.HOLD):
             if self.current is not None:
                 self.current.ended_by = verdict
@@ -208,6 +206,8 @@ class Worker:
         if verdict.reaction is not Reaction.ALLOW or verdict.command is None:
             return _said(MotionResult(MotionOutcome.REJECTED, verdict.reason), verdict)
         self._arm.recover()
+        if self.current is not None:
+            self.current.ended_by = None  # by the stop that is cleared now
         refused = self._enter(Phase.RETRACT)
         return refused or _said(self._send(verdict.command, 10.0), None)
 

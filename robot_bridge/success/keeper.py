@@ -13,7 +13,6 @@ from robot_bridge.success.staged import GraspVerdict
 
 WINDOW = 100
 MOST_UNKNOWN = 0.05
-"""A larger share of undecided grasps among the last hundred episodes means that something is wrong with the cell."""
 _EVIDENCE_PX = 320
 _EVIDENCE_QUALITY = 85
 
@@ -24,10 +23,14 @@ class PhysicalBin:
     Args:
         detector: the judge; it also puts objects back.
         keep_evidence: store the pictures of a drop test with the episode.
+        most_unknown: a larger share of undecided grasps among the last hundred episodes means that something is wrong
+            with the cell.
     """
 
-    def __init__(self, detector: DropTestDetector, *, keep_evidence: bool = True) -> None:
-        self._detector, self._keep_evidence = detector, keep_evidence
+    def __init__(
+        self, detector: DropTestDetector, *, keep_evidence: bool = True, most_unknown: float = MOST_UNKNOWN
+    ) -> None:
+        self._detector, self._keep_evidence, self._most = detector, keep_evidence, most_unknown
         self._unknown: deque[bool] = deque(maxlen=WINDOW)
         self.audited = self.missed = 0
         """Grasps that the width called empty and that were drop-tested all the same; those with an object after all."""
@@ -61,10 +64,10 @@ class PhysicalBin:
 
     def _check(self) -> None:
         unknown = sum(self._unknown)
-        if unknown > MOST_UNKNOWN * WINDOW:
+        if unknown > self._most * WINDOW:
             raise RobotError(
                 f"{unknown} of the last {len(self._unknown)} grasps were undecided, expected at most "
-                f"{MOST_UNKNOWN * WINDOW:.0f} of {WINDOW}; look at camera, light and gripper, then run qtopt robot "
+                f"{self._most * WINDOW:.0f} of {WINDOW}; look at camera, light and gripper, then run qtopt robot "
                 "calibrate CELL success"
             )
 

@@ -176,12 +176,3 @@ def until(condition: Any, seconds: float, period_s: float = 0.01) -> bool:
             return False
         time.sleep(period_s)
     return True
-
-
-def end_on_sigterm() -> None:
-    """Has SIGTERM end this process as an exception does, so that nothing that it started is left behind."""
-
-    def end(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, end)

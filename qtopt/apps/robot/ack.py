@@ -5,10 +5,13 @@ from typing import Final
 
 from qtopt.apps.process import say
 from qtopt.apps.robot import Ack
+from qtopt.apps.robot.status import newest_report
 from qtopt.errors import RobotError
 from robot_bridge.cell import parts
 from robot_bridge.cell.places import Places
 from robot_bridge.cell_file import load_cell_file
+from robot_bridge.contracts import ArmState, StopChannel
+from robot_bridge.drivers.no_stop import NoStopChannel
 
 _CONNECT_S: Final = 5.0
 _LOOK_S: Final = 1.0
@@ -28,10 +31,7 @@ def main(config: Ack) -> int:
     try:
         deadline = time.monotonic() + _LOOK_S
         while time.monotonic() < deadline:
-            try:
-                monitor.observe(line.state(), time.monotonic_ns())
-            except RobotError:
-                monitor.observe(None, time.monotonic_ns())
+            monitor.observe(_seen(line, places), time.monotonic_ns())
             time.sleep(0.01)
     finally:
         line.close()
@@ -39,3 +39,14 @@ def main(config: Ack) -> int:
     places.latch_file.acknowledge(config.operator, config.reason)
     say(f"unlocked by {config.operator}: {config.reason}. It was locked by {latch.rule}: {latch.reason}")
     return 0
+
+
+def _seen(line: StopChannel, places: Places) -> ArmState | None:
+    """Returns the newest report; of an arm without a second way to it, what its own process saw, where that lives."""
+    if isinstance(line, NoStopChannel):
+        report = newest_report(places.running())
+        return None if report is None else report.arm
+    try:
+        return line.state()
+    except RobotError:
+        return None

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from qtopt.apps.process import begin, say
+from qtopt.apps.process import begin_motion, say
 from qtopt.apps.robot import Calibrate
 from qtopt.errors import ConfigError, RobotError
 from robot_bridge.cell import parts
@@ -31,7 +31,7 @@ def main(config: Calibrate) -> int:
     cell = load_cell_file(config.cell)
     if config.what == "box":
         return _box(cell)
-    begin("calibrate")
+    begin_motion("calibrate")
     measure = {"gripper": _gripper, "success": _success, "latency": _latency}[config.what]
     with _standing_clear(config) as physical:
         return measure(physical, config.repeats)

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from qtopt.apps.hardware import hardware
-from qtopt.apps.process import say
+from qtopt.apps.process import end_on_sigterm, say
 from qtopt.apps.robot import Faults
 from qtopt.apps.rundir import provenance
 from qtopt.errors import ConfigError
 from robot_bridge.cell.launch import prefer
 from robot_bridge.cell.places import STATE_VARIABLE
 from sim.faults.cases import ALL, CASES, Case
-from sim.faults.cells import SimulatedCell, end_on_sigterm
+from sim.faults.cells import SimulatedCell
 from sim.faults.run import Finding, Matrix
 from sim.faults.table import placed, table
 

@@ -2,7 +2,7 @@
 
 import contextlib
 
-from qtopt.apps.process import begin, say
+from qtopt.apps.process import begin_motion, say
 from qtopt.apps.robot import Home
 from qtopt.errors import RobotError
 from robot_bridge.cell.places import Places
@@ -13,7 +13,7 @@ from robot_bridge.cell_file import load_cell_file
 
 def main(config: Home) -> int:
     """Goes home; raises RobotError where a person has to move the arm first."""
-    begin("home")
+    begin_motion("home")
     cell = load_cell_file(config.cell)
     places = Places(cell)
     latch = places.latched()

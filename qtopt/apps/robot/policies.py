@@ -55,7 +55,7 @@ def choose(
     if source == "scripted":
         return _always(with_person(scripted))
     if source == "remote":
-        served = with_person(ServedPolicy(remote.policy(), scripted))
+        served = with_person(ServedPolicy(remote.policy(), scripted, cell.watchdog.policy_hold_s))
 
         def build(snapshot: ModelSnapshot) -> Policy:
             del snapshot  # the server acts with its own copy; the version is what is followed

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from qtopt.apps.hardware import hardware
-from qtopt.apps.process import say
+from qtopt.apps.process import end_on_sigterm, say
 from qtopt.apps.robot import Soak
 from qtopt.apps.robot.agreement import compare
 from qtopt.apps.robot.soaked import Roles, delivered, finished, left_behind
@@ -18,7 +18,7 @@ from qtopt.apps.rundir import provenance
 from qtopt.types import JsonValue
 from robot_bridge.cell.places import STATE_VARIABLE, Places
 from robot_bridge.cell_file import load_cell_file
-from sim.faults.cells import SimulatedCell, end_on_sigterm, until
+from sim.faults.cells import SimulatedCell, until
 from sim.faults.chance import draw, make
 
 _LOOK_S: Final = 5.0
@@ -55,9 +55,9 @@ def main(config: Soak) -> int:
                 say(f"{len(finished(roles.logs))} episodes, {sum(troubles.values())} faults: {json.dumps(samples[-1])}")
                 time.sleep(max(0.0, due - time.monotonic()))
                 locks.update([sim.unlock(places)])
-            waiting = roles.end()
+            waiting, aside = roles.end(), roles.set_aside()
             told, stored = finished(roles.logs), delivered(roles.store)
-        left = left_behind(directory, config.host)
+        left = aside + left_behind(directory, config.host)
         labels = compare(roles.store, [truth])
     result = _judge(told, stored, waiting, left, samples)
     result |= {

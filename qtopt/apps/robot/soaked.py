@@ -89,6 +89,11 @@ class Roles:
         spool = self._cell.parent / "spool"
         return sum(1 for each in spool.glob("*.safetensors")) if spool.exists() else 0
 
+    def set_aside(self) -> list[str]:
+        """Returns what the collector found not fit to be delivered, as a list of troubles."""
+        place = self._cell.parent / "spool" / "quarantine"
+        return [f"set aside: {each.name}" for each in sorted(place.glob("*"))]
+
     def _serve(self) -> "subprocess.Popen[bytes]":
         words = ["serve", "--listen.port", str(self._port), "--store", str(self.store)]
         server = self._start([*words, "--models", str(self._directory / "models")], self._directory / "server.log")

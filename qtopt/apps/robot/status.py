@@ -5,9 +5,11 @@ import os
 from qtopt.apps.process import StopSignal, say
 from qtopt.apps.robot import Status
 from robot_bridge.cell.places import Places, Running
-from robot_bridge.cell.records import speed_m_s, unpack_report
+from robot_bridge.cell.records import Report, speed_m_s, unpack_report
 from robot_bridge.cell.shared import Board, Member
 from robot_bridge.cell_file import CellFile, load_cell_file
+
+_LATELY_S = 1.0
 
 
 def main(config: Status) -> int:
@@ -60,6 +62,21 @@ def _living(running: Running) -> list[str]:
             fault = f", FAULT {report.gripper.fault}" if report.gripper.fault else ""
             lines.append(f"gripper    {1000 * report.gripper.width_m:.1f} mm{fault}")
         return lines + ([f"last       {report.note}"] if report.note else [])
+    finally:
+        board.close()
+
+
+def newest_report(running: Running | None) -> Report | None:
+    """Returns what the arm's process of a running cell wrote last; None where nothing came lately."""
+    if running is None:
+        return None
+    try:
+        board = Board(os.open(f"/proc/{running.collector}/fd/{running.board_fd}", os.O_RDWR))
+    except OSError:
+        return None
+    try:
+        record, silence_s = board.arm.newest(), board.silence_s(Member.ARM)
+        return None if record is None or silence_s is None or silence_s > _LATELY_S else unpack_report(record)
     finally:
         board.close()
 

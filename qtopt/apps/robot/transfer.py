@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +19,7 @@ from typing import Final
 from qtopt.apps import export
 from qtopt.apps.bar import bar
 from qtopt.apps.hardware import hardware
-from qtopt.apps.process import StopSignal, begin, say
+from qtopt.apps.process import StopSignal, begin, logger, say
 from qtopt.apps.robot import Transfer
 from qtopt.apps.robot.agreement import judge, read_truth
 from qtopt.apps.rundir import provenance
@@ -40,40 +41,41 @@ from sim.config import SimConfig
 from sim.faults.cells import SimulatedCell
 
 _MOST_POINTS: Final = 0.05
-_TRIES: Final = 3
+_AGAIN_S: Final = 1.0
 
 
 class FilledCell:
     """A ``PhysicalCell`` over a simulated one, whose bin is filled anew for each scene; an ``Environment``.
 
     Args:
-        cell: the physical cell.
-        sim: what stands behind its protocols.
+        sim: the simulated cell.
         objects: the set of objects in it, for the record.
+        size_px: height and width of the policy's pictures.
+        stop: ends the wait for a free way.
 
     Attributes:
         locks: how often which rule locked motion; each was acknowledged as a person would.
     """
 
-    def __init__(self, cell: PhysicalCell, sim: SimulatedCell, objects: str) -> None:
-        self._cell, self._sim, self._objects = cell, sim, objects
+    def __init__(self, sim: SimulatedCell, objects: str, size_px: int, stop: StopSignal) -> None:
+        self._sim, self._objects, self._stop = sim, objects, stop
         self.locks: Counter[str] = Counter()
+        self._cell = PhysicalCell(sim.path, size_px, stop, idle=self._unlock)
 
     def start_episode(self, seed: int | None = None) -> ResetResult:
-        """Fills the bin from ``seed`` and begins an episode; raises RobotError."""
-        for tries in range(1, _TRIES + 1):
-            rule = self._sim.unlock(self._cell.places)
-            self.locks.update([rule] if rule else [])
+        """Fills the bin from ``seed`` and begins an episode; raises RobotError where the wait was ended."""
+        while True:
             self._cell.await_person()
             try:
                 self._cell.robot.go_clear()
                 self._sim.inject("refill", seed=seed)
-                first = self._cell.start_episode(seed)
-            except RobotError:
-                if tries == _TRIES:
+                break
+            except RobotError as error:
+                if self._stop():
                     raise
-                continue
-            break
+                logger().warning("the bin is not filled yet", error=str(error))
+                time.sleep(_AGAIN_S)
+        first = self._cell.start_episode(seed)
         facts: dict[str, JsonValue] = {"cell": self._cell.cell.cell, "object_set": self._objects}
         return replace(first, metadata={**first.metadata, **facts})
 
@@ -84,6 +86,10 @@ class FilledCell:
     def close(self) -> None:
         """Leaves the arm standing."""
         self._cell.close()
+
+    def _unlock(self) -> None:
+        rule = self._sim.unlock(self._cell.places)
+        self.locks.update([rule] if rule else [])
 
 
 def main(config: Transfer) -> int:
@@ -145,7 +151,7 @@ def _run(
 
         plain, _ = report("plain", make_environment(same), None)
         size_px = OnnxPolicy(exported).manifest.image.stored_px
-        filled = FilledCell(PhysicalCell(sim.path, size_px, stop), sim, config.object_set)
+        filled = FilledCell(sim, config.object_set, size_px, stop)
         path, episodes = report("path", filled, cell.watchdog.policy_hold_s)
         truths = read_truth([truth])
     return plain, path, Counter(judge(each.episode, truths) for each in episodes), filled.locks

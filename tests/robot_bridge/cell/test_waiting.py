@@ -4,15 +4,29 @@ import contextlib
 import re
 import threading
 
+import numpy as np
 import pytest
 
 from qtopt.apps.drills.disks import small_disk
-from qtopt.errors import ConfigError
+from qtopt.errors import ConfigError, RobotError
+from qtopt.specs import make_action
+from qtopt.types import Outcome
 from robot_bridge.cell.open import PhysicalCell
 from robot_bridge.cell.places import STATE_VARIABLE
 from sim.faults.cells import SimulatedCell, until
 
-pytestmark = [pytest.mark.realtime, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.realtime, pytest.mark.timeout(200)]
+
+
+@pytest.fixture(scope="module")
+def sim(tmp_path_factory):
+    with SimulatedCell("ur", tmp_path_factory.mktemp("sim"), "127.0.91.5", 0.25) as sim:
+        yield sim
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path, monkeypatch):
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))
 
 
 @pytest.fixture
@@ -24,25 +38,85 @@ def small(tmp_path):
             pytest.skip(str(error))
 
 
-def test_a_full_disk_and_a_lock_are_waited_for(small, tmp_path, monkeypatch):
-    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))
+def rewritten(sim, tmp_path, *changes):
+    """Returns a copy of the cell file with lines replaced."""
+    text = sim.path.read_text()
+    for pattern, line in changes:
+        text, count = re.subn(f"(?m)^{pattern}$", line, text)
+        assert count == 1
+    path = tmp_path / "cell.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_full_disk_and_a_lock_are_waited_for(sim, small, tmp_path):
+    path = rewritten(sim, tmp_path, ("dir = .*", f'dir = "{small}"'), ("min_free = .*", "min_free = 0.5"))
     delivered = []
-    with SimulatedCell("ur", tmp_path, "127.0.91.5", 0.25) as sim:
-        text = re.sub(r"(?m)^dir = .*$", f'dir = "{small}"', sim.path.read_text())
-        sim.path.write_text(re.sub(r"(?m)^min_free = .*$", "min_free = 0.5", text))
-        cell = PhysicalCell(sim.path, 72, idle=lambda: delivered.append(1))
-        with contextlib.closing(cell):
-            (small / "filling").write_bytes(bytes(48 << 20))
-            cell.places.latch("estop", "for the test")
-            began = threading.Thread(target=cell.start_episode)
-            began.start()
-            assert until(lambda: delivered, 20.0)
-            cell.places.latch_file.acknowledge("the test", "nothing was wrong")
-            delivered.clear()
-            assert until(lambda: len(delivered) > 3, 30.0)
-            assert began.is_alive()
-            assert sim.truth()["tool"][2] == pytest.approx(0.3, abs=0.005)  # where the simulated arm began
-            (small / "filling").unlink()
-            began.join(30.0)
-            assert not began.is_alive()
-            assert 0.15 < sim.truth()["tool"][2] < 0.21  # at an episode's start
+    with contextlib.closing(PhysicalCell(path, 72, idle=lambda: delivered.append(1))) as cell:
+        before = sim.truth()["tool"]
+        (small / "filling").write_bytes(bytes(48 << 20))
+        cell.places.latch("estop", "for the test")
+        beginning = threading.Thread(target=cell.start_episode)
+        beginning.start()
+        assert until(lambda: delivered, 20.0)
+        cell.places.latch_file.acknowledge("the test", "nothing was wrong")
+        delivered.clear()
+        assert until(lambda: len(delivered) > 3, 30.0)
+        assert beginning.is_alive()
+        assert sim.truth()["tool"] == pytest.approx(before, abs=1e-3)
+        (small / "filling").unlink()
+        beginning.join(30.0)
+        assert not beginning.is_alive()
+        assert 0.15 < sim.truth()["tool"][2] < 0.21  # at an episode's start
+
+
+def test_what_cannot_begin_waits_for_a_person(sim):
+    stopping = threading.Event()
+    cell = PhysicalCell(sim.path, 72, stop=stopping.is_set)
+    with contextlib.closing(cell):
+        sim.inject("speed_slider", fraction=0.1)
+        refusals = []
+
+        def begin():
+            try:
+                cell.start_episode()
+            except RobotError as error:
+                refusals.append(str(error))
+
+        beginning = threading.Thread(target=begin)
+        beginning.start()
+        try:
+            assert until(lambda: cell.places.latched() is not None, 60.0)
+            assert cell.places.latched().rule == "no_episode"
+            assert "speed_slider" in cell.places.latched().reason
+        finally:
+            sim.inject("speed_slider", fraction=1.0)
+            stopping.set()
+            beginning.join(30.0)
+        assert refusals == ["told to end while motion was locked"]
+
+
+def test_a_protective_stop_is_cleared_without_a_person_only_where_that_is_allowed(sim, tmp_path):
+    text = sim.path.read_text()
+    path = tmp_path / "cell.toml"
+    path.write_text(text + "\n[recovery]\nauto_recover = true\n")
+    with contextlib.closing(PhysicalCell(path, 72)) as cell:
+        cell.start_episode()
+        sim.inject("protective_stop")
+        assert cell.act(make_action((0.0, 0.0, -0.02))).outcome is Outcome.ABORTED
+        cell.start_episode()
+        assert cell.places.latched() is None
+        assert cell.act(make_action((0.0, 0.0, 0.01))).outcome is None
+
+
+def test_a_pose_that_is_no_number_is_not_part_of_an_episode(sim):
+    with contextlib.closing(PhysicalCell(sim.path, 72)) as cell:
+        cell.start_episode()
+        sim.inject("nan", on=True)
+        try:
+            result = cell.act(make_action((0.0, 0.0, -0.02)))
+        finally:
+            sim.inject("nan", on=False)
+        assert result.outcome is Outcome.ABORTED
+        assert np.isfinite(result.tool_pose).all()
+        assert np.isfinite(result.observation.height_to_bottom)
