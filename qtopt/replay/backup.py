@@ -103,7 +103,7 @@ def _share_an_episode(source: Path, target: Path) -> bool:
         closing(Catalogue(target, read_only=True)) as copy,
     ):
         batches = ([row.uuid for row in batch] for batch in copy.batches())
-        return copy.is_empty() or any(store.digests(uuids) for uuids in batches)
+        return copy.is_empty() or any(store.known(uuids) for uuids in batches)
 
 
 class _Backup:

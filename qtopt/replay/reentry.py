@@ -85,9 +85,7 @@ def _read(path: Path, fmt: StoreFormat, old_catalogues: Sequence[Path], report: 
             report.notes.append(f"{path}: {damage}; {error}: it goes to the quarantine as a whole")
             return None
         lost = sum(row.quarantined is not None for row in tables[1])
-        report.notes.append(
-            f"{path}: {damage}; {lost} of {len(tables[1])} episodes are quarantined"
-        )
+        report.notes.append(f"{path}: {damage}; {lost} of {len(tables[1])} episodes are quarantined")
         return tables
 
 

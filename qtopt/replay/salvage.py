@@ -96,7 +96,7 @@ class _Columns:
 
     @classmethod
     def of_steps(cls, directory: Path) -> "_Columns":
-        kinds = {name: (kind.base.str, kind.shape) for name, (kind, _) in (STEP_DTYPE.fields or {}).items()}
+        kinds = {name: (STEP_DTYPE[name].base.str, STEP_DTYPE[name].shape) for name in STEP_DTYPE.names or ()}
         if not (directory / specs.IS_INTERVENTION).exists():
             del kinds[specs.IS_INTERVENTION]  # there was none yet
         return cls._read(directory, "", kinds | {"frame_offset": ("<i8", ())})

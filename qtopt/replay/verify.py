@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from qtopt.replay.disk import DiskShelf
 from qtopt.replay.frames import FrameCodec
 from qtopt.replay.record import REPLACED, UNTOLD, EpisodeRow, Record, decode_episode
 from qtopt.replay.schema import FORMAT_NAME, STEP_DTYPE, StoreFormat, dump_json, facts_json
-from qtopt.replay.segment_files import COLUMN_NAMES, check_shard, column_is_sound, never_had
+from qtopt.replay.segment_files import COLUMN_NAMES, UNREADABLE, check_shard, column_is_sound, never_had
 from qtopt.replay.shelf import Damaged, Retired
 from qtopt.types import Episode
 
@@ -146,9 +146,12 @@ def _check_segment(directory: Path, row: SegmentRow) -> tuple[list[str], list[st
     tables: list[str] = []
     arrays: list[str] = []
     try:
-        json.loads((directory / "zarr.json").read_text())
-    except (OSError, ValueError) as error:
+        described = json.loads((directory / "zarr.json").read_text())["attributes"]["segment"]
+    except UNREADABLE as error:
         tables.append(f"{directory / 'zarr.json'}: {error}")
+    else:
+        if described != asdict(row):
+            tables.append(f"{directory / 'zarr.json'}: found {described}, expected {asdict(row)}")
     for name in COLUMN_NAMES:
         notes = arrays if name in (STEP_DTYPE.names or ()) else tables
         try:

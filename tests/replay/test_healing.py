@@ -59,7 +59,9 @@ def test_a_merge_heals(path, episodes, capsys, tmp_path):
         assert (code, "2 damaged episodes were stored again since" in out) == (0, True)
         with EpisodeStore(path) as store:
             assert not any(map(store.append, episodes))
-            assert {tuple(e.rewards.tolist()) for e in store.episodes()} == {tuple(e.rewards.tolist()) for e in episodes}
+            assert {tuple(e.rewards.tolist()) for e in store.episodes()} == {
+                tuple(e.rewards.tolist()) for e in episodes
+            }
             store.seal()
 
 
