@@ -36,6 +36,7 @@ from qtopt.rpc.tokens import TokenEntry, new_token, read_tokens, token_digest
 _AUTHORITY_DAYS: Final = 3650.0
 _SERVER: Final = ("server.crt", "server.key")
 _CLIENT: Final = ("client.crt", "client.key")
+_MOST_DAYS: Final = 36_500.0
 _SOON_DAYS: Final = 30.0
 
 
@@ -48,7 +49,7 @@ class Config:
             certificate and token, ``renew`` makes those anew that expire soon, ``revoke`` takes a client's token off
             the server's list, ``show`` lists everything with its expiry.
         directory: where everything is kept.
-        name: with client and revoke, the client's, as ``arm-3``.
+        name: with client and revoke, the client's, as ``arm-3``; with renew, the one to make anew whatever it has left.
         role: with client, what it may do.
         names: with server, every host name and IP address that clients call it by.
         days: how long a new certificate or token is good for.
@@ -73,7 +74,9 @@ class Config:
             raise ConfigError(f"certs client: found no role, expected --role with one of {', '.join(Role)}")
         if self.action == "server" and not self.names:
             raise ConfigError("certs server: found no --names, expected every name that clients call the server by")
-        if self.action in ("client", "revoke"):
+        if not 0 < self.days <= _MOST_DAYS:
+            raise ConfigError(f"certs: days is {self.days:g}, expected more than 0 and at most {_MOST_DAYS:g}")
+        if self.action in ("client", "revoke") or (self.action == "renew" and self.name):
             make_identity(self.name, self.role or Role.VIEWER)
 
 
@@ -85,12 +88,16 @@ def main(config: Config) -> int:
     elif config.action == "server":
         keys.make_server([host_name(name) for name in config.names], config.days)
     elif config.action == "client":
+        keys.refuse_known(config.name)
         keys.make_client(make_identity(config.name, config.role or ""), config.days)
     elif config.action == "revoke":
         keys.revoke(config.name)
     elif config.action == "renew":
-        for what in keys.renew(config.within_days, config.days):
-            say(f"renewed {what}")
+        if config.name:
+            keys.renew_client(config.name, config.days)
+        else:
+            for what in keys.renew(config.within_days, config.days):
+                say(f"renewed {what}")
     else:
         return _show(keys)
     say(f"{config.action}: done, in {config.directory}")
@@ -101,6 +108,7 @@ class Keys:
     """The directory."""
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._authority = directory / "authority"
         self._server = directory / "server"
         self._clients = directory / "clients"
@@ -125,6 +133,16 @@ class Keys:
         if not self.token_list.exists():
             self._write_tokens([])
 
+    def refuse_known(self, name: str) -> None:
+        """Raises ConfigError for a client that there is: new keys would lock it out until they are copied to it."""
+        folder = self._clients / name
+        if folder.exists() or name in [each.identity.name for each in self.tokens()]:
+            raise ConfigError(
+                f"there is a client {name} already ({folder}), and what it has would be refused from then on: "
+                f"`qtopt certs renew --name {name}` makes its key and token anew, `qtopt certs revoke --name {name}` "
+                "before this gives its name away, or choose another name"
+            )
+
     def make_client(self, identity: Identity, days: float) -> None:
         """Makes a client's certificate and token; a token that it had stops to work."""
         folder = self._clients / identity.name
@@ -137,13 +155,13 @@ class Keys:
 
     def revoke(self, name: str) -> None:
         """Takes a client off the server's list; raises ConfigError where it is not on it."""
-        tokens = self.tokens()
-        left = [each for each in tokens if each.identity.name != name]
-        if len(left) == len(tokens):
-            known = ", ".join(each.identity.name for each in tokens) or "nobody"
-            raise ConfigError(f"{self.token_list}: found no token of {name}, expected one of {known}")
-        self._write_tokens(left)
+        revoked = self._listed(name)
+        self._write_tokens([each for each in self.tokens() if each.identity != revoked])
         shutil.rmtree(self._clients / name, ignore_errors=True)
+
+    def renew_client(self, name: str, days: float) -> None:
+        """Makes a client's certificate and token anew; raises ConfigError where it is not on the server's list."""
+        self.make_client(self._listed(name), days)
 
     def renew(self, within_days: float, days: float) -> Iterator[str]:
         """Makes anew, with new keys and tokens, what has fewer than ``within_days`` left; yields what it was."""
@@ -160,14 +178,28 @@ class Keys:
                 self.make_client(identity, days)
                 yield str(certificate.parent)
 
+    def _listed(self, name: str) -> Identity:
+        known = {each.identity.name: each.identity for each in self.tokens()}
+        if name not in known:
+            raise ConfigError(
+                f"{self.token_list}: found no token of {name}, expected one of {', '.join(known) or 'nobody'}"
+            )
+        return known[name]
+
     def tokens(self) -> list[TokenEntry]:
         """Returns the server's list; empty where there is none."""
         return read_tokens(self.token_list) if self.token_list.exists() else []
 
     def certificates(self) -> list[Path]:
-        """Returns all certificates that there are, the authority's first."""
+        """Returns all certificates that there are, the authority's first; raises ConfigError where there are none."""
         own = [self._authority / "ca.crt", self._server / _SERVER[0]]
-        return [path for path in own if path.exists()] + self.client_certificates()
+        found = [path for path in own if path.exists()] + self.client_certificates()
+        if not found:
+            raise ConfigError(
+                f"found no certificates in {self._directory}, expected some: begin with qtopt certs authority, or give "
+                "the --directory where they are"
+            )
+        return found
 
     def client_certificates(self) -> list[Path]:
         """Returns the clients' certificates."""
@@ -198,8 +230,6 @@ def identity_of(certificate: x509.Certificate) -> Identity:
 def _show(keys: Keys) -> int:
     rows = [(str(path), read_certificate(path).not_valid_after_utc) for path in keys.certificates()]
     rows += [(f"token of {each.identity.role} {each.identity.name}", each.expires) for each in keys.tokens()]
-    if not rows:
-        raise ConfigError("found no certificates, expected some: begin with qtopt certs authority")
     now = datetime.now(UTC)
     width = max(len(what) for what, _ in rows)
     for what, expires in rows:

@@ -15,12 +15,15 @@ from qtopt.apps.metrics import MetricsConfig, expose
 from qtopt.apps.process import begin, limit_threads, logger
 from qtopt.apps.room import free_bytes, trouble
 from qtopt.config import STRICT
-from qtopt.errors import RemoteError, ServerUnavailable
+from qtopt.errors import RemoteError, ServerUnavailable, StoreError
 from qtopt.interfaces import Policy
 from qtopt.replay import ReplayConfig, StoreFormat
 from qtopt.replay.episode_store import EpisodeStore
-from qtopt.rpc import Audit, BackgroundServer, ModelRegistry, ServerConfig, Services
+from qtopt.rpc import Audit, BackgroundServer, ModelRegistry, ServerConfig, ServerMetrics, Services
 from qtopt.types import Decision, Observation
+
+_LOOK_BACK_EPISODES = 10_000
+"""Robots that made one of so many newest episodes are expected to make more, from the start on."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,17 @@ def main(config: Config) -> int:
     audit = Audit(config.audit)
     registry = ModelRegistry(config.models.absolute(), check=check)
     newest = NewestNetwork(registry)
+    metrics = ServerMetrics()
     opened: list[EpisodeStore] = []
 
     def open_store() -> EpisodeStore:
         fmt = StoreFormat.for_images(config.image_px, codec=config.replay.codec)
-        opened.append(EpisodeStore(config.store.absolute(), fmt, config.replay, rng=np.random.default_rng(config.seed)))
+        rng = np.random.default_rng(config.seed)
+        opened.append(EpisodeStore(config.store.absolute(), fmt, config.replay, rng=rng))
+        try:
+            metrics.expect(opened[0].collectors(_LOOK_BACK_EPISODES))
+        except StoreError as error:
+            logger().warning("robots are counted from their next episode on", error=str(error))
         return opened[0]
 
     services = Services(
@@ -118,6 +127,7 @@ def main(config: Config) -> int:
             "Model": lambda: trouble(config.models, config.replay.min_free_mb),
             "Policy": lambda: None if registry.version else "no networks were published yet",
         },
+        metrics=metrics,
         audit=audit,
     )
     own: list[Callable[[], dict[str, float]]] = [lambda: {"disk_free_bytes": free_bytes(config.store)}]
@@ -132,7 +142,7 @@ def main(config: Config) -> int:
 
     try:
         with (
-            expose(config.metrics, "server", all_figures, services.metrics.registry),
+            expose(config.metrics, "server", all_figures, metrics.registry),
             BackgroundServer(config.listen, services) as server,
         ):
             own.append(server.figures)

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from qtopt.config import STRICT
-from qtopt.errors import ConfigError, ServerUnavailable
+from qtopt.errors import AccessDenied, ConfigError, ServerUnavailable
 from qtopt.interfaces import Environment, ModelSource, Policy
 from qtopt.loops.episode import run_episode
 from qtopt.loops.metrics import Clock, Every
@@ -80,7 +80,7 @@ class Follower(Generic[T]):
         self.step = 0
 
     def refresh(self) -> bool:
-        """Takes newer networks if there are any; returns whether there were."""
+        """Takes newer networks if there are any; returns whether there were; raises AccessDenied."""
         if not self._backoff.ready():
             return False
         try:
@@ -88,6 +88,9 @@ class Follower(Generic[T]):
         except ServerUnavailable:
             self._backoff.failed()
             return False
+        except AccessDenied:
+            self._backoff.failed()
+            raise
         self._backoff.succeeded()
         if snapshot is None:
             return False
@@ -113,7 +116,8 @@ def collect(
 
     A finished episode is put on the disk before anything else and travels from there while the next one runs, never
     more than one at a time, so their order stays. A slow server thus slows collection down; an unreachable one does not
-    stop it: the last policy is used and finished episodes wait on the disk.
+    stop it: the last policy is used and finished episodes wait on the disk. Nor does one that refuses what it took
+    before, since a mistake in its list of tokens must not stop arms that nobody watches.
 
     Args:
         environment: the cell; the first scene is drawn from ``rng``.
@@ -128,6 +132,7 @@ def collect(
         clock: measures where the time goes [s].
 
     Raises:
+        AccessDenied: this role may not deliver, and never could.
         RobotError: the cell did not do what was asked.
         SchemaMismatch: the server keeps another kind of episodes.
         StoreFull: the disk has no room for an episode, the server did not take older ones, and ``stop`` said to end.
@@ -139,7 +144,11 @@ def collect(
         while not stop() and not (config.episodes and finished >= config.episodes):
             started = clock()
             if look.due():
-                follower.refresh()
+                try:
+                    follower.refresh()
+                except AccessDenied as error:
+                    if not outbox.bears(error):
+                        raise
             ran = run_episode(
                 environment,
                 follower.current or scripted,

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import structlog
 
-from qtopt.errors import ServerUnavailable, StoreFull
+from qtopt.errors import AccessDenied, NotAuthenticated, ServerUnavailable, StoreFull
 from qtopt.interfaces import EpisodeSink
 from qtopt.loops.metrics import Clock
 from qtopt.loops.retry import Backoff, Stop, never
@@ -47,6 +47,7 @@ class Outbox:
         self._sink, self._spool = sink, spool
         self._backoff = Backoff(clock=clock)
         self._delivering = threading.Lock()
+        self._was_let_in = False
 
     @property
     def waiting(self) -> int:
@@ -81,6 +82,13 @@ class Outbox:
             return False
         return True
 
+    def bears(self, error: AccessDenied) -> bool:
+        """Whether collection goes on although the server refuses: it was good before, so the mistake is the server's.
+
+        A token was good when the connection was made. A role was when an episode was delivered.
+        """
+        return self._was_let_in or isinstance(error, NotAuthenticated)
+
     def flush(self, limit: int = 20) -> None:
         """Delivers at most ``limit`` episodes, oldest first, if it is time to try.
 
@@ -88,14 +96,17 @@ class Outbox:
         spool.
 
         Raises:
+            AccessDenied: this role may not deliver, and never could.
             SchemaMismatch: the server keeps another kind of episodes.
         """
         with self._delivering:
             if not self.waiting or not self._backoff.ready():
                 return
             try:
-                self._spool.deliver(self._sink, limit)
-            except (ServerUnavailable, StoreFull) as error:
+                self._was_let_in |= self._spool.deliver(self._sink, limit) > 0
+            except (ServerUnavailable, StoreFull, AccessDenied) as error:
+                if isinstance(error, AccessDenied) and not self.bears(error):
+                    raise
                 self._backoff.failed()
                 log.warning("episodes wait on the disk", waiting=self.waiting, error=str(error))
             else:

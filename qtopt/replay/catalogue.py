@@ -252,6 +252,14 @@ class Catalogue:
         query = "SELECT max(policy_version) FROM episode WHERE first_position >= ? AND first_position < ?"
         return int(self._read(query, (start, stop))[0][0] or 0)
 
+    def collectors(self, newest: int) -> list[str]:
+        """Returns the names of the collectors of the ``newest`` episodes, without looking at any other."""
+        query = (
+            "SELECT DISTINCT json_extract(facts, '$.collector') FROM "
+            "(SELECT facts FROM episode ORDER BY first_position DESC LIMIT ?)"
+        )
+        return [str(name) for (name,) in self._read(query, (newest,))]
+
     def backup(self, path: Path) -> None:
         """Writes one state of the database to a new file, however busily others write meanwhile."""
         with _translated(path), closing(sqlite3.connect(path)) as copy:

@@ -142,6 +142,10 @@ class EpisodeStore(ReplayStore):
         with catalogue.snapshot():
             return catalogue.episodes(), sum(catalogue.retired().values())
 
+    def collectors(self, newest: int) -> list[str]:
+        """Returns the names of the collectors of the ``newest`` episodes; raises StoreError for a damaged catalogue."""
+        return self._shelf.catalogue.collectors(newest)
+
     def _take_damage(self) -> None:
         for damage in self._shelf.take_damage():
             self._quarantine(damage)

@@ -191,7 +191,10 @@ class StoreFormat:
             f"{key}: found {found[key]}, expected {expected[key]}" for key in found if found[key] != expected[key]
         ]
         if differing:
-            raise SchemaMismatch(f"{where}: {'; '.join(differing)}; use another store or the settings it was made with")
+            raise SchemaMismatch(
+                f"{where}: {'; '.join(differing)}; use another store or the settings it was made with (of a server: "
+                "--image-px, --replay.codec)"
+            )
 
     def write(self, path: Path) -> None:
         """Writes ``store.json`` to a new file at ``path``, whole and durably; its directory is left to the caller."""

@@ -85,7 +85,7 @@ class Audit:
         """Writes that a client was refused; one that is refused without end is written now and then, with a count.
 
         Args:
-            client: None where it has not proved who it is.
+            client: None where it has not proved who it is, by its certificate at least.
             peer: its address.
             what: the method or, before there is one, ``connection``.
             why: in words.

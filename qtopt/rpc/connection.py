@@ -19,6 +19,7 @@ from qtopt.rpc.settings import ClientConfig
 log = logging.getLogger(__name__)
 
 _PAUSE_S: Final = 0.2
+_CLOSED: Final = ("Socket closed", "reset by peer", "Broken pipe")
 
 
 class Connection:
@@ -103,7 +104,32 @@ def _shake_hands(channel: Channel, ours: pb.Schema) -> pb.Schema:
         except ServerUnavailable as error:
             if time.monotonic() + _PAUSE_S >= deadline_s:
                 raise ServerUnavailable(
-                    f"no server answered at {config.address} within {config.connect_timeout_s:g} s: start "
-                    f"`qtopt serve` there, or give another address; both sides must agree about TLS ({error})"
+                    f"no server answered at {config.address} within {config.connect_timeout_s:g} s: "
+                    f"{_advice(config, str(error))} ({error})"
                 ) from error
             time.sleep(_PAUSE_S)
+
+
+def _advice(config: ClientConfig, why: str) -> str:
+    """Returns what to do about a server that did not answer, by what gRPC says of it."""
+    if config.ca_file is None and "Socket closed" not in why:
+        return "start `qtopt serve` there, or give another address; both sides must agree about TLS"
+    if config.ca_file is None:
+        return "somebody is there and closed the connection: it speaks TLS probably, which takes --server.ca-file"
+    if "Hostname Verification" in why:
+        return (
+            "its certificate is one for other names: make it with `qtopt certs server --names` and all of them, or "
+            "give one of its names with --server.server-name"
+        )
+    if "handshake failed" in why:
+        return (
+            f"its certificate does not come from the authority of {config.ca_file}, or it speaks no TLS: take the "
+            "ca.crt of the authority that made the server's certificate"
+        )
+    if any(word in why for word in _CLOSED):
+        return (
+            "somebody is there and closed the connection: the certificates are the likely cause. See that the client's "
+            "(--server.cert-file, --server.key-file) was made by the authority that the server takes clients from and "
+            "has not expired (`qtopt certs show`)"
+        )
+    return "start `qtopt serve` there, or give another address; both sides must agree about TLS and certificates"

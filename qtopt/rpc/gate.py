@@ -68,9 +68,14 @@ class Access:
         if self._tokens is None:
             return certified or ANYBODY
         scheme, _, token = metadata.get("authorization", "").partition(" ")
-        entry = find_token(self._tokens.get(), token) if scheme == "Bearer" else None
+        if scheme != "Bearer":
+            raise NotAuthenticated("no bearer token came with the call: give the client its --server.token-file")
+        entry = find_token(self._tokens.get(), token)
         if entry is None:
-            raise NotAuthenticated("no valid bearer token came with the call: give the client its token_file")
+            raise NotAuthenticated(
+                "no valid bearer token came with the call: the one that came is not known here, or expired, revoked or "
+                "replaced; see that the server has the newest list of tokens and the client its newest token"
+            )
         if entry.expires < datetime.now(UTC):
             raise NotAuthenticated(
                 f"the token of {entry.identity.name} has expired on {entry.expires:%Y-%m-%d}: make a new one with "
@@ -82,6 +87,13 @@ class Access:
                 f"{certified.role} {certified.name}: expected both of one client"
             )
         return entry.identity
+
+    def certified(self, auth: Mapping[str, Iterable[bytes]]) -> Identity | None:
+        """Returns whom the client's certificate names, whatever its token is worth; None without one."""
+        try:
+            return _certified(auth) if self._by_certificate else None
+        except NotAuthenticated:
+            return None
 
 
 def _certified(auth: Mapping[str, Iterable[bytes]]) -> Identity:
@@ -140,7 +152,8 @@ class Gate(Interceptor):
                         given_back = await run(inner, given, context)
             except QtOptError as error:
                 what = method if method in ROLES else "unknown method"
-                self._audit.refused(client, peer, what, f"{type(error).__name__}: {error}")
+                who_called = client or self._access.certified(context.auth_context())
+                self._audit.refused(who_called, peer, what, f"{type(error).__name__}: {error}")
                 raise
             self._audit.done(client, peer, method, given, given_back)
             return given_back

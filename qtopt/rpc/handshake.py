@@ -56,8 +56,8 @@ def check_schemas(client: pb.Schema, server: pb.Schema) -> None:
     if client.package_version != server.package_version:
         faults.append(f"package version (client {client.package_version}, server {server.package_version})")
     raise SchemaMismatch(
-        f"client and server differ in {'; '.join(faults)}: start both with the same image size and release, or give "
-        "the server another store"
+        f"client and server differ in {'; '.join(faults)}: start both with the same image size (--image-px of the "
+        "server, --sim.camera.size-px of a simulated collector) and release, or give the server another store"
     )
 
 

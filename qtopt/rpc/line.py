@@ -1,6 +1,5 @@
 """The gRPC channel beneath a client's calls, made anew when its certificates have been replaced."""
 
-import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,6 @@ from qtopt.rpc.watched import Watched
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 Bound = TypeVar("Bound")
-log = logging.getLogger(__name__)
 
 
 class Line:
@@ -72,7 +70,6 @@ class Line:
         found = self._made.get()
         if found is not self._newest:
             before, self._newest = self._newest, found
-            log.info("certificates have been replaced: calls go over a new connection from now on")
             self._close_if_over(before)
 
     def _close_if_over(self, channel: grpc.Channel) -> None:

@@ -1,7 +1,7 @@
 """What a server counts: calls by method and status, how long they took, episodes by robot, whether services serve."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import grpc
@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from qtopt.rpc.gen import model_pb2, monitor_pb2, policy_pb2, replay_pb2
 from qtopt.rpc.interceptors import Context, Continuation, Handler, Interceptor, behaviour_of, run, with_behaviour
-from qtopt.types import Episode
+from qtopt.types import Episode, Outcome
 
 MAX_ROBOTS: Final = 256
 """Robots counted by name; what comes from further ones is counted together, lest clients fill the memory with names."""
@@ -58,13 +58,24 @@ class ServerMetrics:
         self._calls.labels(name, code).inc()
         self._seconds.labels(name).observe(seconds)
 
+    def expect(self, robots: Iterable[str]) -> None:
+        """Begins at 0 for robots that are known from before, so that one that does not come back is missed."""
+        for robot in robots:
+            self._known(robot)
+
     def stored(self, episode: Episode) -> None:
         """Counts an episode that was new."""
-        robot = episode.collector[:64]
+        self._stored.labels(self._known(episode.collector), episode.outcome.name.lower()).inc()
+
+    def _known(self, robot: str) -> str:
+        """Returns the name to count a robot by; its counters are there from now on."""
+        robot = robot[:64]
         if robot not in self._robots:
             robot = robot if len(self._robots) < MAX_ROBOTS else OTHERS
             self._robots.add(robot)
-        self._stored.labels(robot, episode.outcome.name.lower()).inc()
+            for outcome in Outcome:
+                self._stored.labels(robot, outcome.name.lower())
+        return robot
 
     def serving(self, services: Mapping[str, bool]) -> None:
         """Takes which services serve."""

@@ -49,14 +49,18 @@ class ServerConfig:
         if self.max_calls < 1:
             raise ConfigError(f"server max_calls is {self.max_calls}, expected at least 1")
         if (self.cert_file is None) != (self.key_file is None):
-            raise ConfigError("server cert_file and key_file: found one of them, expected both or neither")
+            raise ConfigError("--listen.cert-file and --listen.key-file: found one of them, expected both or neither")
         if self.client_ca_file is not None and self.cert_file is None:
-            raise ConfigError("server client_ca_file needs TLS: give cert_file and key_file too")
-        guarded = self.token_file is not None or self.client_ca_file is not None
-        if not is_loopback(self.host) and not (self.cert_file is not None and guarded):
+            raise ConfigError("--listen.client-ca-file needs TLS: give --listen.cert-file and --listen.key-file too")
+        missing = []
+        if self.cert_file is None:
+            missing.append("--listen.cert-file and --listen.key-file, to speak TLS")
+        if self.token_file is None and self.client_ca_file is None:
+            missing.append("--listen.client-ca-file or --listen.token-file or both, to tell who calls")
+        if missing and not is_loopback(self.host):
             raise ConfigError(
-                f"refusing to listen on {self.host}, which other machines reach, without protection: give cert_file, "
-                "key_file and token_file (or client_ca_file), or listen on 127.0.0.1"
+                f"refusing to listen on {self.host}, which other machines reach, without protection: found no "
+                f"{', and no '.join(missing)}; qtopt certs makes them; or listen on 127.0.0.1"
             )
 
     @property

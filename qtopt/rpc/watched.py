@@ -1,22 +1,23 @@
 """Files that may be replaced while a process runs: what was made of them is made again when they have changed."""
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
+import structlog
+
 from qtopt.errors import ConfigError
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 class Watched(Generic[T]):
     """What ``make`` made of ``paths``; used by any number of threads.
 
-    Files that have changed but are no good, such as half of a new pair, are logged once and left alone until they
-    change again; meanwhile the last good value stays.
+    Files that have changed are logged when they are taken. Those that are no good, such as half of a new pair, are
+    logged once and left alone until they change again; meanwhile the last good value stays.
 
     Raises:
         ConfigError: what ``make`` raised the first time.
@@ -37,7 +38,9 @@ class Watched(Generic[T]):
                 try:
                     self._value = self._make()
                 except ConfigError as error:
-                    log.warning("a changed file is left aside, the last good one stays in use: %s", error)
+                    log.warning("a changed file is left aside, the last good one stays in use", error=str(error))
+                else:
+                    log.info("changed files are in use from now on", files=[str(path) for path in self._paths])
             return self._value
 
     def _look(self) -> list[tuple[int, int, int]]:

@@ -20,13 +20,11 @@ from robot_bridge.cell_file import CellFile, cell_config, load_cell_file
 from robot_bridge.grasp_env import GraspEnv
 from robot_bridge.robot import ToolPose
 from robot_bridge.safety.facts import CellFacts, Phase
-from robot_bridge.safety.rules import RECOVERABLE_MODES
 from robot_bridge.success import DropTestDetector, PhysicalBin, SuccessConfig
 from robot_bridge.view import CellCamera
 
 _log = logging.getLogger(__name__)
 _LOOK_S: Final = 0.5
-_RECOVER_S: Final = 5.0
 _TRIES: Final = 3
 _NOT_BEGUN: Final = "no_episode"
 """The rule by which motion is locked when episode after episode does not begin."""
@@ -88,7 +86,6 @@ class PhysicalCell:
             self.await_person()
             self._await_room()
             try:
-                self._clear_stop()
                 self.robot.rise()
                 return self.environment.start_episode(seed)
             except RobotError as error:
@@ -134,18 +131,6 @@ class PhysicalCell:
         self._keeper.acknowledge()
         self.robot.processes.close()
         self.robot.renew(self._start())
-
-    def _clear_stop(self) -> None:
-        """Clears a protective stop that a person need not see; the monitor says which, and when."""
-        if not self.cell.recovery.auto_recover:
-            return
-        deadline = time.monotonic() + self.cell.recovery.wait_s + _RECOVER_S
-        while (arm := self.robot.processes.report().arm) is not None and arm.mode in RECOVERABLE_MODES:
-            if self.robot.recover():
-                _log.warning("a protective stop was cleared without a person")
-            elif time.monotonic() > deadline or self.places.latched() is not None:
-                raise RobotError("the protective stop could not be cleared without a person")
-            time.sleep(_LOOK_S)
 
     def _await_room(self) -> None:
         least, spool = self.cell.spool.min_free, self.cell.spool.dir

@@ -16,7 +16,6 @@ from robot_bridge.safety.facts import Phase
 
 _EXTRA_S: Final = 4.0
 _ANSWER_S: Final = 2.0
-_RECOVER_S: Final = 25.0
 _HOLD_S: Final = 0.1
 _TRAVEL_ABOVE_RIM_M: Final = 0.15
 TURN_RAD: Final = math.radians(60.0)
@@ -105,11 +104,6 @@ class CellRobot:
             RobotError: the tool is not where a straight way up is known to be free; a person has to move it.
         """
         self._begin_transit()
-
-    def recover(self) -> bool:
-        """Has a protective stop cleared without a person where the monitor allows that; returns whether it was."""
-        answer = self.processes.ask("auto_recover", _RECOVER_S)
-        return answer.get("outcome") == MotionOutcome.REACHED
 
     def go_clear(self) -> ToolPose:
         """Rises straight up and goes to the pose from which the camera sees the bin; the fingers stay as they are."""

@@ -1,5 +1,6 @@
 """The command that makes certificates and tokens."""
 
+import shutil
 import ssl
 import stat
 from datetime import UTC, datetime, timedelta
@@ -8,7 +9,7 @@ import pytest
 
 from qtopt import cli
 from qtopt.apps.certificates import alternative_names, read_certificate
-from qtopt.apps.certs import identity_of
+from qtopt.apps.certs import Keys, identity_of
 from qtopt.rpc.roles import make_identity
 from qtopt.rpc.tokens import find_token, read_tokens
 
@@ -61,10 +62,10 @@ def test_renew_makes_anew_what_expires_soon_and_nothing_else(certs, tmp_path, ca
     assert "later" not in capsys.readouterr().out
 
 
-def test_show_says_what_has_expired_and_its_exit_code_too(certs, capsys):
+def test_show_says_what_has_expired_and_its_exit_code_too(certs, tmp_path, capsys):
     certs("client", "--role", "viewer", "--name", "fresh")
     assert certs("show") == 0
-    certs("client", "--role", "viewer", "--name", "old", "--days", "-1")
+    Keys(tmp_path).make_client(make_identity("old", "viewer"), -1.0)
     assert certs("show") == 1
     shown = capsys.readouterr().out
     assert "364 days left" in shown or "365 days left" in shown
@@ -76,6 +77,25 @@ def test_a_revoked_client_is_off_the_list(certs, tmp_path):
     assert certs("revoke", "--name", "lost") == 0
     assert read_tokens(tmp_path / "server" / "tokens") == []
     assert certs("revoke", "--name", "lost") == 2
+
+
+def test_a_client_is_made_once_and_renewed_by_its_name(certs, tmp_path, capsys):
+    certs("client", "--role", "collector", "--name", "arm-3")
+    client, listed = tmp_path / "clients" / "arm-3", tmp_path / "server" / "tokens"
+    before = {path.name: path.read_bytes() for path in (*client.iterdir(), listed)}
+    assert certs("client", "--role", "viewer", "--name", "arm-3") == 2
+    assert "`qtopt certs renew --name arm-3`" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in (*client.iterdir(), listed)} == before
+    shutil.rmtree(client)  # moved to the robot: it is on the list all the same
+    assert certs("client", "--role", "collector", "--name", "arm-3") == 2
+    assert certs("renew", "--name", "arm-3") == 0
+    assert (client / "client.key").read_bytes() != before["client.key"]
+    token = (client / "token").read_text().strip()
+    assert find_token(read_tokens(listed), token).identity == make_identity("arm-3", "collector")
+    assert len(read_tokens(listed)) == 1
+    assert certs("renew", "--name", "arm-4") == 2
+    assert certs("revoke", "--name", "arm-3") == 0
+    assert certs("client", "--role", "viewer", "--name", "arm-3") == 0
 
 
 def test_an_authority_is_never_overwritten(certs, tmp_path):
@@ -92,6 +112,9 @@ def test_an_authority_is_never_overwritten(certs, tmp_path):
         ("client", "--role", "viewer", "--name", "../x"),
         ("client", "--role", "viewer"),
         ("client", "--role", "king", "--name", "x"),
+        ("client", "--role", "viewer", "--name", "x", "--days", "0"),
+        ("client", "--role", "viewer", "--name", "x", "--days", "-1"),
+        ("server", "--names", "x", "--days", "1e9"),
         ("revoke", "--name", "a b"),
     ],
 )
@@ -102,3 +125,5 @@ def test_what_cannot_be_made_is_refused(certs, words):
 def test_without_an_authority_nothing_is_signed(tmp_path, capsys):
     assert cli.main(["certs", "server", "--names", "x", "--directory", str(tmp_path)]) == 2
     assert "make one with qtopt certs authority" in capsys.readouterr().err
+    assert cli.main(["certs", "show", "--directory", str(tmp_path / "nowhere")]) == 2
+    assert f"found no certificates in {tmp_path / 'nowhere'}" in capsys.readouterr().err

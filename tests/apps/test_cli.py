@@ -16,6 +16,7 @@ from qtopt.config import save_yaml
 from qtopt.errors import ConfigError
 from qtopt.replay import EpisodeStore, StoreFormat
 from qtopt.replay.landing_log import LANDING, LandingLog, open_files
+from qtopt.rpc import BackgroundServer, ServerConfig, Services
 from tests.episodes import make_episode
 
 
@@ -117,6 +118,17 @@ def test_a_server_that_is_not_there(qtopt, unused_port):
     code, _, err = qtopt("train", "--server", f"127.0.0.1:{unused_port}", "--server.connect-timeout-s", "0.5")
     assert code == 6
     assert "no server answered at 127.0.0.1" in one_line(err)
+
+
+def test_a_token_that_is_refused_at_the_start(qtopt, tmp_path):
+    (tmp_path / "tokens").write_text("# nobody\n")
+    (tmp_path / "token").write_text("a-token-of-the-test")
+    guarded = ServerConfig(port=0, token_file=tmp_path / "tokens")
+    with BackgroundServer(guarded, Services((72, 72), lambda: None)) as server:
+        token = ("--server.token-file", str(tmp_path / "token"))
+        code, _, err = qtopt("collect", "--server", server.address, "--spool", str(tmp_path / "spool"), *token)
+    assert code == 6
+    assert "is not known here, or expired, revoked or replaced" in one_line(err)
 
 
 @pytest.fixture

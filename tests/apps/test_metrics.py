@@ -12,6 +12,7 @@ from qtopt.apps.metrics import FigureCollector, MetricsConfig, expose
 from qtopt.apps.reporting import Reporting
 from qtopt.errors import ConfigError
 from qtopt.loops.collect import Collected
+from qtopt.replay import EpisodeStore, StoreFormat
 from qtopt.rpc import BackgroundServer, ServerConfig, ServerMetrics, Services
 from qtopt.types import Outcome
 from tests.episodes import make_episode
@@ -111,6 +112,22 @@ def test_the_server_counts_episodes_of_so_many_robots_by_name(rng):
     value = metrics.registry.get_sample_value
     assert value("qtopt_episodes_stored_total", {"robot": "arm-255", "outcome": "success"}) == 1
     assert value("qtopt_episodes_stored_total", {"robot": "others", "outcome": "success"}) == 44
+
+
+def test_a_server_that_starts_again_counts_the_robots_of_its_store_from_0(rng, tmp_path):
+    with EpisodeStore(tmp_path, StoreFormat.for_images(4)) as store:
+        for name in ("arm-0", "arm-1", "arm-2", "arm-1"):
+            store.append(dataclasses.replace(make_episode(rng, 1, size_px=4), collector=name))
+    with EpisodeStore(tmp_path) as store:
+        assert set(store.collectors(3)) == {"arm-1", "arm-2"}
+        metrics = ServerMetrics()
+        metrics.expect(store.collectors(10))
+    value = metrics.registry.get_sample_value
+    for robot in ("arm-0", "arm-1", "arm-2"):
+        for outcome in Outcome:
+            assert value("qtopt_episodes_stored_total", {"robot": robot, "outcome": outcome.name.lower()}) == 0
+    metrics.stored(dataclasses.replace(make_episode(rng, 1, size_px=4), collector="arm-1"))
+    assert value("qtopt_episodes_stored_total", {"robot": "arm-1", "outcome": "success"}) == 1
 
 
 def test_the_server_sums_up_how_calls_went():

@@ -3,18 +3,21 @@
 import contextlib
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 import structlog
 
 from qtopt.agent.exploration import ScriptedPolicy
-from qtopt.errors import ConfigError, ServerUnavailable, StoreFull
+from qtopt.errors import AccessDenied, ConfigError, ServerUnavailable, StoreFull
 from qtopt.loops.collect import CollectLoopConfig, Follower, collect
 from qtopt.loops.episode import run_episode
 from qtopt.loops.outbox import Outbox
 from qtopt.replay import MemoryStore, StoreFormat
 from qtopt.rpc import BackgroundServer, ClientConfig, ServerConfig, Services, connect
+from qtopt.rpc.roles import make_identity
+from qtopt.rpc.tokens import TokenEntry, token_digest
 from qtopt.specs import EPISODE_SPECS
 from qtopt.types import Behaviour, EpisodeEnd, Outcome
 from robot_bridge.spool import Spool
@@ -110,6 +113,40 @@ def test_what_nobody_took_waits_and_arrives_once_in_order(environment, memory, s
     seen += list(turns)
     assert seen[-1].waiting == 0
     assert [episode.uuid for episode in memory.episodes()] == [turn.episode.uuid for turn in seen]
+
+
+def test_a_token_that_is_refused_later_on_does_not_stop_the_arm(environment, memory, spool, tmp_path):
+    listed, token = tmp_path / "tokens", tmp_path / "token"
+    token.write_text("a-token-of-the-test")
+    expires = datetime.now(UTC) + timedelta(days=1)
+    good = TokenEntry(make_identity("arm-0", "collector"), expires, token_digest(token.read_text())).line()
+    listed.write_text(good)
+    guarded = ServerConfig(port=0, token_file=listed)
+    with BackgroundServer(guarded, Services((SIZE_PX, SIZE_PX), lambda: memory)) as server:
+        config = ClientConfig(address=server.address, token_file=token)
+        with connect(config) as remote:
+            turns = run(environment, remote.replay, spool, remote.model, episodes=6)
+            seen = [next(turns)]
+            assert seen[0].waiting == 0
+            for mistake in ("# nobody\n", good.replace(" collector ", " viewer ")):
+                listed.write_text(mistake)
+                seen += [next(turns), next(turns)]
+                assert seen[-1].waiting > 0
+            with pytest.raises(AccessDenied):
+                connect(config).replay.append(seen[0].episode)  # who begins with it is told at once
+            listed.write_text(good)
+            seen += list(turns)
+    assert seen[-1].waiting == 0
+    assert [episode.uuid for episode in memory.episodes()] == [turn.episode.uuid for turn in seen]
+
+
+def test_a_role_that_never_could_deliver_is_told(environment, memory, spool, models):
+    class Refusing:
+        def append(self, episode):
+            raise AccessDenied("arm-0 is a viewer")
+
+    with pytest.raises(AccessDenied):
+        list(run(environment, Refusing(), spool, models, episodes=3))
 
 
 def test_a_full_disk_makes_the_arm_wait_and_nothing_is_dropped(environment, memory, models, tmp_path):

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -122,8 +123,25 @@ def test_a_token_of_one_client_is_no_good_over_the_connection_of_another(guarded
 
 
 def test_a_token_is_asked_for_too(guarded, tmp_path):
-    with pytest.raises(NotAuthenticated, match="no valid bearer token"):
+    with pytest.raises(NotAuthenticated, match="no bearer token came"):
         connect(client_of(guarded, tmp_path, "viewer", tokens=False))
+    assert written(tmp_path)[-1]["who"] == "a-viewer"  # as its certificate says
+
+
+def test_a_certificate_of_another_authority_is_named_as_the_likely_cause(guarded, tmp_path):
+    other = Keys(tmp_path / "other")
+    other.make_authority()
+    other.make_client(make_identity("a-viewer", "viewer"), 10.0)
+    theirs = tmp_path / "other" / "clients" / "a-viewer"
+    good = replace(client_of(guarded, tmp_path, "viewer"), connect_timeout_s=1.0)
+    for wrong, message in (
+        ({"cert_file": theirs / "client.crt", "key_file": theirs / "client.key"}, "certificates are the likely cause"),
+        ({"cert_file": None, "key_file": None}, "certificates are the likely cause"),
+        ({"ca_file": theirs / "ca.crt"}, "does not come from the authority of"),
+        ({"address": f"127.0.0.2:{guarded.port}"}, "one for other names"),
+    ):
+        with pytest.raises(ServerUnavailable, match=message):
+            connect(replace(good, **wrong))
 
 
 def test_a_revoked_and_a_renewed_token_take_effect_at_once(guarded, keys, tmp_path):
@@ -132,9 +150,13 @@ def test_a_revoked_and_a_renewed_token_take_effect_at_once(guarded, keys, tmp_pa
         assert connection.replay.stats()
         keys.make_client(make_identity("a-viewer", "viewer"), 10.0)  # the client's token file is replaced as well
         assert connection.replay.stats()
-        keys.revoke("a-viewer")
-        with pytest.raises((NotAuthenticated, ConfigError)):
-            connection.replay.stats()
+        with structlog.testing.capture_logs() as said:
+            keys.revoke("a-viewer")
+            with pytest.raises(NotAuthenticated, match="is not known here, or expired, revoked"):
+                connection.replay.stats()
+    assert [line["files"] for line in said if "in use from now on" in line["event"]] == [[str(keys.token_list)]]
+    refused = written(tmp_path)[-1]
+    assert (refused["event"], refused["who"], refused["role"]) == ("refused", "a-viewer", "viewer")
 
 
 def test_an_expired_token_says_so(keys, tmp_path):
@@ -183,7 +205,7 @@ def test_every_service_but_health_asks_who_calls(keys, tmp_path):
             assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_a_new_certificate_is_taken_without_a_restart_and_half_of_one_is_not(guarded, keys, tmp_path, caplog):
+def test_a_new_certificate_is_taken_without_a_restart_and_half_of_one_is_not(guarded, keys, tmp_path):
     address = ("127.0.0.1", guarded.port)
     own, client = tmp_path / "keys" / "server", tmp_path / "keys" / "clients" / "a-viewer"
 
@@ -200,10 +222,12 @@ def test_a_new_certificate_is_taken_without_a_restart_and_half_of_one_is_not(gua
     keys.make_server(NAMES, 20.0)
     new_key = (own / "server.key").read_bytes()
     (own / "server.key").write_bytes(key)
-    assert shown() == first
-    assert "does not fit" in caplog.text
-    (own / "server.key").write_bytes(new_key)
-    assert shown() != first
+    with structlog.testing.capture_logs() as said:
+        assert shown() == first
+        assert "does not fit" in said[-1]["error"]
+        (own / "server.key").write_bytes(new_key)
+        assert shown() != first
+        assert str(own / "server.crt") in said[-1]["files"]
     with connect(client_of(guarded, tmp_path, "viewer")) as connection:
         assert connection.replay.stats()["episodes"] == 0
 

@@ -21,8 +21,15 @@ def test_loopback_needs_nothing(host):
 )
 @pytest.mark.parametrize("given", [{}, PAIR, {"token_file": "token"}])
 def test_beyond_loopback_half_the_protection_is_refused(host, given):
-    with pytest.raises(ConfigError, match="cert_file, key_file and token_file"):
+    with pytest.raises(ConfigError, match=r"found no --listen\."):
         ServerConfig(host=host, **given)
+
+
+def test_what_is_missing_is_named_and_nothing_else():
+    with pytest.raises(ConfigError, match=r"found no --listen\.client-ca-file or --listen\.token-file or both"):
+        ServerConfig(host="0.0.0.0", **PAIR)
+    with pytest.raises(ConfigError, match=r"found no --listen\.cert-file and --listen\.key-file, to speak TLS; qtopt"):
+        ServerConfig(host="0.0.0.0", token_file="token")
 
 
 @pytest.mark.parametrize("guard", [{"token_file": "token"}, {"client_ca_file": "ca.pem"}])

@@ -1,9 +1,9 @@
 """Kills a server under load at any moment, hundreds of times, on one store: nothing acknowledged may be lost or torn.
 
 Senders append over gRPC, samplers draw and label, a reader follows the files, while the store seals and retires all the
-time. A third of the kills come by the clock; the others at a step of the store's code (``steps.py``), the steps with
-the fewest deaths first, half of them a random time into it. After each kill the next server opens the store, and all
-that is in it is compared with what was sent.
+time. A third of the kills, and those whose step is not reached again, come by the clock, two in five in all; the others
+at a step of the store's code (``steps.py``), the steps with the fewest turns first, half of them a random time into it.
+After each kill the next server opens the store, and all that is in it is compared with what was sent.
 """
 
 import functools
