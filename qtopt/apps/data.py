@@ -24,7 +24,7 @@ from qtopt.replay import (
     rebuild_catalogue,
     restore,
 )
-from qtopt.replay.transfer import transfer
+from qtopt.replay.transfer import require_mergeable, transfer
 from qtopt.specs import MAX_STEPS
 from qtopt.types import Behaviour, Episode
 
@@ -44,10 +44,10 @@ class Config:
         episode: with show, its UUID or its number from 0; negative numbers count from the end.
         output: with show, the PNG file to write.
         repair: with verify, keep damaged episodes aside, and rebuild the catalogue where it is lost; nobody else may
-            have the store open.
+            have the store open. Episodes kept aside are taken again by merge from a store that has them.
         into: with copy and merge, the store that is appended to, or the run that it belongs to; made if it is not
-            there; what it has already is left out. With backup, the directory of the copy; with restore, that of the
-            new store, or the run whose store is lost.
+            there; what it has already, undamaged, is left out. With backup, the directory of the copy; with restore,
+            that of the new store, or the run whose store is lost.
         actors: with copy, only episodes of the script, of the learned policy with noise, without (greedy), or of
             people; empty copies all.
         limit: with copy, most episodes; 0 for all.
@@ -97,7 +97,7 @@ _INTO = ("copy", "merge", "backup", "restore")
 
 
 def main(config: Config) -> int:
-    """Does what was asked; 1 when verify found damage or a merge found conflicts."""
+    """Does what was asked; 1 when verify found damage that was not known, or a merge found conflicts."""
     config = _on_stores(config)
     root = config.store[0]
     match config.action:
@@ -129,6 +129,7 @@ def store_of(path: Path) -> Path:
 def _copy(config: Config) -> int:
     assert config.into is not None
     actors = [Behaviour[name.upper()] for name in config.actors]
+    require_mergeable(config.store, config.into)
     conflicts = 0
     for root in config.store:
         found = copy_store(root, config.into, actors=actors, limit=config.limit, offline=config.offline)
@@ -152,7 +153,8 @@ def _back_up(root: Path, config: Config) -> int:
     assert config.into is not None
     if config.action == "backup":
         done = back_up(root, config.into, link=config.link)
-        say(f"{config.into}: {done.segments} segments, {done.copied} of them new, {done.removed} given up since")
+        segments = f"{done.segments} segments, {done.copied} of them new, {done.removed} given up since"
+        say(f"{config.into}: {segments}; {done.landed} episodes that are in no segment yet")
         return 0
     restore(root, config.into)
     say(f"restored to {config.into}")
@@ -250,18 +252,43 @@ def _verify(root: Path, *, repair: bool) -> int:
             say(f"note: {note}")
         with EpisodeStore(root) as store:
             report = store.verify(repair=True)
-    return _tell(report, repaired=repair)
+        _tell(report, root, repaired=True)
+        if rebuilt.whole and report.nothing_new:
+            return 0
+        say(
+            f"not all was sound: {rebuilt.quarantined} sealed episodes are quarantined; "
+            f"{rebuilt.set_aside} segments and pieces of the landing log are in {root}/quarantine; see the notes"
+        )
+        return 1
+    return _tell(report, root, repaired=repair)
 
 
-def _tell(report: VerifyReport, *, repaired: bool) -> int:
+def _tell(report: VerifyReport, root: Path, *, repaired: bool) -> int:
     say(f"read {report.episodes} episodes, {report.frames} frames, {report.segments} segments")
-    for damaged in report.damaged:
-        say(f"damaged: episode {damaged.uuid} at row {damaged.first_position}: {damaged.reason}")
-    for note in report.notes:
+    for name, episodes in (("damaged", report.damaged), ("quarantined", report.quarantined)):
+        for each in episodes:
+            say(f"{name}: episode {each.uuid} at row {each.first_position}: {each.reason}")
+    for note in (*report.explained, *report.notes):
         say(f"note: {note}")
     if report.sound:
         say("everything matches its checksum")
         return 0
-    hint = "they are kept aside" if repaired else "keep them aside with --repair"
-    say(f"{len(report.damaged)} damaged episodes: {hint}; all others are served")
-    return 1
+    if report.healed:
+        served = "served again from now on" if repaired else "serve them again with --repair"
+        say(f"{len(report.healed)} quarantined episodes are sound: {served}")
+    if report.replaced:
+        say(f"{report.replaced} damaged episodes were stored again since, and are served")
+    if report.quarantined:
+        say(
+            f"{len(report.quarantined)} quarantined episodes, not served: where a copy has them, "
+            f"`qtopt data merge --store COPY --into {root}` takes them from there"
+        )
+    if report.damaged:
+        hint = "they are kept aside" if repaired else "keep them aside with --repair"
+        say(f"{len(report.damaged)} damaged episodes: {hint}; all others are served")
+    if report.notes:
+        say(
+            f"{len(report.notes)} damaged places that cost no episode of this store, and that --repair does not mend: "
+            "`qtopt data copy` makes a sound store of it, a backup has the files"
+        )
+    return 0 if report.nothing_new else 1

@@ -6,7 +6,8 @@ from qtopt.replay.episode_store import EpisodeStore
 from qtopt.replay.label_ring import LabelRingConfig
 from qtopt.replay.memory import MemoryStore
 from qtopt.replay.rate_limiter import RateLimiterConfig
-from qtopt.replay.rebuild import RebuildReport, rebuild_catalogue
+from qtopt.replay.rebuild import rebuild_catalogue
+from qtopt.replay.reentry import RebuildReport
 from qtopt.replay.retention import RetentionConfig
 from qtopt.replay.sampler import SamplerConfig
 from qtopt.replay.schema import StoreFormat, read_format

@@ -37,11 +37,13 @@ class BackupReport:
         segments: in the copy now.
         copied: of them, those that were not there before.
         removed: those that the store has given up since the last time.
+        landed: episodes in the copy now that are in no segment yet.
     """
 
     segments: int = 0
     copied: int = 0
     removed: int = 0
+    landed: int = 0
 
 
 def back_up(source: Path, target: Path, *, link: bool = False) -> BackupReport:
@@ -61,7 +63,7 @@ def back_up(source: Path, target: Path, *, link: bool = False) -> BackupReport:
     try:
         target.mkdir(parents=True, exist_ok=True)
         if (target / STORE_FILE).exists():
-            read_format(target).require_same(fmt, str(target / STORE_FILE))
+            _require_copy_of(source, target)
         elif any(target.iterdir()):
             raise StoreError(f"{target}: holds other things than a copy of a store; give another directory")
         else:
@@ -76,6 +78,32 @@ def back_up(source: Path, target: Path, *, link: bool = False) -> BackupReport:
             lock.release()
     except OSError as error:
         raise StoreFull(f"{target}: the copy cannot be written: {error}; see to it and try again") from error
+
+
+def _require_copy_of(source: Path, target: Path) -> None:
+    """Raises StoreError unless ``target``, a store, may be a copy of ``source``."""
+    found, expected = read_format(target), read_format(source)
+    found.require_same(expected, str(target / STORE_FILE))
+    if found.store_id == expected.store_id != "":
+        return
+    if (found.store_id and expected.store_id) or not _share_an_episode(source, target):
+        raise StoreError(
+            f"{target}: is not of the store {source} (store_id: found {found.store_id or 'none'}, expected "
+            f"{expected.store_id or 'none'}) and was left as it is: give another directory for the copy, or, if the "
+            f"store is lost, take it back from there with `qtopt data restore --store {target} --into NEW`"
+        )
+
+
+def _share_an_episode(source: Path, target: Path) -> bool:
+    """Whether some episode of a copy is in the store still, or the copy has none; for stores without ``store_id``."""
+    if not (target / CATALOGUE_FILE).exists():
+        return not any((target / SEGMENTS).glob("*.zarr"))
+    with (
+        closing(Catalogue(source, read_only=True)) as store,
+        closing(Catalogue(target, read_only=True)) as copy,
+    ):
+        batches = ([row.uuid for row in batch] for batch in copy.batches())
+        return copy.is_empty() or any(store.known(uuids) for uuids in batches)
 
 
 class _Backup:
@@ -104,7 +132,9 @@ class _Backup:
             catalogue.backup(self._temporary / CATALOGUE_FILE)
             for file in files:
                 _copy_log(file, self._temporary / LANDING / file.path.name)
-            return catalogue.segments()
+            segments = catalogue.segments()
+            self._report.landed = catalogue.landed_count()
+            return segments
 
     def _copy_segment(self, row: SegmentRow) -> bool:
         """Copies a segment unless it is there; returns False when the store has just given it up."""
@@ -161,9 +191,9 @@ class _Backup:
         self._report.segments = len(names)
 
     def _renew_format(self) -> None:
-        """Says so in the copy when the store was renewed since the last time."""
-        fmt = read_format(self._source)
-        if fmt.format_version > read_format(self._target).format_version:
+        """Says so in the copy when the store was renewed, or given its id, since the last time."""
+        fmt, copied = read_format(self._source), read_format(self._target)
+        if fmt.format_version > copied.format_version or (fmt.store_id and not copied.store_id):
             fmt.write(self._target / STORE_FILE)
             flush(self._target)
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,6 +63,13 @@ class SegmentRow:
     episodes: int
     frame_bytes: int
     chunk_bytes: int
+
+
+class Known(NamedTuple):
+    """What there is of a UUID: the digest of its episode, and whether that is quarantined."""
+
+    digest: bytes
+    quarantined: bool
 
 
 @contextmanager
@@ -155,16 +162,26 @@ class Catalogue:
         finally:
             reader.execute("ROLLBACK")
 
-    def digests(self, uuids: Sequence[str]) -> dict[str, bytes]:
-        """Returns the digests of those of the UUIDs that are known."""
-        query = "SELECT digest FROM episode WHERE uuid = ?"
+    def known(self, uuids: Sequence[str]) -> dict[str, Known]:
+        """Returns what is known of those of the UUIDs that are in the catalogue."""
+        query = "SELECT digest, quarantined IS NOT NULL FROM episode WHERE uuid = ?"
         with self._write_lock, _translated(self._path):
             found = ((uuid, self._writer.execute(query, (uuid,)).fetchone()) for uuid in uuids)
-            return {uuid: bytes(known[0]) for uuid, known in found if known is not None}
+            return {uuid: Known(bytes(values[0]), bool(values[1])) for uuid, values in found if values is not None}
 
-    def enter(self, rows: Sequence[EpisodeRow]) -> None:
-        """Enters landed episodes, all or none; they are flushed to the disk later, as the landing log has them."""
+    def enter(self, rows: Sequence[EpisodeRow], damaged: Sequence[EpisodeRow] = ()) -> None:
+        """Enters landed episodes, all or none; they are flushed to the disk later, as the landing log has them.
+
+        Args:
+            rows: of the new ones.
+            damaged: of those that take the place of damaged ones, what is in the catalogue so far.
+        """
         with self._transaction(durable=False) as writer:
+            for row in map(EpisodeRow.replaced, damaged):
+                values = (row.uuid, row.quarantined, _episode_checksum(row), row.first_position)
+                writer.execute(
+                    "UPDATE episode SET uuid = ?, quarantined = ?, row_crc32c = ? WHERE first_position = ?", values
+                )
             for row in rows:
                 _insert_episode(writer, row)
 
@@ -215,6 +232,15 @@ class Catalogue:
     def has_segment(self, number: int) -> bool:
         """Whether a sealed segment is in the catalogue now."""
         return bool(self._read("SELECT 1 FROM segment WHERE number = ?", (number,)))
+
+    def is_empty(self) -> bool:
+        """Whether no episode is in the catalogue."""
+        return not self._read("SELECT 1 FROM episode LIMIT 1")
+
+    def landed_count(self) -> int:
+        """Returns how many episodes are in no segment."""
+        sealed = "coalesce((SELECT max(first_position + rows) FROM segment), 0)"
+        return int(self._read(f"SELECT count(*) FROM episode WHERE first_position >= {sealed}")[0][0])
 
     def quarantined(self) -> IntArray:
         """Returns the first positions of the episodes marked as damaged, int64."""

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +117,7 @@ class EpisodeStore(ReplayStore):
         With ``repair``, damaged episodes are quarantined, and quarantined ones that are sound (their files were put
         back) are served again from the next opening on.
         """
-        report = verify(self._shelf, self.format)
+        report = verify(self._shelf, self.format, self._damage_found)
         if repair:
             for damaged in report.damaged:
                 self._quarantine(Damaged([damaged.first_position], damaged.reason))
@@ -210,6 +210,7 @@ def _prepare(root: Path, fmt: StoreFormat | None, *, read_only: bool) -> StoreFo
             found.require_same(fmt, str(root / STORE_FILE))
         return found
     root.mkdir(parents=True, exist_ok=True)
+    fmt = fmt.named()
     fmt.write(root / STORE_FILE)
     flush(root)
     flush(root.parent)
@@ -218,8 +219,8 @@ def _prepare(root: Path, fmt: StoreFormat | None, *, read_only: bool) -> StoreFo
 
 def _renewed(root: Path, fmt: StoreFormat) -> StoreFormat:
     """Makes a store of an older format one of ours before anything is written that an older release would not find."""
-    renewed = replace(fmt, format_version=FORMAT_VERSION)
-    if renewed != fmt:
+    renewed = replace(fmt if fmt.store_id else fmt.named(), format_version=FORMAT_VERSION)
+    if asdict(renewed) != asdict(fmt):
         renewed.write(root / STORE_FILE)
         flush(root)
     return renewed

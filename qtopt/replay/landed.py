@@ -75,8 +75,9 @@ class Landed:
             self._steps.extend(rows)
             self.frame_bytes += int(rows["frame_bytes"].sum())
         rest = self._log.take_rest(self.start)
-        known = self._catalogue.digests([episode.row.uuid for episode in rest])
-        self.lost.extend(episode for episode in rest if episode.row.uuid not in known)
+        known = self._catalogue.known([episode.row.uuid for episode in rest])
+        served = {uuid for uuid, there in known.items() if not there.quarantined}
+        self.lost.extend(episode for episode in rest if episode.row.uuid not in served)
         return bad
 
     def recover(self) -> None:

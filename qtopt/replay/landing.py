@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qtopt.errors import StoreError
-from qtopt.replay.catalogue import Catalogue
+from qtopt.replay.catalogue import Catalogue, Known
 from qtopt.replay.landing_log import LANDING, LandingLog, LogFile, open_files
 from qtopt.replay.record import EpisodeRow, Record
 
@@ -23,25 +23,31 @@ Commit = Callable[[Sequence[Record]], list[bool | StoreError]]
 def land(catalogue: Catalogue, log: LandingLog, records: Sequence[Record], end: int) -> list[EpisodeRow | bytes]:
     """Stores new episodes from position ``end`` on, durably and all together.
 
+    One that is there already, but damaged, is new: it takes the place of the damaged one.
+
     Returns:
         for each record its row as stored, or the digest under which its UUID is known already.
     """
-    known = catalogue.digests([record.row.uuid for record in records])
+    known = catalogue.known([record.row.uuid for record in records])
     results: list[EpisodeRow | bytes] = []
     fresh: list[Record] = []
+    damaged: list[EpisodeRow] = []
     for record in records:
-        digest = known.get(record.row.uuid)
-        if digest is not None:
-            results.append(digest)
-            continue
-        row = replace(record.row, first_position=end)
-        known[row.uuid] = row.digest
+        there = known.get(record.row.uuid)
+        if there is not None:
+            row = catalogue.episode(record.row.uuid) if there.quarantined else None
+            if row is None or not row.is_same(record.row):
+                results.append(there.digest)
+                continue
+            damaged.append(row)
+        row = replace(record.row, first_position=end, quarantined=None)
+        known[row.uuid] = Known(row.digest, quarantined=False)
         results.append(row)
         fresh.append(replace(record, row=row))
         end += len(record.rows)
     if fresh:
         with log.appended(fresh):
-            catalogue.enter([record.row for record in fresh])
+            catalogue.enter([record.row for record in fresh], damaged)
     return results
 
 

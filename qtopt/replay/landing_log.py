@@ -44,6 +44,14 @@ class LogFile:
         self.handle = os.open(path, flags, 0o644)
         self.bytes = 0
         self.end = 0  # position behind the last record
+        self.damaged: list[tuple[int, int]] = []  # where bytes lie that are no whole record
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Returns what is there; nothing when it cannot be read, which matches no checksum."""
+        try:
+            return os.pread(self.handle, size, offset)
+        except OSError:
+            return b""
 
     def __del__(self) -> None:
         if hasattr(self, "handle"):
@@ -70,11 +78,12 @@ def _paths(directory: Path) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class LandedEpisode:
-    """An episode in the log: its row, its T + 1 steps as bytes and where its frames begin."""
+    """An episode in the log: its row, its T + 1 steps as bytes, where its record and where its frames begin."""
 
     row: EpisodeRow
     steps: bytes
     file: LogFile
+    start: int
     offset: int
 
 
@@ -131,6 +140,10 @@ class LandingLog:
         """Returns what nobody adopted from position ``start`` on, in order of position, and keeps it no longer."""
         found, self._found = sorted(self._found.items()), {}
         return [episode for (first, _), episode in found if first >= start]
+
+    def damaged(self) -> list[tuple[LogFile, int, int]]:
+        """Returns where bytes lie that are no whole record: damaged, or torn before they were acknowledged."""
+        return [(file, *place) for file in self._files for place in file.damaged]
 
     @contextlib.contextmanager
     def appended(self, records: Sequence[Record]) -> Iterator[None]:
@@ -199,14 +212,14 @@ class LandingLog:
     def frame(self, position: int) -> bytes | None:
         """Returns a landed frame, unchecked; None when it is not there, or no longer."""
         place = self._places.get(position)
-        return None if place is None else _pread(*place)
+        return None if place is None else place[0].read(*place[1:])
 
     def record(self, episode: LandedEpisode) -> Record:
         """Reads all of an episode; raises CorruptEpisode when it does not match its checksums."""
         rows = rows_from_bytes([episode.steps], [episode.row.length + 1])
         frames, offset = [], episode.offset
         for size, expected in zip(rows["frame_bytes"].tolist(), rows["frame_crc32c"].tolist(), strict=True):
-            frames.append(_pread(episode.file, offset, size))
+            frames.append(episode.file.read(offset, size))
             offset += size
             if crc32c(frames[-1]) != expected:
                 raise CorruptEpisode(f"landed episode {episode.row.uuid}: a frame does not match its checksum")
@@ -245,7 +258,7 @@ def _head(record: Record) -> bytes:
 def _scan(file: LogFile) -> Iterator[LandedEpisode]:
     """Yields the whole records of a file; after a damaged one it goes on with the next that is sound."""
     size = os.fstat(file.handle).st_size
-    at = 0
+    at, lost = 0, -1
     while at >= 0 and len(head := os.pread(file.handle, _HEADER.size, at)) == _HEADER.size:
         magic, about_bytes, step_bytes, frame_bytes, crc = _HEADER.unpack(head)
         offset = at + _HEADER.size + about_bytes + step_bytes
@@ -253,12 +266,18 @@ def _scan(file: LogFile) -> Iterator[LandedEpisode]:
         if magic == _MAGIC and offset + frame_bytes <= size:
             body = os.pread(file.handle, about_bytes + step_bytes, at + _HEADER.size)
         if not body or crc32c(head[:-_CRC_BYTES], body) != crc:
+            lost = at if lost < 0 else lost
             at = _find_magic(file, at + 1)
             continue
+        if lost >= 0:
+            file.damaged.append((lost, at))
+            lost = -1
         first_position, uuid, digest, *others = json.loads(body[:about_bytes])
         row = EpisodeRow(first_position, uuid, bytes.fromhex(digest), *others)
-        yield LandedEpisode(row, body[about_bytes:], file, offset)
+        yield LandedEpisode(row, body[about_bytes:], file, at, offset)
         at = offset + frame_bytes
+    if lost >= 0 or at < size:
+        file.damaged.append((lost if lost >= 0 else at, size))
 
 
 def _find_magic(file: LogFile, start: int) -> int:
@@ -276,11 +295,3 @@ def _write(handle: int, data: bytes, offset: int) -> None:
     while left:
         written = os.pwrite(handle, left, offset)
         left, offset = left[written:], offset + written
-
-
-def _pread(file: LogFile, offset: int, size: int) -> bytes:
-    """Returns what is there; nothing when it cannot be read, which matches no checksum."""
-    try:
-        return os.pread(file.handle, size, offset)
-    except OSError:
-        return b""

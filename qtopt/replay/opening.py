@@ -1,6 +1,5 @@
 """What a store reads when it is opened: the episode table and the steps of all that is kept."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,16 @@ from qtopt.replay.index import IndexEntries
 from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow
 from qtopt.replay.schema import STEP_DTYPE, Rows, rows_from_bytes
-from qtopt.replay.segment_files import never_had, offsets, read_column, read_episode_column, segment_name
+from qtopt.replay.segment_files import (
+    UNREADABLE,
+    described_columns,
+    never_had,
+    offsets,
+    read_column,
+    read_episode_column,
+    read_tables,
+    segment_name,
+)
 from qtopt.types import IntArray
 
 log = structlog.get_logger(__name__)
@@ -62,7 +70,9 @@ def sealed_rows(catalogue: Catalogue, directory: Path, segment: SegmentRow) -> t
     rows = np.zeros(segment.rows, STEP_DTYPE)
     sound = True
     for name, (dtype, _) in (STEP_DTYPE.fields or {}).items():  # type: ignore[misc]
-        if not never_had(directory, name):
+        if never_had(directory, name):
+            sound &= described_columns(directory) is not None  # else it may be lost: the episodes' checksums tell
+        else:
             rows[name], matches = read_column(directory, name, dtype.base, (segment.rows, *dtype.shape))
             sound &= matches
     begin, matches = read_column(directory, "frame_offset", "<i8", (segment.rows,))
@@ -126,8 +136,8 @@ def remove_unknown(segments: Path, known: Sequence[SegmentRow], catalogue: Catal
 def _still_landed(path: Path, catalogue: Catalogue) -> bool:
     """Whether a segment unknown to the catalogue holds nothing that is not landed."""
     try:
-        first = json.loads((path / "zarr.json").read_text())["attributes"]["segment"]["first_position"]
-    except (OSError, ValueError, KeyError, TypeError):
+        segment, episodes = read_tables(path)
+    except (*UNREADABLE, CorruptEpisode):
         return False
-    row = catalogue.episode(first) if isinstance(first, int) else None
-    return row is not None and row.segment is None
+    landed = catalogue.episodes(segment.first_position, segment.first_position + segment.rows)
+    return [(row.uuid, None) for row in episodes] == [(row.uuid, row.segment) for row in landed]

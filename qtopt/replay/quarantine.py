@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
+from qtopt.replay.checksum import crc32c
 from qtopt.replay.record import Record
 from qtopt.replay.segment_files import flush
 
@@ -53,6 +54,15 @@ class Quarantine:
             log.warning("refused episode could not be kept", uuid=row.uuid, error=str(error))
             return None
         self._size += path.stat().st_size
+        return path
+
+    def keep_bytes(self, name: str, data: bytes) -> Path:
+        """Keeps bytes of whatever kind, durably and whatever the limit; returns where. Raises OSError."""
+        self._directory.mkdir(exist_ok=True)
+        path = self._directory / f"{name}-{crc32c(data):08x}.bytes"
+        path.write_bytes(data)
+        flush(path)
+        flush(self._directory)
         return path
 
     def keep_directory(self, path: Path) -> Path:

@@ -4,44 +4,25 @@ import itertools
 import math
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from qtopt.errors import CorruptEpisode, StoreFull
-from qtopt.replay.catalogue import CATALOGUE_FILE, EPISODE_COLUMNS, Catalogue, SegmentRow, episode_from
+from qtopt.replay.catalogue import CATALOGUE_FILE, EPISODE_COLUMNS, Catalogue, episode_from
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.disk import QUARANTINE, SEGMENTS
 from qtopt.replay.episode_store import LABELS_FILE
 from qtopt.replay.landing import GROUP_EPISODES, land
-from qtopt.replay.landing_log import LANDING, LandingLog, open_files
+from qtopt.replay.landing_log import LANDING, LandedEpisode, LandingLog, open_files
 from qtopt.replay.lock import WriterLock
-from qtopt.replay.record import EpisodeRow, Record
-from qtopt.replay.schema import read_format, rows_from_bytes
-from qtopt.replay.segment_files import flush, read_tables
+from qtopt.replay.quarantine import Quarantine
+from qtopt.replay.record import REPLACED, EpisodeRow, Record
+from qtopt.replay.reentry import RebuildReport, enter_segments
+from qtopt.replay.schema import frame_sizes, read_format, rows_from_bytes
+from qtopt.replay.segment_files import flush
 
 _TEMPORARY = "rebuild.tmp"
-UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
-"""What reading a segment's damaged tables raises."""
-
-
-@dataclass
-class RebuildReport:
-    """What was found.
-
-    Attributes:
-        segments, episodes: entered from sealed segments.
-        landed: episodes saved from the landing log and from the landing table of a store of format 1.
-        notes: what could not be used.
-        old_catalogue: where the old catalogue was put; None if there was none.
-    """
-
-    segments: int = 0
-    episodes: int = 0
-    landed: int = 0
-    notes: list[str] = field(default_factory=list)
-    old_catalogue: Path | None = None
 
 
 def rebuild_catalogue(root: Path) -> RebuildReport:
@@ -53,7 +34,7 @@ def rebuild_catalogue(root: Path) -> RebuildReport:
         StoreError: there is no store, or another process writes it.
         StoreFull: no room for the new one.
     """
-    read_format(root)
+    fmt = read_format(root)
     lock = WriterLock(root)
     temporary = root / _TEMPORARY
     try:
@@ -62,12 +43,15 @@ def rebuild_catalogue(root: Path) -> RebuildReport:
         report = RebuildReport(old_catalogue=_copy_aside(root))
         log = LandingLog(root / LANDING, open_files(root / LANDING), math.inf)
         with closing(Catalogue(temporary)) as catalogue:
-            end = _enter_segments(root, catalogue, report)
-            end = _save(_logged(log, report), log, catalogue, end, report)
             # Copies of earlier repairs too: one that was interrupted may have left the only copy of an episode there.
-            for old in sorted((root / QUARANTINE).glob(f"catalogue-*/{CATALOGUE_FILE}"), reverse=True):
+            olds = sorted((root / QUARANTINE).glob(f"catalogue-*/{CATALOGUE_FILE}"), reverse=True)
+            end = enter_segments(root / SEGMENTS, fmt, olds, catalogue, report)
+            damaged: list[LandedEpisode] = []
+            end = _save(_logged(log, damaged), log, catalogue, end, report)
+            for old in olds:
                 with closing(sqlite3.connect(old, isolation_level=None)) as reader:
                     end = _save(_landed(reader, report), log, catalogue, end, report)
+            _set_aside(log, damaged, catalogue, Quarantine(root / QUARANTINE, math.inf), report)
         for path in (*root.glob(f"{CATALOGUE_FILE}-*"), root / LABELS_FILE):
             path.unlink(missing_ok=True)  # the log belongs to the old file, and the labels to its positions
         (temporary / CATALOGUE_FILE).replace(root / CATALOGUE_FILE)
@@ -94,42 +78,51 @@ def _copy_aside(root: Path) -> Path | None:
     return target / CATALOGUE_FILE
 
 
-def _enter_segments(root: Path, catalogue: Catalogue, report: RebuildReport) -> int:
-    """Enters every sealed segment; returns the position behind the last."""
-    found: list[tuple[SegmentRow, list[EpisodeRow]]] = []
-    for path in sorted((root / SEGMENTS).glob("*.zarr")):
-        try:
-            found.append(read_tables(path))
-        except (*UNREADABLE, CorruptEpisode) as error:
-            report.notes.append(f"{path}: {error}")
-    end = 0
-    for segment, episodes in sorted(found, key=lambda item: item[0].first_position):
-        if segment.first_position < end:
-            report.notes.append(f"segment {segment.number} overlaps the one before and was left out")
-            continue
-        catalogue.enter_segment(segment, episodes)
-        report.segments += 1
-        report.episodes += len(episodes)
-        end = segment.first_position + segment.rows
-    return end
-
-
 def _save(records: Iterator[Record], log: LandingLog, catalogue: Catalogue, end: int, report: RebuildReport) -> int:
     """Lands again, behind ``end``, what is in no segment; returns the new end."""
     while group := list(itertools.islice(records, GROUP_EPISODES)):
+        for record in group:  # one that was stored again lies behind the damaged one, whose segment does not say so
+            known = catalogue.episode(record.row.uuid)
+            sealed = known is not None and known.segment is not None and known.is_same(record.row)
+            if known is not None and sealed and known.first_position < record.row.first_position:
+                catalogue.quarantine([known.first_position], REPLACED)
         landed = [row for row in land(catalogue, log, group, end) if isinstance(row, EpisodeRow)]
         report.landed += len(landed)
         end += sum(row.length + 1 for row in landed)
     return end
 
 
-def _logged(log: LandingLog, report: RebuildReport) -> Iterator[Record]:
-    """Yields the sound episodes of the landing log."""
+def _logged(log: LandingLog, damaged: list[LandedEpisode]) -> Iterator[Record]:
+    """Yields the sound episodes of the landing log; adds the others to ``damaged``."""
     for episode in log.take_rest(0):
         try:
             yield log.record(episode)
-        except CorruptEpisode as error:
-            report.notes.append(str(error))
+        except CorruptEpisode:
+            damaged.append(episode)
+
+
+def _set_aside(
+    log: LandingLog,
+    damaged: Sequence[LandedEpisode],
+    catalogue: Catalogue,
+    quarantine: Quarantine,
+    report: RebuildReport,
+) -> None:
+    """Keeps the bytes of what is damaged in the log, and nowhere else in the store, in the quarantine."""
+    known = catalogue.known([episode.row.uuid for episode in damaged])
+    pieces = [(*place, "an episode that is damaged, or was never acknowledged") for place in log.damaged()]
+    pieces += [
+        (episode.file, episode.start, episode.offset + sum(frame_sizes(episode.steps, episode.row.length + 1)), name)
+        for episode in damaged
+        for name in [f"landed episode {episode.row.uuid}, a frame of which does not match its checksum"]
+        if episode.row.uuid not in known or known[episode.row.uuid].quarantined
+    ]
+    for file, start, stop, name in pieces:
+        data = file.read(start, stop - start)
+        if any(data):  # else a file system's zeros behind what was written
+            kept = quarantine.keep_bytes(f"landing-{file.path.stem}-{start}", data)
+            report.set_aside += 1
+            report.notes.append(f"{file.path}: bytes {start} to {stop} are {name}; kept in {kept}")
 
 
 def _landed(reader: sqlite3.Connection, report: RebuildReport) -> Iterator[Record]:

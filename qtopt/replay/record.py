@@ -1,9 +1,10 @@
 """An episode as it is stored: rows of the step table, encoded frames, and what identifies it."""
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
+from uuid import uuid4
 
 import numpy as np
 
@@ -24,6 +25,10 @@ from qtopt.replay.schema import (
 from qtopt.specs import EPISODE_SPECS
 from qtopt.types import Episode, EpisodeEnd, Outcome
 
+REPLACED: Final = "stored again since, under another position"
+UNTOLD: Final = "its row of the episode table is damaged"
+"""Reasons why an episode is quarantined that no file put back takes away."""
+
 
 @dataclass(frozen=True, slots=True)
 class EpisodeRow:
@@ -39,7 +44,7 @@ class EpisodeRow:
         facts: JSON of the collector's name and the metadata.
         rows_crc32c: checksum of the episode's rows; each frame has its own in the rows.
         segment: number of the sealed segment that holds it; None while it is landed.
-        quarantined: why it is not served; None while it is sound.
+        quarantined: why it is not served; None while it is sound. One that is ``REPLACED`` has a UUID of its own.
     """
 
     first_position: int
@@ -58,6 +63,10 @@ class EpisodeRow:
     def check(self, rows: Rows) -> bool:
         """Whether ``rows`` are what was stored."""
         return self.rows_crc32c == crc32c(rows_to_bytes(rows))
+
+    def replaced(self) -> "EpisodeRow":
+        """Returns what becomes of a damaged episode when it is stored again: its UUID goes over to the new one."""
+        return replace(self, uuid=uuid4().hex, quarantined=REPLACED)
 
     def lasting(self) -> tuple[Any, ...]:
         """Returns the values of ``LASTING``."""

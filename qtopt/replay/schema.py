@@ -8,7 +8,7 @@ import json
 import os
 import uuid as uuid_module
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,13 +147,15 @@ def validate(episode: Episode, fmt: "StoreFormat") -> None:
 
 @dataclass(frozen=True, slots=True)
 class StoreFormat:
-    """What a store holds; written to ``store.json`` when it is made and never changed.
+    """What a store holds; written to ``store.json`` when it is made.
 
     Attributes:
         height, width: size of every frame [px].
         codec: how frames are encoded.
         format_version: of the files' layout.
         schema_version: of the meaning of the fields (``specs.SCHEMA_VERSION``).
+        store_id: 32 hexadecimal digits that this store shares with its copies alone; empty in one that an earlier
+            release wrote and none has written since.
     """
 
     height: int
@@ -161,6 +163,7 @@ class StoreFormat:
     codec: FrameCodec
     format_version: int = FORMAT_VERSION
     schema_version: int = specs.SCHEMA_VERSION
+    store_id: str = field(default="", compare=False)
 
     @classmethod
     def for_images(cls, height: int, width: int | None = None, codec: str = "auto") -> "StoreFormat":
@@ -173,9 +176,17 @@ class StoreFormat:
         """Bytes of one decoded frame."""
         return self.height * self.width * 3
 
+    def named(self) -> "StoreFormat":
+        """Returns this format with a new ``store_id``."""
+        return replace(self, store_id=uuid_module.uuid4().hex)
+
     def require_same(self, other: "StoreFormat", where: str) -> None:
-        """Raises SchemaMismatch naming each difference between this format (found) and ``other`` (expected)."""
-        found, expected = asdict(replace(self, format_version=other.format_version)), asdict(other)
+        """Raises SchemaMismatch naming each difference between this format (found) and ``other`` (expected).
+
+        Two stores of one format differ in ``store_id``, and may in ``format_version``.
+        """
+        found = asdict(replace(self, format_version=other.format_version, store_id=other.store_id))
+        expected = asdict(other)
         differing = [
             f"{key}: found {found[key]}, expected {expected[key]}" for key in found if found[key] != expected[key]
         ]
@@ -222,6 +233,7 @@ def read_format(root: Path) -> StoreFormat:
             width=int(str(values["width"])),
             codec=FrameCodec(str(values["codec"])),
             format_version=int(str(values["format_version"])),
+            store_id=str(values.get("store_id", "")),
         )
     except (KeyError, ValueError) as error:
         raise SchemaMismatch(f"{path}: {error}; expected height, width and a known codec") from error

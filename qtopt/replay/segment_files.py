@@ -8,9 +8,10 @@ zarr writes what describes the arrays; the bytes are written here, since zarr wo
 leaves out chunks of zeros. ``tests/replay`` reads the result with other readers.
 """
 
+import itertools
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,7 @@ from qtopt.replay.checksum import crc32c
 from qtopt.replay.frames import FrameCodec
 from qtopt.replay.record import EpisodeRow
 from qtopt.replay.schema import FORMAT_NAME, STEP_DTYPE, Rows, StoreFormat
+from qtopt.types import JsonValue
 
 CHUNK_BYTES: Final = 65536
 CRC_BYTES: Final = 4
@@ -46,6 +48,9 @@ EPISODE_COLUMNS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
 }
 """The episode table: dtype and shape of a row of each column. ``episode_facts_json`` holds the facts end to end."""
 
+
+UNREADABLE: Final = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading a segment's damaged tables raises, beside CorruptEpisode."""
 
 COLUMN_NAMES: Final = (*(STEP_DTYPE.names or ()), "frame_offset", *EPISODE_COLUMNS, "episode_facts_json")
 """The arrays of a segment other than ``frames``."""
@@ -214,11 +219,17 @@ def never_had(directory: Path, name: str) -> bool:
     """Whether a segment was written before there was a column ``is_intervention``, and that is the column ``name``."""
     if name != specs.IS_INTERVENTION or (directory / name).exists():
         return False
+    described = described_columns(directory)
+    return described is None or name not in described
+
+
+def described_columns(directory: Path) -> list[JsonValue] | None:
+    """Returns the step columns that a segment's description names; None when it cannot be read."""
     try:
         columns = json.loads((directory / "zarr.json").read_text())["attributes"].get("step_columns", [])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return False
-    return isinstance(columns, list) and name not in columns
+        return None
+    return columns if isinstance(columns, list) else None
 
 
 def column_is_sound(directory: Path, name: str) -> bool:
@@ -237,26 +248,40 @@ def read_tables(directory: Path) -> tuple[SegmentRow, list[EpisodeRow]]:
     """
     attributes = json.loads((directory / "zarr.json").read_text())["attributes"]
     segment = SegmentRow(**attributes["segment"])
-    columns = {name: read_episode_column(directory, name, segment) for name in EPISODE_COLUMNS}
-    ends = columns["episode_facts_end"].tolist()
+    columns = {name.removeprefix("episode_"): read_episode_column(directory, name, segment) for name in EPISODE_COLUMNS}
+    ends = columns["facts_end"].tolist()
     facts = _read_sound(directory, "episode_facts_json", "|u1", (ends[-1],)).tobytes()
-    episodes = [
+    return segment, episode_rows(
+        segment, columns, [facts[start:stop].decode() for start, stop in itertools.pairwise([0, *ends])]
+    )
+
+
+def episode_rows(
+    segment: SegmentRow, columns: Mapping[str, npt.NDArray[Any]], facts: Sequence[str]
+) -> list[EpisodeRow]:
+    """Returns the rows of a segment's episodes.
+
+    Args:
+        segment: which one.
+        columns: those of ``EPISODE_COLUMNS``, by their names without ``episode_``.
+        facts: of each episode.
+    """
+    return [
         EpisodeRow(
-            first_position=segment.first_position + int(columns["episode_first_row"][number]),
-            uuid=columns["episode_uuid"][number].tobytes().hex(),
-            digest=columns["episode_digest"][number].tobytes(),
-            length=int(columns["episode_length"][number]),
-            end=int(columns["episode_end"][number]),
-            outcome=int(columns["episode_outcome"][number]),
-            policy_version=int(columns["episode_policy_version"][number]),
-            offline=bool(columns["episode_offline"][number]),
-            facts=facts[start:stop].decode(),
-            rows_crc32c=int(columns["episode_rows_crc32c"][number]),
+            first_position=segment.first_position + int(columns["first_row"][number]),
+            uuid=columns["uuid"][number].tobytes().hex(),
+            digest=columns["digest"][number].tobytes(),
+            length=int(columns["length"][number]),
+            end=int(columns["end"][number]),
+            outcome=int(columns["outcome"][number]),
+            policy_version=int(columns["policy_version"][number]),
+            offline=bool(columns["offline"][number]),
+            facts=text,
+            rows_crc32c=int(columns["rows_crc32c"][number]),
             segment=segment.number,
         )
-        for number, (start, stop) in enumerate(zip([0, *ends], ends, strict=False))
+        for number, text in enumerate(facts)
     ]
-    return segment, episodes
 
 
 def read_episode_column(directory: Path, name: str, segment: SegmentRow) -> npt.NDArray[Any]:

@@ -110,6 +110,7 @@ class ReplayStore(ABC):
         self._limiter = SamplesPerInsert(config.limiter)
         self._changed = threading.Condition()  # guards index, ring and rng
         self._labels_dropped = 0
+        self._damage_found: set[int] = set()  # first positions of what was quarantined since the store was opened
 
     def __enter__(self) -> Self:
         return self
@@ -355,6 +356,7 @@ class ReplayStore(ABC):
             return
         for first in firsts:
             log.warning("damaged episode quarantined", first_position=first, reason=damage.reason)
+        self._damage_found.update(firsts)
         self._shelf.quarantine(firsts, damage.reason)
 
     def _forget_before(self, position: int) -> None:

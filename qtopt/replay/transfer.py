@@ -1,15 +1,18 @@
 """Episodes from one store into another: all of them, or those of chosen actors, as they lie there."""
 
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
 
 from qtopt.errors import EpisodeConflict
+from qtopt.replay.episode_store import EpisodeStore
 from qtopt.replay.record import Record, decode_episode
+from qtopt.replay.schema import STORE_FILE, read_format
 from qtopt.replay.store import ReplayStore
 from qtopt.types import Behaviour, UInt8Array
 
@@ -29,6 +32,14 @@ def actor(behaviour: UInt8Array) -> Behaviour:
     found = set(behaviour.tolist())
     ranked = (Behaviour.HUMAN, Behaviour.SCRIPTED, Behaviour.NOISE, Behaviour.GREEDY)
     return next((kind for kind in ranked if kind in found), Behaviour.RANDOM)
+
+
+def require_mergeable(sources: Sequence[Path], sink: Path) -> None:
+    """Raises StoreError unless each of ``sources`` can be opened, and is of the format of ``sink`` if that is there."""
+    first = sink if (sink / STORE_FILE).exists() else sources[0]
+    for path in sources:
+        with EpisodeStore(path, read_only=True) as store:
+            store.format.require_same(read_format(first), f"{path}, to be copied into {sink}")
 
 
 def transfer(

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,9 @@ from qtopt.errors import CorruptEpisode
 from qtopt.replay.catalogue import SegmentRow
 from qtopt.replay.disk import DiskShelf
 from qtopt.replay.frames import FrameCodec
-from qtopt.replay.record import EpisodeRow, Record, decode_episode
-from qtopt.replay.schema import FORMAT_NAME, StoreFormat, dump_json, facts_json
-from qtopt.replay.segment_files import COLUMN_NAMES, check_shard, column_is_sound, never_had
+from qtopt.replay.record import REPLACED, UNTOLD, EpisodeRow, Record, decode_episode
+from qtopt.replay.schema import FORMAT_NAME, STEP_DTYPE, StoreFormat, dump_json, facts_json
+from qtopt.replay.segment_files import COLUMN_NAMES, UNREADABLE, check_shard, column_is_sound, never_had
 from qtopt.replay.shelf import Damaged, Retired
 from qtopt.types import Episode
 
@@ -35,46 +37,79 @@ class VerifyReport:
 
     Attributes:
         episodes, frames, segments: how many were read.
-        damaged: episodes that cannot be served.
+        damaged: episodes that cannot be served, and that nobody knew of when the store was opened.
+        quarantined: those that were quarantined before, and are damaged still.
+        replaced: how many damaged ones were stored again since.
         healed: first positions of quarantined episodes that are sound.
-        notes: damage that concerns no episode: what other readers would stumble over, but not this store.
+        explained: damaged files of segments with such episodes.
+        notes: other damage: what other readers would stumble over, but not this store.
     """
 
     episodes: int = 0
     frames: int = 0
     segments: int = 0
     damaged: list[DamagedEpisode] = field(default_factory=list)
+    quarantined: list[DamagedEpisode] = field(default_factory=list)
+    replaced: int = 0
     healed: list[int] = field(default_factory=list)
+    explained: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     @property
     def sound(self) -> bool:
         """Whether nothing is damaged."""
+        return self.nothing_new and not (self.quarantined or self.replaced or self.explained)
+
+    @property
+    def nothing_new(self) -> bool:
+        """Whether nothing is damaged beyond the episodes that were quarantined before."""
         return not self.damaged and not self.notes
 
 
-def verify(shelf: DiskShelf, fmt: StoreFormat) -> VerifyReport:
-    """Reads every byte of a store and checks it."""
+def verify(shelf: DiskShelf, fmt: StoreFormat, just_found: Collection[int] = ()) -> VerifyReport:
+    """Reads every byte of a store and checks it.
+
+    Args:
+        shelf: of the store.
+        fmt: of the store.
+        just_found: first positions of episodes that were quarantined since it was opened.
+    """
     report = VerifyReport()
+    hurt = _check_episodes(shelf, fmt, just_found, report)
     for segment in shelf.segments():
-        notes = _check_segment(shelf.segment_path(segment), segment)
-        if notes and not shelf.catalogue.has_segment(segment.number):
+        tables, arrays = _check_segment(shelf.segment_path(segment), segment)
+        if (tables or arrays) and not shelf.catalogue.has_segment(segment.number):
             continue  # retired meanwhile
         report.segments += 1
-        report.notes += notes
+        count = hurt[segment.number]
+        (report.explained if count == segment.episodes else report.notes).extend(tables)
+        (report.explained if count else report.notes).extend(arrays)
+    return report
+
+
+def _check_episodes(
+    shelf: DiskShelf, fmt: StoreFormat, just_found: Collection[int], report: VerifyReport
+) -> Counter[int | None]:
+    """Adds what there is to say of all episodes to ``report``; returns how many are damaged in each segment."""
+    hurt: Counter[int | None] = Counter()
     for batch in shelf.catalogue.batches():
         for row in batch:
             try:
-                reason = _check_episode(shelf, fmt, row)
+                reason = row.quarantined if row.quarantined in (REPLACED, UNTOLD) else _check_episode(shelf, fmt, row)
             except Retired:
                 continue
             report.episodes += 1
-            if reason is not None:
-                report.damaged.append(DamagedEpisode(row.uuid, row.first_position, reason))
+            report.frames += row.length + 1
+            known = row.quarantined is not None and row.first_position not in just_found
+            if reason == REPLACED:
+                report.replaced += 1
+            elif reason is not None:
+                found = report.quarantined if known else report.damaged
+                found.append(DamagedEpisode(row.uuid, row.first_position, reason))
             elif row.quarantined is not None:
                 report.healed.append(row.first_position)
-            report.frames += row.length + 1
-    return report
+            hurt[row.segment] += reason is not None
+    return hurt
 
 
 def _check_episode(shelf: DiskShelf, fmt: StoreFormat, row: EpisodeRow) -> str | None:
@@ -106,14 +141,19 @@ def former_digest(episode: Episode) -> bytes:
     return sha.digest()
 
 
-def _check_segment(directory: Path, row: SegmentRow) -> list[str]:
-    """Returns what other readers of a segment would stumble over."""
-    notes = []
+def _check_segment(directory: Path, row: SegmentRow) -> tuple[list[str], list[str]]:
+    """Returns what other readers of a segment would stumble over: in its tables, and in its steps and frames."""
+    tables: list[str] = []
+    arrays: list[str] = []
     try:
-        json.loads((directory / "zarr.json").read_text())
-    except (OSError, ValueError) as error:
-        notes.append(f"{directory / 'zarr.json'}: {error}")
+        described = json.loads((directory / "zarr.json").read_text())["attributes"]["segment"]
+    except UNREADABLE as error:
+        tables.append(f"{directory / 'zarr.json'}: {error}")
+    else:
+        if described != asdict(row):
+            tables.append(f"{directory / 'zarr.json'}: found {described}, expected {asdict(row)}")
     for name in COLUMN_NAMES:
+        notes = arrays if name in (STEP_DTYPE.names or ()) else tables
         try:
             sound = never_had(directory, name) or column_is_sound(directory, name)
         except OSError as error:
@@ -124,9 +164,9 @@ def _check_segment(directory: Path, row: SegmentRow) -> list[str]:
     try:
         damaged = check_shard(directory, row)
     except (OSError, CorruptEpisode) as error:
-        notes.append(str(error))
+        tables.append(str(error))
     else:
-        notes += [
+        arrays += [
             f"{directory}: bytes {start} to {stop} of frames do not match their checksum" for start, stop in damaged
         ]
-    return notes
+    return tables, arrays

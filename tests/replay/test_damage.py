@@ -232,7 +232,7 @@ def test_a_rebuilt_catalogue_holds_everything(path, episodes, rng):
 
 def test_a_rebuild_that_fails_changes_nothing(path, episodes, rng, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("qtopt.replay.rebuild._enter_segments", lambda *_: next((path / "none").iterdir()))
+        patch.setattr("qtopt.replay.rebuild.enter_segments", lambda *_: next((path / "none").iterdir()))
         with pytest.raises(StoreFull, match="cannot be rebuilt"):
             rebuild_catalogue(path)
     with EpisodeStore(path, rng=rng) as store:
@@ -248,12 +248,15 @@ def test_rebuilding_leaves_out_what_is_damaged_and_says_so(path, episodes):
     with EpisodeStore(path) as store:
         spoil_frame(store, store._shelf.episode(episodes[10].uuid).first_position)
     report = rebuild_catalogue(path)
-    assert report.segments == 1
+    assert report.segments == 2  # the old catalogue has told what the damaged column does not
     assert report.landed == 5
+    assert report.set_aside == 1
     assert len(report.notes) == 2
     with EpisodeStore(path) as store:
-        assert store.verify().sound
-        assert len(store) == report.episodes + 5
+        assert not store.verify().damaged
+        assert [episode.uuid for episode in store.episodes()] == [
+            episode.uuid for number, episode in enumerate(episodes) if number != 10
+        ]
 
 
 def test_a_seal_that_did_not_reach_the_catalogue_is_done_again(path, episodes, rng, monkeypatch):

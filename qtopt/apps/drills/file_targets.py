@@ -21,8 +21,8 @@ from qtopt.replay import EpisodeStore, LabelRingConfig, StoreFormat, read_format
 from qtopt.replay.catalogue import Catalogue
 from qtopt.replay.label_ring import LabelRing
 from qtopt.replay.opening import sealed_rows
-from qtopt.replay.rebuild import UNREADABLE
-from qtopt.replay.segment_files import check_shard, read_tables
+from qtopt.replay.salvage import read_sound_tables, salvage
+from qtopt.replay.segment_files import UNREADABLE, check_shard, read_tables
 from qtopt.replay.segments import SegmentFrames
 from qtopt.types import Targets
 from robot_bridge import spool
@@ -101,11 +101,13 @@ def _store_targets(rng: np.random.Generator, room: Path) -> list[Target]:
     shutil.copytree(whole, own)
     segment = next((own / "segments").glob("*.zarr"))
     row, _ = read_tables(segment)
-    known = Catalogue(whole, read_only=True)
+    known, known_format = Catalogue(whole, read_only=True), read_format(whole)
 
     def read_segment(path: Path) -> None:
         with contextlib.suppress(*UNREADABLE, CorruptEpisode):  # as ``rebuild_catalogue`` takes them
-            read_tables(path)
+            read_sound_tables(path, known_format)
+        with contextlib.suppress(*UNREADABLE, CorruptEpisode):
+            salvage(path, known_format)
         try:
             _, offsets, _ = sealed_rows(known, segment, row)
             frames = SegmentFrames(segment, row)
