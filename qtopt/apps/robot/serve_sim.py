@@ -80,6 +80,9 @@ floor_soft_m = 0.005
 [home]
 clear_pose_m = [0.60, 0.0, 0.44]  # out of the picture: fingers that open in it look like an object that came
 
+[grasp]
+close_force_n = 20  # one finger may push with it until the other touches, too, and 30 N on the tool end an episode
+
 [success]
 diff_area_px = 40
 
