@@ -6,7 +6,7 @@ import pytest
 
 from robot_bridge.cell.places import STATE_VARIABLE
 
-pytestmark = [pytest.mark.realtime, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.realtime, pytest.mark.drill, pytest.mark.timeout(300)]
 
 
 def test_both_ways_meet_the_same_scenes(qtopt, tmp_path, monkeypatch):
