@@ -69,7 +69,8 @@ def sealed_rows(catalogue: Catalogue, directory: Path, segment: SegmentRow) -> t
     """
     rows = np.zeros(segment.rows, STEP_DTYPE)
     sound = True
-    for name, (dtype, _) in (STEP_DTYPE.fields or {}).items():  # type: ignore[misc]
+    for name in STEP_DTYPE.names or ():
+        dtype = STEP_DTYPE[name]
         if never_had(directory, name):
             sound &= described_columns(directory) is not None  # else it may be lost: the episodes' checksums tell
         else:

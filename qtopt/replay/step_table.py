@@ -11,7 +11,9 @@ from qtopt.types import IntArray
 
 
 class StepTable:
-    """Rows of the step table by position, 83 bytes each. Every method may be called by several threads at a time.
+    """Rows of the step table by position: 67 bytes each, and 8 for the place of the frame.
+
+    Every method may be called by several threads at a time.
 
     Args:
         base: position of the first row.

@@ -128,7 +128,8 @@ class PhysicalCell:
                 self._path,
             )
         self._wait(lambda: self.places.latched() is not None, "motion was locked")
-        self._keeper.acknowledge()
+        if latch is not None or self.robot.processes.latched:  # not where a process only died
+            self._keeper.acknowledge()
         self.robot.processes.close()
         self.robot.renew(self._start())
 

@@ -40,9 +40,8 @@ def describe(cell: CellFile, places: Places) -> list[str]:
 
 
 def _living(running: Running) -> list[str]:
-    try:
-        board = Board(os.open(f"/proc/{running.collector}/fd/{running.board_fd}", os.O_RDWR))
-    except OSError:
+    board = _open_board(running)
+    if board is None:
         return [f"processes  the collector {running.collector} ends, or belongs to somebody else"]
     try:
         beats = ", ".join(f"{member.name.lower()} {_age(board.silence_s(member))}" for member in Member)
@@ -68,17 +67,22 @@ def _living(running: Running) -> list[str]:
 
 def newest_report(running: Running | None) -> Report | None:
     """Returns what the arm's process of a running cell wrote last; None where nothing came lately."""
-    if running is None:
-        return None
-    try:
-        board = Board(os.open(f"/proc/{running.collector}/fd/{running.board_fd}", os.O_RDWR))
-    except OSError:
+    board = None if running is None else _open_board(running)
+    if board is None:
         return None
     try:
         record, silence_s = board.arm.newest(), board.silence_s(Member.ARM)
         return None if record is None or silence_s is None or silence_s > _LATELY_S else unpack_report(record)
     finally:
         board.close()
+
+
+def _open_board(running: Running) -> Board | None:
+    """Returns the memory that a running cell's processes share; None where its collector is gone or not ours."""
+    try:
+        return Board(os.open(f"/proc/{running.collector}/fd/{running.board_fd}", os.O_RDWR))
+    except OSError:
+        return None
 
 
 def _age(silence_s: float | None) -> str:

@@ -42,6 +42,7 @@ from sim.faults.cells import SimulatedCell
 
 _MOST_POINTS: Final = 0.05
 _AGAIN_S: Final = 1.0
+_CLEAR_S: Final = 300.0
 
 
 class FilledCell:
@@ -63,7 +64,12 @@ class FilledCell:
         self._cell = PhysicalCell(sim.path, size_px, stop, idle=self._unlock)
 
     def start_episode(self, seed: int | None = None) -> ResetResult:
-        """Fills the bin from ``seed`` and begins an episode; raises RobotError where the wait was ended."""
+        """Fills the bin from ``seed`` and begins an episode.
+
+        Raises:
+            RobotError: the arm did not come clear of the bin in time, or the wait was ended.
+        """
+        deadline = time.monotonic() + _CLEAR_S
         while True:
             self._cell.await_person()
             try:
@@ -71,7 +77,7 @@ class FilledCell:
                 self._sim.inject("refill", seed=seed)
                 break
             except RobotError as error:
-                if self._stop():
+                if self._stop() or time.monotonic() > deadline:
                     raise
                 logger().warning("the bin is not filled yet", error=str(error))
                 time.sleep(_AGAIN_S)
