@@ -73,7 +73,7 @@ class UrServer:
             ConfigError: there is no such fault.
         """
         fault, switch = str(request.get("fault")), bool(request.get("on", True))
-        streams = {"silent": "silent", "split_frames": "split", "duplicate_frames": "duplicate"}
+        streams = {"silent": "silent", "split_frames": "split", "duplicate_frames": "duplicate", "late_frames": "late"}
         if fault in streams:
             setattr(self._rtde.faults, streams[fault], switch)
             return {}
@@ -94,6 +94,7 @@ class UrServer:
             "not_found": lambda: self._deny("unknown_fields", request),
             "in_use": lambda: self._deny("owned_fields", request),
             "push": lambda: self._plant.push(request["force_n"]),
+            "slip": self._plant.slip,
             "camera": lambda: self._spoil(self._spoil_camera, request),
             "gripper": lambda: self._spoil(self._spoil_gripper, request),
             "refill": lambda: self._plant.refill(request.get("seed")),
