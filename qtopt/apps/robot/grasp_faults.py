@@ -75,7 +75,7 @@ class _Grasp:
         with Lateness() as lateness:
             for tries in range(1, _EPISODES + 1):
                 result = self._episode(100 * seed + tries)
-                if result is not None:
+                if result is not None and self._is_fair(result):
                     return self._judge(result, tries, lateness.most_s)
         raise RobotError(f"nothing was grasped in {_EPISODES} episodes")
 
@@ -147,6 +147,10 @@ class _Grasp:
         if not self._fault_s:
             raise RobotError(f"the moment of the fault did not come: {results[0].outcome}")
         return results[0]
+
+    def _is_fair(self, result: StepResult) -> bool:
+        """Whether the object that a spoilt picture should show was still held when the fingers opened."""
+        return self._case.when != "let_go" or self._held(result) is (self._case.around == "object")
 
     def _is_time(self) -> bool:
         truth = self._sim.truth()
