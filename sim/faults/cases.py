@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 Target = Literal["controller", "arm", "safety", "server", "clock"]
-Reaction = Literal["nothing", "hold", "stop", "latch"]
+Reaction = Literal["nothing", "hold", "stop", "latch", "any"]
 
 UR, XARM, HTTP = "ur", "xarm", "http"
 ALL: Final = (UR, XARM, HTTP)
@@ -23,7 +23,8 @@ class Case:
     Attributes:
         name: in the table, unique.
         fault: as the fault ports call it; a signal's name for a process; how far a clock steps [s].
-        reaction: ``nothing``: the episode goes on; ``hold``: the arm stands, and nothing is locked.
+        reaction: ``nothing``: the episode goes on; ``hold``: the arm stands, and nothing is locked;
+            ``any``: the episode goes on, or the arm stands and is locked.
         within_s: from the fault to the beginning of braking.
         rules: those that may be the first to lock motion, as several watch.
         label: of the episode.
@@ -40,7 +41,7 @@ class Case:
     reaction: Reaction
     within_s: float = 0.3
     rules: tuple[str, ...] = ()
-    label: Literal["aborted", "goes on"] = "aborted"
+    label: Literal["aborted", "goes on", "goes on or aborted"] = "aborted"
     target: Target = "controller"
     how: Mapping[str, Any] = field(default_factory=lambda: _how())
     protocols: tuple[str, ...] = ALL
@@ -108,6 +109,7 @@ _DEAD = ("arm_process", "program_stopped")
 _COLLIDED = ("protective_stop", "program_stopped")
 _MORE = (UR, HTTP)
 _N20, _N40, _N80 = (_how(force_n=[0.0, 0.0, force_n]) for force_n in (20.0, 40.0, 80.0))
+_LATE, _VERY_LATE = _how(most_s=0.05), _how(most_s=0.2)
 _EXPOSED, _MOVED, _JAMMED = _how(what="exposure 1.4"), _how(what="shift 30"), _how(what="jammed")
 _FEELS, _FEELS_NOT = _how(what="flag 2"), _how(what="flag 3")
 _STILL_S = 0.35
@@ -118,7 +120,11 @@ _ACTIONS: Final = (
     Case("stream alive, clock frozen", "frozen_clock", "latch", _STILL_S, _SILENCE),
     Case("frames in pieces", "split_frames", "nothing", label="goes on", protocols=(UR, XARM)),
     Case("frames twice", "duplicate_frames", "nothing", label="goes on", protocols=(UR, XARM)),
-    Case("each frame late by 0 to 0.2 s", "late_frames", "nothing", label="goes on", protocols=(UR, XARM)),
+    Case("frames late by up to 50 ms", "late_frames", "nothing", label="goes on", how=_LATE, protocols=(UR, XARM)),
+    Case(
+        "frames late by up to 200 ms", "late_frames", "any", 0.65, _SILENCE, "goes on or aborted", how=_VERY_LATE,
+        protocols=(UR, XARM),
+    ),
     Case(
         "every connection reset", "drop_connections", "latch", 0.5, (*_SILENCE, *_DEAD, "mode_lost"),
         protocols=(UR, XARM),

@@ -29,6 +29,7 @@ _XARM_WORDS: Final = {
     "protective_stop": "collision",
     "pose_jump": "pose_jump_mm",
 }
+_XARM_VALUES: Final = {"push": "force_n", "refill": "seed", "late_frames": "most_s"}
 _XARM_FLAGS: Final = {"flag 2": 2, "flag 3": 0}
 """What a Robotiq's flag says, in the numbers of an xArm's gripper: holding, stopped."""
 _WATCHDOG: Final = "\nwatchdog_hz = 4.0\n\n[gripper]"
@@ -159,8 +160,8 @@ class SimulatedCell:
         value: Any = switch
         if fault == "pose_jump":
             value = 80.0 if switch else 0.0
-        elif fault in ("push", "refill"):
-            value = how["force_n" if fault == "push" else "seed"]
+        elif fault in _XARM_VALUES and switch:
+            value = how[_XARM_VALUES[fault]]
         elif fault == "camera":
             value = how["what"] if switch else "none"
         elif fault == "gripper":

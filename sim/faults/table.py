@@ -17,6 +17,7 @@ _REACTIONS: Final = {
     "hold": "stands",
     "stop": "stands, episode aborted",
     "latch": "stands, locked",
+    "any": "goes on, or stands locked",
 }
 
 
@@ -74,6 +75,8 @@ def _cell(case: AnyCase, finding: Mapping[str, Any] | None) -> str:
         return f"**failed: {finding['failure']}**"
     if not isinstance(case, Case):
         return str(finding["seen"])
+    if case.reaction == "any" and finding["label"] == "goes on":
+        return "went on"
     if case.reaction == "nothing" and not case.rises:
         return "as if nothing had been"
     rule = f"`{finding['rule']}`, " if finding["rule"] else ""

@@ -2,10 +2,9 @@
 
 import random
 from collections import deque
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
-MOST_S: Final = 0.2
 
 
 class Late(Generic[T]):
@@ -19,9 +18,9 @@ class Late(Generic[T]):
         self._rng = random.Random(seed)
         self._waiting: deque[tuple[float, T]] = deque()
 
-    def through(self, thing: T, now_s: float, *, late: bool) -> list[T]:
-        """Takes a thing in and returns what is due: at once, or up to ``MOST_S`` later where that is asked for."""
-        due_s = now_s + (self._rng.uniform(0.0, MOST_S) if late else 0.0)
+    def through(self, thing: T, now_s: float, most_s: float) -> list[T]:
+        """Takes a thing in, which is to come out within ``most_s``, and returns what is due."""
+        due_s = now_s + self._rng.uniform(0.0, most_s)
         if self._waiting:
             due_s = max(due_s, self._waiting[-1][0])
         self._waiting.append((due_s, thing))

@@ -73,7 +73,7 @@ class UrServer:
             ConfigError: there is no such fault.
         """
         fault, switch = str(request.get("fault")), bool(request.get("on", True))
-        streams = {"silent": "silent", "split_frames": "split", "duplicate_frames": "duplicate", "late_frames": "late"}
+        streams = {"silent": "silent", "split_frames": "split", "duplicate_frames": "duplicate"}
         if fault in streams:
             setattr(self._rtde.faults, streams[fault], switch)
             return {}
@@ -81,6 +81,7 @@ class UrServer:
             "truth": self._truth,
             "trace": lambda: plant_trace(self._plant, float(request["since_s"])),
             "person": lambda: self._person(float(request.get("lift_m", 0.0))),
+            "late_frames": lambda: setattr(self._rtde.faults, "late_s", float(request.get("most_s", 0.0))),
             "frozen_clock": lambda: self._freeze(on=switch),
             "protective_stop": lambda: self._controller.protective_stop("asked for by a test"),
             "emergency_stop": lambda: self._controller.emergency_stop(pressed=switch),

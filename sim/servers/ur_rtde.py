@@ -19,7 +19,8 @@ class Faults:
     """What is wrong with the stream, for tests: silence, split, doubled and late frames; names that are denied."""
 
     def __init__(self) -> None:
-        self.silent = self.split = self.duplicate = self.late = False
+        self.silent = self.split = self.duplicate = False
+        self.late_s = 0.0
         self.unknown_fields: frozenset[str] = frozenset()
         self.owned_fields: frozenset[str] = frozenset()
 
@@ -137,7 +138,7 @@ class _Client:
         body = bytes((number,)) + recipe.pack(self._controller.outputs())
         faults = self._server.faults
         try:
-            for due in self._late.through(body, time.monotonic(), late=faults.late):
+            for due in self._late.through(body, time.monotonic(), faults.late_s):
                 for _ in range(2 if faults.duplicate else 1):
                     self._send(85, due, split=faults.split)
         except OSError:

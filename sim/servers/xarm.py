@@ -103,7 +103,7 @@ class XArmServer:
             return
         if not link.frozen_reports or port not in self._last:
             self._last[port] = _FRAMES[port](replace(now, pose=link.tampered(tuple(now.pose))))
-        due = self._late[port].through(self._last[port], time.monotonic(), late=link.late_frames)
+        due = self._late[port].through(self._last[port], time.monotonic(), link.late_frames)
         frame = b"".join(due) * (2 if link.duplicate_frames else 1)
         for writer in [*listeners]:
             if writer.transport.get_write_buffer_size() > _MOST_BUFFERED:

@@ -26,7 +26,8 @@ class LinkFaults:
     frozen_reports: bool = False
     split_frames: bool = False
     duplicate_frames: bool = False
-    late_frames: bool = False
+    late_frames: float = 0.0
+    """By up to so many seconds."""
     mute_control: bool = False
     nan: bool = False
     pose_jump_mm: float = 0.0
