@@ -178,11 +178,7 @@ class _Grasp:
         time.sleep(_WATCH_S)
         later = course(sim.trace(stood_s), stood_s)
         held = self._held(result)
-        troubles = []
-        if label not in case.labels:
-            troubles.append(f"the label is {label}, expected {' or '.join(case.labels)}")
-        if result.outcome not in (Outcome.ABORTED, Outcome.UNKNOWN) and (held is None or held != (label == "success")):
-            troubles.append(f"the label is {label}, but the truth is {_HELD[held]}")
+        troubles = wrong_label(case, result.outcome, held)
         if not later.way_m <= STAYS_M:
             troubles.append(f"it moved by itself afterwards, by {1e3 * later.way_m:.1f} mm")
         if abs(sim.truth()["width_m"] - fingers_m) > _YIELD_M:
@@ -204,6 +200,18 @@ class _Grasp:
         assert isinstance(began_s, float)
         assert isinstance(judged_s, float)
         return read_truth([self._truth])[self._cell.cell.cell].held(began_s, judged_s)
+
+
+def wrong_label(case: GraspCase, outcome: Outcome, held: object) -> list[str]:
+    """Returns in words what is wrong with a label where ``held`` is the truth; None: it is not known."""
+    label = outcome.name.lower()
+    troubles = []
+    if label not in case.labels:
+        troubles.append(f"the label is {label}, expected {' or '.join(case.labels)}")
+    decided = outcome not in (Outcome.ABORTED, Outcome.UNKNOWN)
+    if decided and held is not (outcome is Outcome.SUCCESS):
+        troubles.append(f"the label is {label}, but the truth is {_HELD[held]}")
+    return troubles
 
 
 _HELD: Final = {True: "held", False: "not held", None: "not recorded"}

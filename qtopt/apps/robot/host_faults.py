@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -72,7 +72,8 @@ def _run(case: HostCase, protocol: str, room: Path, host: str) -> Told:
         told, stored = finished(roles.logs) + fault.put, delivered(roles.store)
     troubles = fault.troubles + unaccounted(told, stored, waiting) + aside + left_behind(str(room), host)
     seen = f"{fault.seen}; {len(told)} episodes told of, each in the store once"
-    measured: dict[str, JsonValue] = {**fault.measured, "episodes": len(told), "stored": sum(stored.values())}
+    counts: dict[str, JsonValue] = {"episodes": len(told), "stored": sum(stored.values()), "locks": [*fault.locks]}
+    measured = {**fault.measured, **counts}
     return Told(case.name, protocol, "", seen, "; ".join(troubles), 1, lateness.most_s, measured)
 
 
@@ -83,11 +84,14 @@ class _Fault:
         put: episodes that were put into the spool by hand.
         seen: in words.
         measured: in numbers.
+        locks: rules by which a busy machine locked motion beside the fault, each acknowledged as a person would.
         troubles: what was not as it must be.
     """
 
     def __init__(self, case: HostCase, sim: SimulatedCell, roles: Roles) -> None:
         self._case, self._sim, self._roles = case, sim, roles
+        self._places = Places(load_cell_file(sim.path))
+        self.locks: list[str] = []
         self.put: list[str] = []
         self.seen = ""
         self.measured: dict[str, JsonValue] = {}
@@ -96,13 +100,13 @@ class _Fault:
     def await_episodes(self, more: int) -> None:
         """Waits until so many more episodes than now were finished; raises RobotError."""
         wanted = len(finished(self._roles.logs)) + more
-        if not until(lambda: len(finished(self._roles.logs)) >= wanted, more * _EPISODE_S, 0.5):
+        if not self._until(lambda: len(finished(self._roles.logs)) >= wanted, more * _EPISODE_S):
             raise RobotError(f"the collector did not finish {more} episodes in {more * _EPISODE_S:.0f} s")
 
     def kill_collector(self) -> None:
         """Kills the collector while the policy leads the tool down; a supervisor starts another."""
-        sim, places = self._sim, Places(load_cell_file(self._sim.path))
-        if not until(self._goes_down, _EPISODE_S, 0.005):
+        sim, places = self._sim, self._places
+        if not self._until(self._goes_down, _EPISODE_S, 0.005):
             raise RobotError("the policy did not lead down")
         processes = self._roles.processes(places)
         with Lateness() as lateness:
@@ -136,7 +140,7 @@ class _Fault:
         self._roles.kill_server()
         free = shutil.disk_usage(spool).free
         (spool / "ballast").write_bytes(bytes(max(0, free - _ROOM_BYTES)))
-        if not until(lambda: self._said("collection waits until there is room"), 4 * _EPISODE_S, 0.5):
+        if not self._until(lambda: self._said("collection waits until there is room"), 4 * _EPISODE_S):
             raise RobotError("the disk did not fill up")
         kept, full_s = self._roles.waiting(), time.monotonic()
         self._demand(kept > 0, "no episode waited on the disk")
@@ -157,7 +161,7 @@ class _Fault:
         """Keeps the server away while episodes of an hour gather in the spool."""
         roles = self._roles
         roles.kill_server()
-        if not until(lambda: roles.waiting() >= 2, 3 * _EPISODE_S, 0.5):
+        if not self._until(lambda: roles.waiting() >= 2, 3 * _EPISODE_S):
             raise RobotError("no episodes gathered in the spool")
         code = roles.end_collector()
         collected = roles.waiting()
@@ -173,7 +177,7 @@ class _Fault:
         self._demand(roles.waiting() == _HOUR, f"{roles.waiting()} episodes wait, expected {_HOUR}")
         roles.revive()
         back_s = time.monotonic()
-        gone = until(lambda: not roles.waiting(), _DELIVERED_S, 0.5)
+        gone = self._until(lambda: not roles.waiting(), _DELIVERED_S)
         took_s = time.monotonic() - back_s
         self._demand(gone, f"{roles.waiting()} episodes still waited after {took_s:.0f} s")
         self.seen = (
@@ -182,6 +186,20 @@ class _Fault:
             f"{code}"
         )
         self.measured = {"collected": collected, "waited": _HOUR, "delivered_s": round(took_s, 1), "code": code}
+
+    def _until(self, condition: Callable[[], bool], seconds: float, period_s: float = 0.5) -> bool:
+        """Waits for a condition, and acknowledges what is locked meanwhile; returns whether it came about."""
+        look_s = 0.0
+
+        def so() -> bool:
+            nonlocal look_s
+            if time.monotonic() > look_s:
+                look_s = time.monotonic() + 0.5
+                rule = self._sim.unlock(self._places)
+                self.locks += [rule] * bool(rule)
+            return condition()
+
+        return until(so, seconds, period_s)
 
     def _goes_down(self) -> bool:
         truth = self._sim.truth()
