@@ -26,4 +26,4 @@ SLIPS = named("gripper drops the object on the way")
     ],
 )
 def test_a_label_is_wrong_where_it_is_not_allowed_or_not_true(case, outcome, held, found):
-    assert len(wrong_label(case, outcome, held)) == found
+    assert len(wrong_label(case, outcome, held=held)) == found

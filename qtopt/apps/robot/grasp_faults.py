@@ -178,7 +178,7 @@ class _Grasp:
         time.sleep(_WATCH_S)
         later = course(sim.trace(stood_s), stood_s)
         held = self._held(result)
-        troubles = wrong_label(case, result.outcome, held)
+        troubles = wrong_label(case, result.outcome, held=held)
         if not later.way_m <= STAYS_M:
             troubles.append(f"it moved by itself afterwards, by {1e3 * later.way_m:.1f} mm")
         if abs(sim.truth()["width_m"] - fingers_m) > _YIELD_M:
@@ -202,7 +202,7 @@ class _Grasp:
         return read_truth([self._truth])[self._cell.cell.cell].held(began_s, judged_s)
 
 
-def wrong_label(case: GraspCase, outcome: Outcome, held: object) -> list[str]:
+def wrong_label(case: GraspCase, outcome: Outcome, *, held: bool | None) -> list[str]:
     """Returns in words what is wrong with a label where ``held`` is the truth; None: it is not known."""
     label = outcome.name.lower()
     troubles = []

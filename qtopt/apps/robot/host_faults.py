@@ -196,7 +196,8 @@ class _Fault:
             if time.monotonic() > look_s:
                 look_s = time.monotonic() + 0.5
                 rule = self._sim.unlock(self._places)
-                self.locks += [rule] * bool(rule)
+                if rule is not None:
+                    self.locks.append(rule)
             return condition()
 
         return until(so, seconds, period_s)
