@@ -32,6 +32,7 @@ _CAMERA: Final = CameraConfig(size_px=240)
 _OPTIONS: Final = ("--objects", "3", "--camera-px", str(_CAMERA.size_px), "--fps", "10")
 _EPISODES: Final = 8
 """So many are tried to grasp something at all: the fingers close where an object lies, and may miss it."""
+_CASE_S: Final = 600.0
 _NEAR_M: Final = 0.01
 _DIP_M: Final = 0.01
 _LOWEST_M: Final = 0.008
@@ -50,7 +51,7 @@ def run(protocol: str, cases: Sequence[GraspCase], directory: Path, host: str) -
         sim.path.write_text(sim.path.read_text().replace("[success]\n", known))
         places = Places(load_cell_file(sim.path))
         for number, case in enumerate(cases):
-            cell = PhysicalCell(sim.path, 72, stop=lambda: True)
+            cell = _open(sim, places)
             try:
                 yield _Grasp(case, sim, cell, truth).run(number)
             except (RobotError, OSError) as error:
@@ -61,6 +62,16 @@ def run(protocol: str, cases: Sequence[GraspCase], directory: Path, host: str) -
                 cell.close()
                 if places.latched() is not None:
                     places.latch_file.acknowledge("the fault matrix", "the fault was taken back")
+
+
+def _open(sim: SimulatedCell, places: Places) -> PhysicalCell:
+    """Returns the cell; what locks it while nothing is to fail, as a busy machine may, is acknowledged."""
+    end_s = time.monotonic() + _CASE_S
+
+    def unlock() -> None:
+        sim.unlock(places)
+
+    return PhysicalCell(sim.path, 72, lambda: time.monotonic() > end_s, idle=unlock)
 
 
 class _Grasp:
@@ -84,7 +95,6 @@ class _Grasp:
         case, cell, sim = self._case, self._cell, self._sim
         self._fault_s = 0.0
         sim.heal()
-        sim.unlock(cell.places)
         cell.await_person()
         cell.robot.go_clear()
         until(lambda: not sim.truth()["moving"], 5.0, 0.05)
