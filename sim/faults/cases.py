@@ -111,6 +111,7 @@ _MORE = (UR, HTTP)
 _N20, _N40, _N80 = (_how(force_n=[0.0, 0.0, force_n]) for force_n in (20.0, 40.0, 80.0))
 _LATE, _VERY_LATE = _how(most_s=0.05), _how(most_s=0.2)
 _EXPOSED, _MOVED, _JAMMED = _how(what="exposure 1.4"), _how(what="shift 30"), _how(what="jammed")
+_FAILED = ("nothing_grasped", "dropped")
 _FEELS, _FEELS_NOT = _how(what="flag 2"), _how(what="flag 3")
 _STILL_S = 0.35
 """Stop at 0.25 s of silence, and what process and network take."""
@@ -171,11 +172,11 @@ _GRASPS: Final = (
     GraspCase("exposure up by 40 % between the pictures", "camera", _EXPOSED, "let_go", "object", ("unknown",)),
     GraspCase("exposure up, nothing grasped", "camera", _EXPOSED, "let_go", "air", ("unknown",)),
     GraspCase("gripper jammed, open", "gripper", _JAMMED, "begins", "object", ("unknown", "aborted")),
+    GraspCase("gripper drops the object on the way", "slip", _how(), "carried", "object", _FAILED),
+    GraspCase("gripper feels an object in the air", "gripper", _FEELS, "begins", "air", _FAILED),
     GraspCase(
-        "gripper drops the object on the way", "slip", _how(), "carried", "object", ("dropped", "nothing_grasped")
+        "gripper does not feel its object", "gripper", _FEELS_NOT, "begins", "object", ("success", "unknown", "aborted")
     ),
-    GraspCase("gripper feels an object in the air", "gripper", _FEELS, "begins", "air", ("nothing_grasped",)),
-    GraspCase("gripper does not feel its object", "gripper", _FEELS_NOT, "begins", "object", ("success", "aborted")),
 )
 
 _HOSTS: Final = (
