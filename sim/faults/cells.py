@@ -128,6 +128,7 @@ class SimulatedCell:
         latch = places.latched()
         if latch is None:
             return None
+        self.inject("person")
         if latch.rule in _PRESSED and self.protocol == "ur":
             self.free()
         places.latch_file.acknowledge("simulated person", "the cause was taken back")
