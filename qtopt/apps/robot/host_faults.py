@@ -37,6 +37,8 @@ _LOW_M: Final = 0.155
 """Below the lowest start of an episode: the policy leads down there."""
 _DISK_MB: Final = 2
 _ROOM_BYTES: Final = 450_000
+_FULL: Final = ("collection waits until there is room", "no episode begins before there is")
+"""A finished episode finds no room, or the next one is not begun, whichever comes first."""
 _HOUR: Final = 150
 """Episodes of 24 s."""
 _STANDS_S: Final = 3.0
@@ -140,7 +142,7 @@ class _Fault:
         self._roles.kill_server()
         free = shutil.disk_usage(spool).free
         (spool / "ballast").write_bytes(bytes(max(0, free - _ROOM_BYTES)))
-        if not self._until(lambda: self._said("collection waits until there is room"), 4 * _EPISODE_S):
+        if not self._until(lambda: any(self._said(each) for each in _FULL), 4 * _EPISODE_S):
             raise RobotError("the disk did not fill up")
         kept, full_s = self._roles.waiting(), time.monotonic()
         self._demand(kept > 0, "no episode waited on the disk")
@@ -152,7 +154,8 @@ class _Fault:
         back_s = time.monotonic()
         self.await_episodes(2)
         self.seen = (
-            f"{kept} episodes waited on a disk of {_DISK_MB} MB, the next one in memory, the arm standing; went on "
+            f"{kept} episodes waited on a disk of {_DISK_MB} MB, the arm standing"
+            f"{', one more in memory' if self._said(_FULL[0]) else ''}; the second episode after that ended "
             f"{time.monotonic() - back_s:.0f} s after the server was back"
         )
         self.measured = {"kept": kept, "way_m": way_m}
