@@ -33,8 +33,8 @@ _log = logging.getLogger(__name__)
 _SPEED_M_S: Final = 0.2
 _EPISODE_S: Final = 240.0
 _DOWN_M_S: Final = 0.03
-_LOW_M: Final = 0.155
-"""Below the lowest start of an episode: the policy leads down there."""
+_WAY_DOWN_M: Final = (0.115, 0.155)
+"""Below the lowest start of an episode, so that the policy leads down there, and above whatever could be touched."""
 _DISK_MB: Final = 2
 _ROOM_BYTES: Final = 450_000
 _FULL: Final = ("collection waits until there is room", "no episode begins before there is")
@@ -207,7 +207,7 @@ class _Fault:
 
     def _goes_down(self) -> bool:
         truth = self._sim.truth()
-        return bool(truth["twist"][2] < -_DOWN_M_S and truth["tool"][2] < _LOW_M)
+        return bool(truth["twist"][2] < -_DOWN_M_S and _WAY_DOWN_M[0] < truth["tool"][2] < _WAY_DOWN_M[1])
 
     def _said(self, words: str) -> bool:
         return any(words in log.read_text(errors="replace") for log in self._roles.logs.iterdir())
