@@ -1,4 +1,4 @@
-"""What can be sampled, in memory: 13 bytes an episode, 4 a row and 4 a transition to train on, whatever the frames' size.
+"""What can be sampled, in memory: 13 bytes an episode, 4 a row and 4 a transition that may be drawn.
 
 Transitions are grouped by success and by offline or online. Drawing one and saying what it is are a look-up each, not a
 search: in a large store each step of a search reads memory that no cache holds.
@@ -78,7 +78,9 @@ class EpisodeIndex:
         self._start = Growable(np.int64)
         self._length = Growable(np.int32)
         self._flags = Growable(np.uint8)
-        self._regroup()
+        self._base = 0  # position of the first row
+        self._rows = Growable(np.int32)  # how many actions follow in the episode, and its flags below
+        self._groups = [Growable(np.int32) for _ in range(GROUPS)]  # rows that may be drawn, ascending
 
     def __len__(self) -> int:
         return len(self._start)
@@ -98,13 +100,10 @@ class EpisodeIndex:
             return
         for column in (self._start, self._length, self._flags):
             column.drop_first(count)
-        self._regroup()
-
-    def _regroup(self) -> None:
-        self._base = int(self._start.view[0]) if len(self) else 0
-        self._rows = Growable(np.int32)  # from the base on: how many actions follow, then the episode's flags
-        self._groups = [Growable(np.int32) for _ in range(GROUPS)]  # the rows of each that can be drawn
-        self._enter(0)
+        gone = int(self._start.view[0]) - self._base if len(self) else len(self._rows)
+        self._base += gone
+        self._rows.drop_first(gone)
+        self._groups = [_numbers(group.view[group.view >= gone] - gone) for group in self._groups]
 
     def _enter(self, first: int) -> None:
         """Takes the rows of the episodes from the number ``first`` on."""
@@ -130,8 +129,11 @@ class EpisodeIndex:
         episodes = episodes[episodes >= 0]
         episodes = episodes[self._flags.view[episodes] & DEAD == 0]
         self._flags.view[episodes] |= DEAD
-        self._regroup()
-        return [int(start) for start in self._start.view[episodes]]
+        starts: list[int] = self._start.view[episodes].tolist()
+        for start, length in zip(starts, self._length.view[episodes].tolist(), strict=True):
+            self._rows.view[start - self._base :][: length + 1] |= DEAD
+        self._groups = [_numbers(group.view[_live(self._rows.view[group.view])]) for group in self._groups]
+        return starts
 
     def episode_of(self, positions: IntArray) -> IntArray:
         """Returns which episode holds each row, int64 (B,); -1 where there is none."""
@@ -188,3 +190,9 @@ class EpisodeIndex:
 def _live(facts: npt.NDArray[np.int32]) -> BoolArray:
     """Whether each row is a transition of a live trainable episode, bool (B,)."""
     return np.asarray((facts >= 0) & (facts & (TRAINABLE | DEAD) == TRAINABLE))
+
+
+def _numbers(values: npt.NDArray[np.int32]) -> Growable:
+    numbers = Growable(np.int32, max(1, len(values)))
+    numbers.extend(values)
+    return numbers
