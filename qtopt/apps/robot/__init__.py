@@ -166,6 +166,7 @@ class ServeSim:
         seed: of the sequence of bins.
         camera_px: height and width of the camera's pictures.
         fps: pictures a second.
+        open_width_m: how far the Robotiq's fingers open; the plain simulator's open to 0.10.
         truth: records there, line by line, what the fingers really hold, for ``agreement``.
     """
 
@@ -179,6 +180,7 @@ class ServeSim:
     seed: int = 0
     camera_px: int = 240
     fps: float = 15.0
+    open_width_m: float = 0.085
     truth: Path | None = None
 
 

@@ -27,6 +27,7 @@ host = "{host}"
 [gripper]
 driver = "robotiq-ur-socket"
 host = "{host}"
+calibration.open_width_m = {open_width_m}
 """,
     "xarm": """[arm]
 driver = "xarm"
@@ -127,7 +128,7 @@ def _serve_ur(
     from sim.servers.robotiq_model import PlainHand, RobotiqModel
     from sim.servers.ur import UrServer
 
-    gripper = RobotiqModel(plant)
+    gripper = RobotiqModel(plant, config.open_width_m)
 
     def spoil(what: str) -> None:
         gripper.fault = parse_fault(what, PlainHand())
@@ -176,7 +177,9 @@ def _announce(config: ServeSim, url: str, fault_port: int, control: int = 0, tok
     """Prints the cell file, or says where it is, when everything listens."""
     from sim.servers.camera import LATENCY_S
 
-    arm = _ARMS[config.protocol].format(host=config.host, control=control, token=token)
+    arm = _ARMS[config.protocol].format(
+        host=config.host, control=control, token=token, open_width_m=config.open_width_m
+    )
     spool = "spool" if config.output is None else str(config.output.absolute().parent / "spool")
     text = _CELL.format(name=_name(config), arm=arm, url=url, spool=spool, latency=LATENCY_S)
     if config.output is None:
