@@ -2,7 +2,8 @@
 
 The plain simulator moves at once and sees what it renders. The path has the vendor's protocol and client, the cell's
 processes, limits and safety layer, motors of limited force in real time, pictures through MJPEG, and the drop test as
-its judge. Before each episode the simulated bin is filled from the same seed, and both begin from the same pose.
+its judge. The fingers open as far in both: what a gripper cannot span is no question of the path. Before each episode
+the simulated bin is filled from the same seed, and both begin from the same pose.
 """
 
 import contextlib
@@ -39,6 +40,7 @@ from robot_bridge.onnx_policy import OnnxPolicy
 from sim.cell import make_environment
 from sim.config import SimConfig
 from sim.faults.cells import SimulatedCell
+from sim.hand import MAX_WIDTH_M
 
 _MOST_POINTS: Final = 0.05
 _AGAIN_S: Final = 1.0
@@ -132,7 +134,7 @@ def _run(
     """Returns both reports, how the path's labels agree with the truth, and what locked motion."""
     truth = room / "truth.jsonl"
     words = ["--objects", str(config.objects), "--object-set", config.object_set, "--truth", str(truth)]
-    options = [*words, "--camera-px", str(config.camera_px)]
+    options = [*words, "--camera-px", str(config.camera_px), "--open-width-m", str(MAX_WIDTH_M)]
     plan = EvaluationConfig(config.episodes, config.seed)
     with SimulatedCell("ur", room, config.host, None, options=options) as sim:
         cell = load_cell_file(sim.path)
