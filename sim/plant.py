@@ -181,6 +181,11 @@ class Plant:
             self._fingers.go(width_m, speed_m_s, force_n, self._ticks)
             self._state = self._measure()
 
+    def slip(self) -> None:
+        """Has the fingers let go of what they hold for 0.3 s, whatever they were told."""
+        with self._door, self._lock:
+            self._fingers.slip()
+
     def image(self) -> UInt8Array:
         """Returns what the camera sees now: RGB, uint8 (H, W, 3)."""
         with self._door, self._lock:

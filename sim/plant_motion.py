@@ -24,6 +24,7 @@ _FINGER_LEAD_M = 0.004
 _FINGER_REST_M = 3e-4
 _FINGER_CREEP_M = 2e-3
 _FINGER_CHECK_TICKS = 12
+_SLIP_TICKS = round(0.3 / TIME_STEP_S)
 
 
 class Path:
@@ -80,7 +81,8 @@ class Fingers:
     def __init__(self, width_m: float) -> None:
         self._each = np.full(2, width_m / 2)
         self.rates = np.zeros(2)
-        self._goal_m, self._speed_m_s, self.force_n = width_m / 2, 0.1, 20.0
+        self._goal_m, self._speed_m_s, self._force_n = width_m / 2, 0.1, 20.0
+        self._slack_ticks = 0
         self._mark, self._marked_at = self._each.copy(), 0
         self.moving = False
 
@@ -89,6 +91,11 @@ class Fingers:
         """The opening that they were told to go to."""
         return 2 * self._goal_m
 
+    @property
+    def force_n(self) -> float:
+        """What they press with at most: nothing while they slip."""
+        return 0.0 if self._slack_ticks else self._force_n
+
     def row(self) -> Samples:
         """Returns where both fingers should be [m], (2,)."""
         return self._each.copy()
@@ -96,11 +103,16 @@ class Fingers:
     def go(self, width_m: float, speed_m_s: float, force_n: float, ticks: int) -> None:
         """Turns to an opening, at ``ticks`` time steps since the beginning."""
         self._goal_m = min(max(width_m, 0.0), MAX_WIDTH_M) / 2
-        self._speed_m_s, self.force_n = speed_m_s / 2, force_n
+        self._speed_m_s, self._force_n = speed_m_s / 2, force_n
         self._marked_at, self.moving = ticks, True
+
+    def slip(self) -> None:
+        """Lets go of what they hold for 0.3 s, as a belt does that jumps a tooth, and presses again."""
+        self._slack_ticks = _SLIP_TICKS
 
     def advance(self, dt_s: float) -> None:
         """Moves the set point through a time step."""
+        self._slack_ticks = max(0, self._slack_ticks - 1)
         before = self._each
         self._each = before + np.clip(self._goal_m - before, -self._speed_m_s * dt_s, self._speed_m_s * dt_s)
         self.rates = (self._each - before) / dt_s

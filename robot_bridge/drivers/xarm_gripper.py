@@ -17,6 +17,8 @@ _STOPPED, _MOVING, _HOLDING = 0, 1, 2
 _POLL_S: Final = 0.03
 _START_S: Final = 0.15
 _NEAR_M: Final = 0.0015
+_ABSURD_M: Final = 0.5
+"""No hand opens so far: somebody means millimetres. What is merely beyond its range goes to the end of that."""
 
 
 class HasSdk(Protocol):
@@ -65,8 +67,9 @@ class XArmGripper:
     def move(self, width_m: float, speed_m_s: float, force_n: float, deadline_s: float) -> GripperState:
         """Moves the fingers; returns when they stand at ``width_m`` or on an object. RobotError where they stick."""
         low, high = self.width_range_m
-        if not low <= width_m <= high:
+        if not abs(width_m) <= _ABSURD_M:
             raise RobotError(f"gripper width {width_m} m, expected {low} to {high} m; widths are in metres")
+        width_m = min(max(width_m, low), high)
         if not 0.0 < speed_m_s <= 1.0:
             raise RobotError(f"gripper speed {speed_m_s} m/s, expected more than 0, at most 1 m/s")
         rpm = max(1, min(TOP_RPM, round(speed_m_s / TOP_SPEED_M_S * TOP_RPM)))

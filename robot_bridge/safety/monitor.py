@@ -89,7 +89,9 @@ class CellSafetyMonitor:
         if phase in (Phase.EPISODE, Phase.TRANSIT):
             if self._fresh is None or self._report is None:
                 return _NO_REPORT
-            if is_at_least(self._fresh, Reaction.STOP):
+            # The way home ends an episode whose policy is gone: that one would never be heard again.
+            ends = phase is Phase.TRANSIT and self._fresh.rule == rules.POLICY_GONE
+            if is_at_least(self._fresh, Reaction.STOP) and not ends:
                 return self._fresh
             self._stopped = None
         if phase is Phase.EPISODE:

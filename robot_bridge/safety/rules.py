@@ -13,6 +13,7 @@ JUMP_M = 0.020
 """Between two reports a tool may be seen to jump by this, besides what twice its speed limit explains."""
 RESTART_S = 0.5
 """A controller's clock that falls back by more has started anew."""
+POLICY_GONE = "policy_gone"
 _MOVING_MODES = frozenset(each for each in ArmMode if each.can_move)
 _PERSON_MODES = (ArmMode.EMERGENCY_STOP, ArmMode.SAFEGUARD_STOP, ArmMode.FAULT)
 RECOVERABLE_MODES = frozenset({ArmMode.PROTECTIVE_STOP, ArmMode.REFLEX})
@@ -104,7 +105,7 @@ def _silence(source: Heartbeat, silent_s: float, limits: WatchdogLimits) -> Verd
         return Verdict(Reaction.LATCH, rule, reason)
     if source is Heartbeat.POLICY:
         if silent_s > limits.policy_home_s:
-            return Verdict(Reaction.STOP, "policy_gone", f"{reason}; the arm is to go home")
+            return Verdict(Reaction.STOP, POLICY_GONE, f"{reason}; the arm is to go home")
         return Verdict(Reaction.HOLD, rule, reason)
     reaction = Reaction.STOP if silent_s > limits.collector_stop_s else Reaction.HOLD
     return Verdict(reaction, rule, reason)

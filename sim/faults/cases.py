@@ -1,4 +1,8 @@
-"""The faults of the matrix: what goes wrong, in which cells, and what must follow."""
+"""The faults of the matrix: what goes wrong, in which cells, and what must follow.
+
+Three kinds: faults in the middle of an action, judged by the tool's way; faults while a grasp is made and judged, whose
+label is held against what the fingers really held; faults of the computer that the collector runs on.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal
 
 Target = Literal["controller", "arm", "safety", "server", "clock"]
-Reaction = Literal["nothing", "hold", "stop", "latch"]
+Reaction = Literal["nothing", "hold", "stop", "latch", "any"]
 
 UR, XARM, HTTP = "ur", "xarm", "http"
 ALL: Final = (UR, XARM, HTTP)
@@ -19,7 +23,8 @@ class Case:
     Attributes:
         name: in the table, unique.
         fault: as the fault ports call it; a signal's name for a process; how far a clock steps [s].
-        reaction: ``nothing``: the episode goes on; ``hold``: the arm stands, and nothing is locked.
+        reaction: ``nothing``: the episode goes on; ``hold``: the arm stands, and nothing is locked;
+            ``any``: the episode goes on, or the arm stands and is locked.
         within_s: from the fault to the beginning of braking.
         rules: those that may be the first to lock motion, as several watch.
         label: of the episode.
@@ -36,13 +41,62 @@ class Case:
     reaction: Reaction
     within_s: float = 0.3
     rules: tuple[str, ...] = ()
-    label: Literal["aborted", "goes on"] = "aborted"
+    label: Literal["aborted", "goes on", "goes on or aborted"] = "aborted"
     target: Target = "controller"
     how: Mapping[str, Any] = field(default_factory=lambda: _how())
     protocols: tuple[str, ...] = ALL
     down: bool = False
     rises: bool = False
     lasts_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class GraspCase:
+    """A fault while a grasp is made and judged. A success must be one in truth, and a failure, too.
+
+    Attributes:
+        name: in the table, unique.
+        fault: as the fault ports call it.
+        how: its details.
+        when: ``begins``: before the first action; ``carried``: when the fingers are above the height of the first
+            check, on their way out of the picture; ``let_go``: when they have opened over the bin, between the
+            pictures.
+        around: what the fingers close around.
+        labels: those that the episode may get.
+        protocols: of the cells that can have it.
+    """
+
+    name: str
+    fault: str
+    how: Mapping[str, Any]
+    when: Literal["begins", "carried", "let_go"]
+    around: Literal["object", "air"]
+    labels: tuple[str, ...]
+    protocols: tuple[str, ...] = ALL
+
+
+@dataclass(frozen=True)
+class HostCase:
+    """A fault of the collector's computer, or of the server's, with ``qtopt robot collect`` and ``qtopt serve``.
+
+    Every episode that a collector said it had finished must be in the store in the end, once.
+
+    Attributes:
+        name: in the table, unique.
+        fault: what is done.
+        must: in the table.
+        within_s: from the fault to the beginning of braking; 0 where the arm is not meant.
+        protocols: of the cells that it is done with.
+    """
+
+    name: str
+    fault: Literal["collector killed", "disk full", "server away"]
+    must: str
+    within_s: float = 0.0
+    protocols: tuple[str, ...] = (UR,)
+
+
+AnyCase = Case | GraspCase | HostCase
 
 
 def _how(**details: Any) -> Mapping[str, Any]:
@@ -55,14 +109,23 @@ _DEAD = ("arm_process", "program_stopped")
 _COLLIDED = ("protective_stop", "program_stopped")
 _MORE = (UR, HTTP)
 _N20, _N40, _N80 = (_how(force_n=[0.0, 0.0, force_n]) for force_n in (20.0, 40.0, 80.0))
+_LATE, _VERY_LATE = _how(most_s=0.05), _how(most_s=0.2)
+_EXPOSED, _MOVED, _JAMMED = _how(what="exposure 1.4"), _how(what="shift 30"), _how(what="jammed")
+_FAILED = ("nothing_grasped", "dropped")
+_FEELS, _FEELS_NOT = _how(what="flag 2"), _how(what="flag 3")
 _STILL_S = 0.35
 """Stop at 0.25 s of silence, and what process and network take."""
 
-CASES: Final = (
+_ACTIONS: Final = (
     Case("stream silent, socket open", "silent", "latch", _STILL_S, _SILENCE),
     Case("stream alive, clock frozen", "frozen_clock", "latch", _STILL_S, _SILENCE),
     Case("frames in pieces", "split_frames", "nothing", label="goes on", protocols=(UR, XARM)),
     Case("frames twice", "duplicate_frames", "nothing", label="goes on", protocols=(UR, XARM)),
+    Case("frames late by up to 50 ms", "late_frames", "nothing", label="goes on", how=_LATE, protocols=(UR, XARM)),
+    Case(
+        "frames late by up to 200 ms", "late_frames", "any", 0.65, _SILENCE, "goes on or aborted", how=_VERY_LATE,
+        protocols=(UR, XARM),
+    ),
     Case(
         "every connection reset", "drop_connections", "latch", 0.5, (*_SILENCE, *_DEAD, "mode_lost"),
         protocols=(UR, XARM),
@@ -103,7 +166,34 @@ CASES: Final = (
     Case("collector's wall clock steps by an hour", "3600", "nothing", label="goes on", target="clock"),
 )  # fmt: skip
 
+_GRASPS: Final = (
+    GraspCase("camera moved by 30 px between the pictures", "camera", _MOVED, "let_go", "object", ("unknown",)),
+    GraspCase("the same, nothing grasped", "camera", _MOVED, "let_go", "air", ("unknown",)),
+    GraspCase("exposure up by 40 % between the pictures", "camera", _EXPOSED, "let_go", "object", ("unknown",)),
+    GraspCase("exposure up, nothing grasped", "camera", _EXPOSED, "let_go", "air", ("unknown",)),
+    GraspCase("gripper jammed, open", "gripper", _JAMMED, "begins", "object", ("unknown", "aborted")),
+    GraspCase("gripper drops the object on the way", "slip", _how(), "carried", "object", _FAILED),
+    GraspCase("gripper feels an object in the air", "gripper", _FEELS, "begins", "air", _FAILED),
+    GraspCase(
+        "gripper does not feel its object", "gripper", _FEELS_NOT, "begins", "object", ("success", "unknown", "aborted")
+    ),
+)
 
-def named(name: str) -> Case:
+_HOSTS: Final = (
+    HostCase(
+        "collector SIGKILLed on the way down", "collector killed",
+        "stands; braking within 0.3 s; the next collector goes on", 0.3, ALL,
+    ),
+    HostCase("the spool's disk is full", "disk full", "no new episode, the arm stands; goes on when there is room"),
+    HostCase(
+        "server away for an hour's worth of episodes", "server away",
+        "collects on; delivered when it is back, a collector's end and an attempt to start one in between",
+    ),
+)  # fmt: skip
+
+CASES: Final[tuple[AnyCase, ...]] = (*_ACTIONS, *_GRASPS, *_HOSTS)
+
+
+def named(name: str) -> AnyCase:
     """Returns the case of this name."""
     return next(case for case in CASES if case.name == name)

@@ -18,7 +18,9 @@ from sim.faults.judge import Sample
 SPEED_M_S: Final = 0.07
 SLOW_M_S: Final = 0.06
 _LIFT_M: Final = 0.1
-_HEAL: Final = ("silent", "frozen_clock", "split_frames", "duplicate_frames", "emergency_stop", "safeguard", "nan")
+_HEAL: Final = (
+    "silent", "frozen_clock", "split_frames", "duplicate_frames", "late_frames", "emergency_stop", "safeguard", "nan",
+)  # fmt: skip
 _SMALL: Final = ("--camera-px", "128")
 _PRESSED: Final = ("contact_latch", "contact_retract", "protective_stop")
 _XARM_WORDS: Final = {
@@ -27,6 +29,9 @@ _XARM_WORDS: Final = {
     "protective_stop": "collision",
     "pose_jump": "pose_jump_mm",
 }
+_XARM_VALUES: Final = {"push": "force_n", "refill": "seed", "late_frames": "most_s"}
+_XARM_FLAGS: Final = {"flag 2": 2, "flag 3": 0}
+"""What a Robotiq's flag says, in the numbers of an xArm's gripper: holding, stopped."""
 _WATCHDOG: Final = "\nwatchdog_hz = 4.0\n\n[gripper]"
 """Simulator and driver share a machine with others: a controller that hears nothing for 0.1 s would stop by itself."""
 
@@ -123,6 +128,7 @@ class SimulatedCell:
         latch = places.latched()
         if latch is None:
             return None
+        self.inject("person")
         if latch.rule in _PRESSED and self.protocol == "ur":
             self.free()
         places.latch_file.acknowledge("simulated person", "the cause was taken back")
@@ -155,15 +161,18 @@ class SimulatedCell:
         value: Any = switch
         if fault == "pose_jump":
             value = 80.0 if switch else 0.0
-        elif fault == "push":
-            value = how["force_n"]
+        elif fault in _XARM_VALUES and switch:
+            value = how[_XARM_VALUES[fault]]
         elif fault == "camera":
             value = how["what"] if switch else "none"
         elif fault == "gripper":
             if not switch:
                 for each in ("gripper_silent", "gripper_jammed"):
                     self._ask({"fault": each, "value": False})
+                self._ask({"fault": "gripper_flag", "value": None})
                 return {"fault": "gripper_error", "value": 0}
+            if how["what"] in _XARM_FLAGS:
+                return {"fault": "gripper_flag", "value": _XARM_FLAGS[how["what"]]}
             return {"fault": f"gripper_{how['what']}", "value": True}
         return {"fault": _XARM_WORDS.get(fault, fault), "value": value}
 

@@ -235,6 +235,12 @@ def _judge(
     latched: bool,
 ) -> Finding:
     label = "none" if result is None else ("goes on" if result.outcome is None else result.outcome.name.lower())
+    if case.reaction == "any":
+        case = (
+            replace(case, reaction="latch", label="aborted")
+            if latched
+            else replace(case, reaction="nothing", label="goes on")
+        )
     allowed_s = case.within_s + SPEED_M_S / BRAKE_M_S2 + late_s
     allowed_m = SPEED_M_S * (case.within_s + late_s) + SPEED_M_S**2 / (2 * BRAKE_M_S2) + SLACK_M
     troubles = []

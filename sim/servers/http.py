@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qtopt.errors import ConfigError, RobotError
-from robot_bridge.contracts import ArmMode, ArmState, GripperState, MotionOutcome, MotionResult, Pose
+from robot_bridge.contracts import ArmMode, ArmState, GripperState, MotionOutcome, MotionResult, ObjectSensed, Pose
 from robot_bridge.remote import ArmServer, ServerOptions
 from sim.driver import SimArm, SimArmOptions
 from sim.driver_gripper import SimGripper, SimGripperOptions
@@ -26,6 +26,8 @@ _STOPS: Final = {
     "emergency_stop": ArmMode.EMERGENCY_STOP,
     "safeguard": ArmMode.SAFEGUARD_STOP,
 }
+_LIES: Final = {"flag 2": ObjectSensed.YES, "flag 3": ObjectSensed.NO}
+"""As a Robotiq's flag has it."""
 
 
 class SpoiltArm(SimArm):
@@ -79,7 +81,10 @@ class SpoiltArm(SimArm):
 
 
 class SpoiltGripper(SimGripper):
-    """A gripper that fails in the way that ``fault`` names: ``silent``, ``jammed``; empty for none."""
+    """A gripper that fails in the way that ``fault`` names; empty for none.
+
+    ``silent``, ``jammed``; ``flag 2``: it feels an object whatever is true; ``flag 3``: it feels none.
+    """
 
     fault = ""
 
@@ -88,7 +93,13 @@ class SpoiltGripper(SimGripper):
         if self.fault == "silent":
             raise RobotError("the gripper does not answer")
         state = super().state()
+        if state.object_sensed is not ObjectSensed.UNKNOWN and self.fault in _LIES:
+            return dataclasses.replace(state, object_sensed=_LIES[self.fault])
         return dataclasses.replace(state, fault="the fingers are jammed" if self.fault == "jammed" else "")
+
+    def move(self, width_m: float, speed_m_s: float, force_n: float, deadline_s: float) -> GripperState:
+        """Moves the fingers, but jammed ones."""
+        return self.state() if self.fault == "jammed" else super().move(width_m, speed_m_s, force_n, deadline_s)
 
 
 class HttpArmCell:
@@ -143,6 +154,7 @@ class HttpArmCell:
             "pose_jump": lambda: setattr(arm, "jump_m", (0.0, 0.0, 0.08) if switch else (0.0, 0.0, 0.0)),
             "speed_slider": lambda: setattr(arm, "slider", float(request["fraction"])),
             "push": lambda: self._plant.push(request["force_n"]),
+            "slip": self._plant.slip,
             "person": lambda: arm.go_into(None),
             "gripper": lambda: setattr(self._gripper, "fault", str(request["what"]) if switch else ""),
             "camera": lambda: self._spoil_camera(str(request["what"]) if switch else "none"),

@@ -46,7 +46,7 @@ class GripperFault:
     Attributes:
         silent: it takes everything and answers nothing.
         jammed: the fingers stay where they are, and that is reported as an object.
-        flag: reported as gOBJ, whatever is true; None tells the truth.
+        flag: reported as gOBJ once the fingers stand, whatever is true; None tells the truth.
         code: its fault register.
     """
 
@@ -97,7 +97,7 @@ class RobotiqModel:
             return {
                 **self._request,
                 "STA": self._activation(),
-                "OBJ": motion if self.fault.flag is None else self.fault.flag,
+                "OBJ": self.fault.flag if motion and self.fault.flag is not None else motion,
                 "FLT": self.fault.code,
                 "PRE": self._request["POS"],
                 "POS": place,

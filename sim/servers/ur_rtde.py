@@ -6,6 +6,7 @@ import struct
 import threading
 import time
 
+from sim.servers.late import Late
 from sim.servers.ur_controller import Controller
 from sim.servers.ur_fields import FORMATS, INPUTS, OUTPUTS, Recipe
 
@@ -15,10 +16,11 @@ _HEADER = struct.Struct(">HB")
 
 
 class Faults:
-    """What is wrong with the stream, for tests: silence, split and doubled frames; names that are denied."""
+    """What is wrong with the stream, for tests: silence, split, doubled and late frames; names that are denied."""
 
     def __init__(self) -> None:
         self.silent = self.split = self.duplicate = False
+        self.late_s = 0.0
         self.unknown_fields: frozenset[str] = frozenset()
         self.owned_fields: frozenset[str] = frozenset()
 
@@ -113,6 +115,7 @@ class _Client:
         self._output: tuple[int, Recipe] | None = None
         self._inputs: dict[int, Recipe] = {}
         self._started = False
+        self._late = Late[bytes]()
         self._sending = threading.Lock()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -135,8 +138,9 @@ class _Client:
         body = bytes((number,)) + recipe.pack(self._controller.outputs())
         faults = self._server.faults
         try:
-            for _ in range(2 if faults.duplicate else 1):
-                self._send(85, body, split=faults.split)
+            for due in self._late.through(body, time.monotonic(), faults.late_s):
+                for _ in range(2 if faults.duplicate else 1):
+                    self._send(85, due, split=faults.split)
         except OSError:
             self._server.forget(self)
             self.reset()

@@ -23,6 +23,7 @@ from robot_bridge.cell.launch import prefer
 from sim.config import SimConfig
 from sim.plant import Plant
 from sim.servers import xarm_frames as frames
+from sim.servers.late import Late
 from sim.servers.loopback import require_loopback
 from sim.servers.xarm_controller import Controller
 from sim.servers.xarm_faults import Faults
@@ -53,6 +54,7 @@ class XArmServer:
             port: set() for port in (NORMAL_PORT, RICH_PORT, REAL_TIME_PORT)
         }
         self._last: dict[int, bytes] = {}
+        self._late = {port: Late[bytes]() for port in self._listeners}
         self._samples = Samples(PERIOD_S)
         self._servers: list[asyncio.Server] = []
 
@@ -101,7 +103,8 @@ class XArmServer:
             return
         if not link.frozen_reports or port not in self._last:
             self._last[port] = _FRAMES[port](replace(now, pose=link.tampered(tuple(now.pose))))
-        frame = self._last[port] * (2 if link.duplicate_frames else 1)
+        due = self._late[port].through(self._last[port], time.monotonic(), link.late_frames)
+        frame = b"".join(due) * (2 if link.duplicate_frames else 1)
         for writer in [*listeners]:
             if writer.transport.get_write_buffer_size() > _MOST_BUFFERED:
                 _reset(writer)

@@ -26,6 +26,8 @@ class LinkFaults:
     frozen_reports: bool = False
     split_frames: bool = False
     duplicate_frames: bool = False
+    late_frames: float = 0.0
+    """By up to so many seconds."""
     mute_control: bool = False
     nan: bool = False
     pose_jump_mm: float = 0.0
@@ -57,9 +59,11 @@ class Faults:
             "error": lambda value: controller.fault(int(value)),
             "emergency_stop": lambda value: controller.press_e_stop(pressed=bool(value)),
             "push": lambda value: plant.push(value),
+            "slip": lambda value: plant.slip(),
             "gripper_silent": lambda value: setattr(functions, "gripper_silent", bool(value)),
             "gripper_jammed": lambda value: setattr(bus, "jammed", bool(value)),
             "gripper_error": lambda value: setattr(bus, "error", int(value)),
+            "gripper_flag": lambda value: setattr(bus, "flag", None if value is None else int(value)),
             "person": lambda value: controller.person_clears(),
             "camera": lambda value: self._spoil(spoil_camera, str(value)),
             "refill": lambda value: plant.refill(None if value is None else int(value)),

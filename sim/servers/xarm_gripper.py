@@ -27,6 +27,8 @@ class GripperBus:
         self.enabled = False
         self.jammed = False
         self.error = 0
+        self.flag: int | None = None
+        """Reported in place of what the fingers at rest feel; None tells the truth."""
         self._rpm = 1500
 
     def exchange(self, request: bytes) -> bytes | None:
@@ -66,4 +68,6 @@ class GripperBus:
         state = self._plant.state()
         if state.gripper_moving:
             return _MOVING
+        if self.flag is not None:
+            return self.flag
         return _HOLDING if state.holding else _STOPPED

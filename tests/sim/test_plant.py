@@ -11,6 +11,7 @@ from robot_bridge import ToolPose
 from sim import SimConfig
 from sim.furniture import BIN_CENTRE_M
 from sim.plant import Plant
+from sim.plant_motion import Fingers
 from sim.world import TIME_STEP_S
 
 pytestmark = pytest.mark.realtime
@@ -204,3 +205,16 @@ def test_time_passes_with_the_clock_also_among_objects():
 def test_a_speedup_that_cannot_be_is_refused():
     with pytest.raises(ConfigError, match="speedup"):
         Plant(SimConfig(), speedup=0.0)
+
+
+def test_fingers_that_slip_press_with_nothing_for_a_moment_and_want_what_they_wanted():
+    fingers = Fingers(0.05)
+    fingers.go(0.01, 0.1, 20.0, 0)
+    fingers.slip()
+    pressed = []
+    for _ in range(round(0.5 / TIME_STEP_S)):
+        pressed.append(fingers.force_n)
+        fingers.advance(TIME_STEP_S)
+    assert pressed.count(0.0) == pytest.approx(0.3 / TIME_STEP_S, abs=1)
+    assert pressed[-1] == 20.0
+    assert fingers.goal_m == pytest.approx(0.01)

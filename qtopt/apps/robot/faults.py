@@ -4,21 +4,24 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from qtopt.apps.hardware import hardware
 from qtopt.apps.process import end_on_sigterm, say
-from qtopt.apps.robot import Faults
+from qtopt.apps.robot import Faults, grasp_faults, host_faults
 from qtopt.apps.rundir import provenance
 from qtopt.errors import ConfigError
 from robot_bridge.cell.launch import prefer
 from robot_bridge.cell.places import STATE_VARIABLE
-from sim.faults.cases import ALL, CASES, Case
+from sim.faults.cases import ALL, CASES, AnyCase, Case, GraspCase, HostCase
 from sim.faults.cells import SimulatedCell
 from sim.faults.run import Finding, Matrix
 from sim.faults.table import placed, table
+from sim.faults.told import Told
 
 
 def main(config: Faults) -> int:
@@ -30,7 +33,7 @@ def main(config: Faults) -> int:
     cases = [case for case in CASES if not config.cases or case.name in config.cases]
     end_on_sigterm()
     prefer()  # the collector's part is this process's, and it waits behind no other program
-    findings = [each for protocol in config.protocols for each in _run(protocol, cases)]
+    findings = [each for protocol in config.protocols for each in run(protocol, cases)]
     if config.output is not None:
         told = _write(config.output, [_plain(each) for each in findings])
         if config.guide is not None:
@@ -38,32 +41,48 @@ def main(config: Faults) -> int:
     return int(any(each.failure for each in findings))
 
 
-def _run(protocol: str, cases: list[Case]) -> list[Finding]:
-    findings, host = [], f"127.0.95.{10 + ALL.index(protocol)}"
-    with tempfile.TemporaryDirectory() as directory:
-        os.environ[STATE_VARIABLE] = directory
-        with SimulatedCell(protocol, Path(directory), host) as sim, Matrix(sim) as matrix:
-            for case in cases:
-                if protocol in case.protocols:
-                    began = time.monotonic()
-                    findings.append(matrix.run(case))
-                    _tell(findings[-1], time.monotonic() - began)
-    return findings
+def run(protocol: str, cases: Sequence[AnyCase]) -> Iterator[Finding | Told]:
+    """Yields and tells what came of each case that this kind of cell can have."""
+    host = f"127.0.95.{10 + ALL.index(protocol)}"
+    possible = [case for case in cases if protocol in case.protocols]
+    actions = [case for case in possible if isinstance(case, Case)]
+    grasps = [case for case in possible if isinstance(case, GraspCase)]
+    hosts = [case for case in possible if isinstance(case, HostCase)]
+    runs: list[Callable[[Path, str], Iterator[Finding | Told]]] = []
+    runs += [partial(_actions, protocol, actions)] * bool(actions)
+    runs += [partial(grasp_faults.run, protocol, grasps)] * bool(grasps)
+    runs += [partial(host_faults.run, protocol, hosts)] * bool(hosts)
+    for findings in runs:
+        with tempfile.TemporaryDirectory() as directory:
+            os.environ[STATE_VARIABLE] = str(Path(directory) / "state")
+            began = time.monotonic()
+            for finding in findings(Path(directory), host):
+                _tell(finding, time.monotonic() - began)
+                yield finding
+                began = time.monotonic()
 
 
-def _plain(finding: Finding) -> dict[str, Any]:
+def _actions(protocol: str, cases: Sequence[Case], directory: Path, host: str) -> Iterator[Finding]:
+    with SimulatedCell(protocol, directory, host) as sim, Matrix(sim) as matrix:
+        for case in cases:
+            yield matrix.run(case)
+
+
+def _plain(finding: Finding | Told) -> dict[str, Any]:
     """Returns a finding as JSON has it, which knows no NaN."""
     return {key: None if value != value else value for key, value in asdict(finding).items()}
 
 
-def _tell(finding: Finding, took_s: float) -> None:
-    measured = (
-        f"stood after {finding.stood_s:.2f} of {finding.allowed_s:.2f} s and {1e3 * finding.way_m:.0f} of "
-        f"{1e3 * finding.allowed_m:.0f} mm"
-    )
+def _tell(finding: Finding | Told, took_s: float) -> None:
+    if isinstance(finding, Told):
+        measured = finding.seen
+    else:
+        measured = (
+            f"{finding.label}, {finding.rule or 'no rule'}, stood after {finding.stood_s:.2f} of "
+            f"{finding.allowed_s:.2f} s and {1e3 * finding.way_m:.0f} of {1e3 * finding.allowed_m:.0f} mm"
+        )
     say(
-        f"{finding.failure or 'ok':4} {finding.protocol}, {finding.case}: {finding.label}, "
-        f"{finding.rule or 'no rule'}, {measured}; late by {finding.late_s:.2f} s, "
+        f"{finding.failure or 'ok':4} {finding.protocol}, {finding.case}: {measured}; late by {finding.late_s:.2f} s, "
         f"tries {finding.tries}, took {took_s:.0f} s"
     )
 

@@ -13,7 +13,7 @@ from qtopt.apps.hardware import hardware
 from qtopt.apps.process import end_on_sigterm, say
 from qtopt.apps.robot import Soak
 from qtopt.apps.robot.agreement import compare
-from qtopt.apps.robot.soaked import Roles, delivered, finished, left_behind
+from qtopt.apps.robot.soaked import Roles, delivered, finished, left_behind, unaccounted
 from qtopt.apps.rundir import provenance
 from qtopt.types import JsonValue
 from robot_bridge.cell.places import STATE_VARIABLE, Places
@@ -79,10 +79,7 @@ def _judge(
     told: list[str], stored: Counter[str], waiting: int, left: list[str], samples: list[dict[str, JsonValue]]
 ) -> dict[str, JsonValue]:
     """Returns the figures, and in ``troubles`` what was not as it must be."""
-    lost = sorted(set(told) - set(stored))
-    twice = sorted(uuid for uuid, count in stored.items() if count > 1)
-    troubles = [f"lost: {lost}"] * bool(lost) + [f"stored twice: {twice}"] * bool(twice)
-    troubles += [f"{waiting} episodes were not delivered"] * bool(waiting) + left
+    troubles = unaccounted(told, stored, waiting) + left
     growth = {}
     third = len(samples) // 3
     for name in ("controller_mib", "server_mib", "controller_fds", "server_fds"):

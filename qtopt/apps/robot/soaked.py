@@ -32,11 +32,12 @@ class Roles:
     Attributes:
         logs: of the collectors, one file after the other.
         store: of the server.
+        spool: of the collectors.
     """
 
     def __init__(self, directory: Path, cell: Path, seed: int = 0) -> None:
         self._directory, self._cell = directory, cell
-        self.logs, self.store = directory / "logs", directory / "store"
+        self.logs, self.store, self.spool = directory / "logs", directory / "store", cell.parent / "spool"
         self.logs.mkdir()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -54,12 +55,25 @@ class Roles:
             process.kill()
             process.wait()
 
-    def revive(self) -> None:
-        """Starts what has ended anew."""
-        if self._server.poll() is not None:
+    def revive(self, *, server: bool = True) -> None:
+        """Starts what has ended anew; ``server``: the server, too."""
+        if server and self._server.poll() is not None:
             self._server = self._serve()
         if self._collector.poll() is not None:
             self._collector = self._collect()
+
+    def kill_server(self) -> None:
+        """Kills the server, as a power cut does."""
+        self._server.kill()
+        self._server.wait()
+
+    def end_collector(self) -> int:
+        """Ends the collector, which delivers what it can; returns its exit code."""
+        return self._end(self._collector)
+
+    def await_collector(self, seconds: float) -> int:
+        """Waits until the collector has ended by itself; returns its exit code, or raises TimeoutExpired."""
+        return self._collector.wait(seconds)
 
     def processes(self, places: Places) -> Mapping[str, int]:
         """Returns the process ids of server, collector and, where the cell runs, arm and safety."""
@@ -80,19 +94,24 @@ class Roles:
     def end(self) -> int:
         """Ends the collector, which delivers what it has, then the server; returns how many episodes still wait."""
         for process in (self._collector, self._server):
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(_END_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        spool = self._cell.parent / "spool"
-        return sum(1 for each in spool.glob("*.safetensors")) if spool.exists() else 0
+            self._end(process)
+        return self.waiting()
+
+    def waiting(self) -> int:
+        """Returns how many episodes are on the collector's disk."""
+        return sum(1 for _ in self.spool.glob("*.safetensors"))
 
     def set_aside(self) -> list[str]:
         """Returns what the collector found not fit to be delivered, as a list of troubles."""
-        place = self._cell.parent / "spool" / "quarantine"
-        return [f"set aside: {each.name}" for each in sorted(place.glob("*"))]
+        return [f"set aside: {each.name}" for each in sorted((self.spool / "quarantine").glob("*"))]
+
+    def _end(self, process: "subprocess.Popen[bytes]") -> int:
+        process.send_signal(signal.SIGTERM)
+        try:
+            return process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
 
     def _serve(self) -> "subprocess.Popen[bytes]":
         words = ["serve", "--listen.port", str(self._port), "--store", str(self.store)]
@@ -134,6 +153,14 @@ def delivered(store: Path) -> Counter[str]:
     """Returns how often each episode is in a store."""
     with EpisodeStore(store, read_only=True) as opened:
         return Counter(episode.uuid for episode in opened.episodes())
+
+
+def unaccounted(told: list[str], stored: Counter[str], waiting: int) -> list[str]:
+    """Returns in words what is wrong where not every episode that was told of is in the store once."""
+    lost = sorted(set(told) - set(stored))
+    twice = sorted(uuid for uuid, count in stored.items() if count > 1)
+    troubles = [f"lost: {lost}"] * bool(lost) + [f"stored twice: {twice}"] * bool(twice)
+    return troubles + [f"{waiting} episodes were not delivered"] * bool(waiting)
 
 
 def left_behind(directory: str, host: str) -> list[str]:

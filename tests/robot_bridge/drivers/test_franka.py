@@ -23,6 +23,7 @@ from robot_bridge.drivers.franka import DRIVER, GRIPPER_DRIVER, FrankaArm
 from robot_bridge.drivers.franka_frames import QUARTER, QUARTER_BACK, times
 from robot_bridge.drivers.franka_gripper import FrankaGripperOptions
 from robot_bridge.drivers.franka_options import FrankaOptions
+from tests.contracts.gripper import GripperContract
 
 PROGRAM = shutil.which("franky-sim")
 PYTHON = os.environ.get("FRANKY_SIM_PYTHON") or (str(Path(PROGRAM).parent / "python") if PROGRAM else None)
@@ -239,6 +240,23 @@ class TestArm:
         closed = hand.move(0.0, 0.1, 20.0, 90.0)
         assert closed.object_sensed is ObjectSensed.NO, "nothing is between the fingers, whatever grasp() says"
         assert closed.width_m < 0.003
+        hand.close()
+
+
+@pytest.mark.realtime
+@needs_sim
+@pytest.mark.timeout(300)
+class TestHand(GripperContract):
+    WIDTH_M = 0.004
+    SPEED_M_S = 0.1
+    DEADLINE_S = 90.0  # franky-sim runs at a fraction of real time
+
+    @pytest.fixture
+    def gripper(self, arm):
+        hand = GRIPPER_DRIVER.open(FrankaGripperOptions(), arm)
+        hand.connect(20.0)
+        hand.activate(self.DEADLINE_S)
+        yield hand
         hand.close()
 
 

@@ -10,6 +10,7 @@ from qtopt.errors import ConfigError, RobotError, StaleFrame
 from robot_bridge.contracts import Capability
 from robot_bridge.drivers.frames import ThreadedCamera
 from robot_bridge.drivers.realsense import DRIVER, RealSenseOptions, RealSenseSource
+from tests.contracts.camera import CameraContract
 
 rs = pytest.importorskip("pyrealsense2", exc_type=ImportError)
 
@@ -78,6 +79,13 @@ def camera_of(injected):
     yield build
     for camera in started:
         camera.stop()
+
+
+@pytest.mark.realtime
+class TestRealSense(CameraContract):
+    @pytest.fixture
+    def camera(self, camera_of):
+        return camera_of()
 
 
 @pytest.mark.realtime

@@ -3,8 +3,6 @@
 import contextlib
 import os
 import socket
-import subprocess
-import sys
 import threading
 import time
 import tty
@@ -28,6 +26,7 @@ from sim.config import SimConfig
 from sim.plant import Plant
 from sim.servers.robotiq import RobotiqRtuServer, RobotiqSocketServer, parse_fault
 from sim.servers.robotiq_model import GripperFault, PlainHand, RobotiqModel
+from tests.robot_bridge.drivers.robotiq_process import GripperProcess
 
 FAST = (0.15, 40.0, 5.0)
 
@@ -190,29 +189,6 @@ def test_widths_and_positions_agree(position, width_m):
 def test_calibrations_that_cannot_work_are_refused(settings):
     with pytest.raises(ConfigError):
         Calibration(**settings)
-
-
-class GripperProcess:
-    """``python -m sim.servers.robotiq`` and an unconnected gripper of ours for it."""
-
-    def __init__(self, wire):
-        command = [sys.executable, "-m", "sim.servers.robotiq", wire]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        where = self.process.stdout.readline().strip()
-        if wire == "socket":
-            host, port = where.split(":")
-            self.gripper = SOCKET_DRIVER.open(SocketOptions(host, int(port)), None)
-        else:
-            self.gripper = RTU_DRIVER.open(RtuOptions(where), None)
-
-    def fault(self, line):
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        time.sleep(0.1)
-
-    def kill(self):
-        self.process.kill()
-        self.process.communicate()
 
 
 @pytest.fixture(scope="module", params=["socket", "rtu"])

@@ -11,6 +11,7 @@ from robot_bridge.contracts import Capability
 from robot_bridge.drivers.frames import FrozenWatch, settings_hash
 from robot_bridge.drivers.uvc import DRIVER, UvcOptions, lock_controls
 from sim.servers.mjpeg import CameraFault, MjpegServer, parse_fault
+from tests.contracts.camera import CameraContract
 from tests.robot_bridge.drivers.cameras import camera_process, eventually
 
 
@@ -28,6 +29,13 @@ def camera(server):
     yield camera
     server.fault("none")
     camera.stop()
+
+
+@pytest.mark.realtime
+class TestMjpegStream(CameraContract):
+    @pytest.fixture
+    def camera(self, camera):
+        return camera
 
 
 @pytest.mark.realtime

@@ -1,11 +1,13 @@
-"""What every arm does, asked of XArm through the vendor's library and a controller of another process."""
+"""What every arm and gripper does, asked through the vendor's library of a controller of another process."""
 
 from contextlib import contextmanager
 
 import pytest
 
-from robot_bridge.drivers.xarm import DRIVER
+from robot_bridge.drivers.xarm import DRIVER, GRIPPER_DRIVER
+from robot_bridge.drivers.xarm_options import XArmGripperOptions
 from tests.contracts.arm import ArmContract
+from tests.contracts.gripper import GripperContract
 from tests.robot_bridge.drivers.xarm_server import LIBRARY_WARNS, running
 
 pytestmark = [pytest.mark.realtime, LIBRARY_WARNS]
@@ -15,6 +17,15 @@ pytestmark = [pytest.mark.realtime, LIBRARY_WARNS]
 def server():
     with running() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def carrier(server):
+    """The arm that the gripper hangs on, for all of its tests."""
+    arm = DRIVER.open(server.options)
+    arm.connect(10.0)
+    yield arm
+    arm.close()
 
 
 class TestXArm(ArmContract):
@@ -38,3 +49,14 @@ class TestXArm(ArmContract):
 
         yield emergency_stop
         arm.recover()
+
+
+class TestXArmGripper(GripperContract):
+    SPEED_M_S = 0.12
+
+    @pytest.fixture
+    def gripper(self, carrier):
+        gripper = GRIPPER_DRIVER.open(XArmGripperOptions(), carrier)
+        gripper.connect(3.0)
+        gripper.activate(3.0)
+        return gripper

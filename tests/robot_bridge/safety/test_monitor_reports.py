@@ -10,7 +10,7 @@ from robot_bridge.contracts import ArmMode, Latch, Pose, Reaction
 from robot_bridge.safety.facts import CellFacts, Heartbeat, Phase
 from robot_bridge.safety.limits import RecoveryLimits
 from robot_bridge.safety.monitor import CellSafetyMonitor
-from tests.robot_bridge.safety.cells import HERE, Bench, cell
+from tests.robot_bridge.safety.cells import HERE, Bench, cell, command
 
 ALLOW, CLAMP, HOLD, STOP, LATCH = Reaction
 
@@ -145,9 +145,10 @@ class TestHeartbeats:
         assert found[1] == (ALLOW, "")
         assert found[3] == (HOLD, "policy_heartbeat")
         assert found[-1] == (STOP, "policy_gone")
-        assert bench.monitor.enter(Phase.TRANSIT, bench.now_ns).reaction is STOP
-        bench.step()
-        assert bench.monitor.enter(Phase.TRANSIT, bench.now_ns).reaction is ALLOW
+        assert bench.monitor.enter(Phase.EPISODE, bench.now_ns).reaction is STOP
+        assert bench.monitor.enter(Phase.TRANSIT, bench.now_ns).reaction is ALLOW  # the way home needs no policy
+        bench.wait(0.008, alive=(Heartbeat.COLLECTOR,))
+        assert bench.monitor.filter(command(z_m=0.25), bench.state(), bench.now_ns).reaction is ALLOW
 
     def test_while_the_arm_moves_the_policy_is_not_late(self):
         bench = Bench(watched=frozenset({Heartbeat.POLICY}))

@@ -12,7 +12,6 @@ from sim import SimConfig
 from sim.bullet import bullet
 from sim.cell import make_cell
 from sim.config import Randomisation
-from sim.furniture import BIN_CENTRE_M, BIN_HALF_M, WALL_HEIGHT_M
 
 SIZE_PX = 256
 CLEAR_POSE = ToolPose(0.35, -0.45, 0.30, 0.0)
@@ -64,14 +63,3 @@ def simulated_cell(seed=0, *, objects=(3, 8), plain=False):
     camera = CameraConfig(size_px=SIZE_PX)
     config = SimConfig(object_count=objects, camera=camera, fresh_scene_every_episode=True, randomisation=randomisation)
     return make_cell(config, seed)
-
-
-def bin_region():
-    """Corners of the bin in the picture, up to the height that objects reach."""
-    x, y = BIN_CENTRE_M
-    corners = [
-        (x + a * BIN_HALF_M, y + b * BIN_HALF_M, z) for a in (-1, 1) for b in (-1, 1) for z in (WALL_HEIGHT_M, 0.13)
-    ]
-    u, v, w = CameraConfig(size_px=SIZE_PX).projection() @ np.array([(*corner, 1.0) for corner in corners]).T
-    pixels = np.clip(np.stack([u / w, v / w], 1), 0, SIZE_PX - 1)
-    return tuple(map(tuple, cv2.convexHull(pixels.astype(np.int32))[:, 0].tolist()))

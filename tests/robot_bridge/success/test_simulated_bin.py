@@ -4,18 +4,20 @@ import dataclasses
 
 import pytest
 
+from qtopt.config import CameraConfig
 from robot_bridge import CellConfig, ToolPose
 from robot_bridge.success import DropTestDetector, Judgement
+from sim.region import bin_region
 from tests.robot_bridge.success.simulated import (
     CLEAR_POSE,
     NO_WAITING,
+    SIZE_PX,
     BadCamera,
     Defects,
-    bin_region,
     simulated_cell,
 )
 
-BASE = dataclasses.replace(NO_WAITING, bin_region=bin_region())
+BASE = dataclasses.replace(NO_WAITING, bin_region=bin_region(CameraConfig(size_px=SIZE_PX)))
 
 
 class Grasps:

@@ -42,6 +42,16 @@ def test_a_failure_stands_in_the_table():
     assert "**failed: it went on by 90 mm**" in row
 
 
+def test_each_kind_of_fault_has_a_table_of_its_own():
+    case = named("gripper jammed, open")
+    seen = "unknown after 3 s: nothing new lies in the bin; in truth not held"
+    told = {"case": case.name, "protocol": "ur", "failure": "", "seen": seen}
+    tables = table([told]).split("\n\n")
+    assert len(tables) == 3
+    row = next(line for line in tables[1].splitlines() if line.startswith(f"| {case.name}"))
+    assert row.endswith(f"| unknown or aborted | {seen} |")
+
+
 def test_a_document_without_markers_is_refused():
     assert placed(f"a\n{BEGIN}\nold\n{END}\nb", "new") == f"a\n{BEGIN}\nnew\n{END}\nb"
     with pytest.raises(ValueError, match="no markers"):
