@@ -120,6 +120,7 @@ def main(config: Transfer) -> int:
         "plain": {key: plain[key] for key in ("success", "successes", "episodes", "outcomes")},
         "path": {key: path[key] for key in ("success", "successes", "episodes", "outcomes")},
         "plain_minus_path": paired.to_json(),
+        "contact_n": list(config.contact_n),
         "labels": dict(labels),
         "locks": dict(locks),
     }
@@ -137,6 +138,9 @@ def _run(
     options = [*words, "--camera-px", str(config.camera_px), "--open-width-m", str(MAX_WIDTH_M)]
     plan = EvaluationConfig(config.episodes, config.seed)
     with SimulatedCell("ur", room, config.host, None, options=options) as sim:
+        limits = zip(("descend_n", "retract_n", "latch_n"), config.contact_n, strict=True)
+        text = "\n".join(["", "[contact]", *(f"{name} = {force_n}" for name, force_n in limits), ""])
+        sim.path.write_text(sim.path.read_text() + text)
         cell = load_cell_file(sim.path)
         same = SimConfig(
             objects=config.object_set, object_count=(config.objects, config.objects), cell=cell_config(cell)
