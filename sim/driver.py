@@ -101,8 +101,8 @@ class SimArm:
         return ArmState(
             t_host_ns=time.monotonic_ns(),
             t_controller_s=truth.time_s,
-            pose=to_pose(truth.tool),
-            twist=truth.twist,
+            pose=to_pose(truth.told),
+            twist=truth.told_twist,
             wrench=(a, b, c, d, e, f),
             joints_rad=truth.joints_rad,
             mode=ArmMode.MOVING if moving else ArmMode.READY,
@@ -115,7 +115,7 @@ class SimArm:
         if tilt_rad(target) > _MOST_TILT_RAD:
             return self._ended(MotionOutcome.REJECTED, "the simulated hand only points straight down")
         plant = self.plant
-        tool = to_tool(target, plant.state().tool.yaw_rad)
+        tool = to_tool(target, plant.state().told.yaw_rad)
         self._servo_until = 0.0
         try:
             plant.move_to(tool, speed_m_s, accel_m_s2)
@@ -131,8 +131,8 @@ class SimArm:
             return self._ended(MotionOutcome.STOPPED, "stopped on request")
         if truth.blocked:
             return self._ended(MotionOutcome.CONTACT, "something stands in the way")
-        gap = max(abs(a - b) for a, b in zip(truth.tool.array()[:3], tool.array()[:3], strict=True))
-        if gap > _NEAR_M or abs(truth.tool.yaw_rad - tool.yaw_rad) > _NEAR_RAD:
+        gap = max(abs(a - b) for a, b in zip(truth.told.array()[:3], tool.array()[:3], strict=True))
+        if gap > _NEAR_M or abs(truth.told.yaw_rad - tool.yaw_rad) > _NEAR_RAD:
             return self._ended(MotionOutcome.STOPPED, f"ended {gap:.4f} m short")
         return self._ended(MotionOutcome.REACHED)
 
@@ -145,7 +145,7 @@ class SimArm:
         if tilt_rad(target) > _MOST_TILT_RAD:
             return self._ended(MotionOutcome.REJECTED, "the simulated hand only points straight down")
         try:
-            tool = to_tool(target, self.plant.state().tool.yaw_rad)
+            tool = to_tool(target, self.plant.state().told.yaw_rad)
             self.plant.servo_to(tool, _SERVO_SPEED_M_S, _SERVO_ACCEL_M_S2)
         except RobotError as error:
             return self._ended(MotionOutcome.REJECTED, str(error))
@@ -201,7 +201,7 @@ class SimArm:
 
     def _ended(self, outcome: MotionOutcome, reason: str = "") -> MotionResult:
         plant = self._plant  # also of an arm that was closed meanwhile: it stands there
-        return MotionResult(outcome, reason, to_pose(plant.state().tool) if plant is not None else None)
+        return MotionResult(outcome, reason, to_pose(plant.state().told) if plant is not None else None)
 
 
 def plant_of(name: str) -> Plant:

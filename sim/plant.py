@@ -52,6 +52,9 @@ class PlantState:
         time_s: simulated time since the start.
         tool: the tool point.
         twist: its linear [m/s] and angular [rad/s] velocity.
+        told: where the arm's joints have the tool point, which is all that a controller reports: of what bends beyond
+            them, gripper and pads, they know nothing.
+        told_twist: its velocity by the joints.
         wrench: force [N] and torque [N m] about the tool point, on fingers and palm.
         joints_rad: of the KUKA arm that the camera sees.
         width_m: opening between the fingers.
@@ -65,6 +68,8 @@ class PlantState:
     time_s: float
     tool: ToolPose
     twist: tuple[float, float, float, float, float, float]
+    told: ToolPose
+    told_twist: tuple[float, float, float, float, float, float]
     wrench: tuple[float, float, float, float, float, float]
     joints_rad: tuple[float, ...]
     width_m: float
@@ -283,7 +288,9 @@ class Plant:
         return PlantState(
             time_s=self._ticks * TIME_STEP_S,
             tool=tool,
-            twist=(*rates[:3].tolist(), 0.0, 0.0, float(rates[3])),
+            twist=_twist(rates[:4]),
+            told=ToolPose(*self._path.row().tolist()),
+            told_twist=_twist(self._path.velocity),
             wrench=_six(self._wrench),
             joints_rad=self._joints(tool),
             width_m=max(0.0, float(here[4:].sum())),
@@ -303,6 +310,11 @@ class Plant:
 
 def _moves(rates: Samples) -> bool:
     return bool(np.linalg.norm(rates[:3]) > _STILL_M_S or abs(rates[3]) > _STILL_RAD_S)
+
+
+def _twist(rates: Samples) -> tuple[float, float, float, float, float, float]:
+    x, y, z, yaw = rates.tolist()
+    return x, y, z, 0.0, 0.0, yaw
 
 
 def _six(values: Samples) -> tuple[float, float, float, float, float, float]:

@@ -2,7 +2,6 @@
 
 import shutil
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -74,7 +73,7 @@ class DiskShelf:
         self._max_open = max_open_segments
         self._read_only = read_only
         self._quarantine = Quarantine(root / QUARANTINE, quarantine_bytes)
-        self._open: OrderedDict[int, SegmentFrames] = OrderedDict()
+        self._open: dict[int, SegmentFrames] = {}  # in the order of opening
         self._open_lock = threading.Lock()
         self._seal_lock = threading.Lock()  # one seal at a time
         self._move_lock = threading.Lock()  # while landed episodes become sealed ones
@@ -189,11 +188,10 @@ class DiskShelf:
         return _read(self._segment(row), int(offset[0]), size)
 
     def _segment(self, row: SegmentRow) -> SegmentFrames:
+        segment = self._open.get(row.number)  # without the lock: for each frame of a batch
+        if segment is not None:
+            return segment
         with self._open_lock:
-            segment = self._open.get(row.number)
-            if segment is not None:
-                self._open.move_to_end(row.number)
-                return segment
             try:
                 segment = SegmentFrames(self.segment_path(row), row)
             except FileNotFoundError as error:
@@ -202,7 +200,7 @@ class DiskShelf:
                 raise StoreError(f"{self.segment_path(row)}: {error}; the segment cannot be opened now") from error
             self._open[row.number] = segment
             while len(self._open) > self._max_open:
-                self._open.popitem(last=False)
+                del self._open[next(iter(self._open))]
             return segment
 
     def _unreadable(self, row: SegmentRow, error: Exception) -> Damaged:

@@ -52,7 +52,7 @@ def decode_into(data: bytes, codec: FrameCodec, out: UInt8Array) -> None:
     if codec is FrameCodec.RAW:
         if len(data) != out.size:
             raise CorruptEpisode(f"raw frame of {len(data)} bytes, expected {out.size}; run `qtopt data verify`")
-        out.reshape(-1)[:] = np.frombuffer(data, np.uint8)
+        out.data.cast("B")[:] = data
         return
     if codec is FrameCodec.JPEG:
         try:

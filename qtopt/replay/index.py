@@ -1,7 +1,7 @@
-"""What can be sampled, in memory: 13 bytes an episode and 12 more if it is trainable, whatever the frames' size.
+"""What can be sampled, in memory: 13 bytes an episode, 4 a row and 4 a transition that may be drawn.
 
-Episodes are grouped by success and by offline or online, so that a transition is drawn from a group in the time of one
-binary search over the group's running count of transitions.
+Transitions are grouped by success and by offline or online. Drawing one and saying what it is are a look-up each, not a
+search: in a large store each step of a search reads memory that no cache holds.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,9 @@ from qtopt.types import BoolArray, EpisodeEnd, IntArray, Outcome, UInt8Array
 SUCCESS, OFFLINE, TRAINABLE, DEAD, TRUNCATED = 1, 2, 4, 8, 16
 GROUPS = 4
 """Group number: ``SUCCESS`` bit plus ``OFFLINE`` bit."""
+_FLAG_BITS = 8
+_NO_TRANSITION = -1 << _FLAG_BITS
+"""A row of no episode: no flags, and no action follows."""
 
 _OF_OUTCOME = np.full(256, TRAINABLE, np.uint8)
 _OF_OUTCOME[[Outcome.ABORTED, Outcome.UNKNOWN]] = 0
@@ -68,23 +71,6 @@ class IndexEntries:
         return flags
 
 
-class _Group:
-    """The live trainable episodes of one kind, in order of position."""
-
-    def __init__(self) -> None:
-        self.episodes = Growable(np.int32)
-        self.ends = Growable(np.int64)
-
-    @property
-    def transitions(self) -> int:
-        return int(self.ends.view[-1]) if len(self.ends) else 0
-
-    def extend(self, episodes: IntArray, lengths: IntArray) -> None:
-        total = self.transitions
-        self.episodes.extend(episodes)
-        self.ends.extend(total + np.cumsum(lengths))
-
-
 class EpisodeIndex:
     """The episodes of a store in order of position. Not safe for several threads: its owner holds a lock."""
 
@@ -92,7 +78,9 @@ class EpisodeIndex:
         self._start = Growable(np.int64)
         self._length = Growable(np.int32)
         self._flags = Growable(np.uint8)
-        self._groups = [_Group() for _ in range(GROUPS)]
+        self._base = 0  # position of the first row
+        self._rows = Growable(np.int32)  # how many actions follow in the episode, and its flags below
+        self._groups = [Growable(np.int32) for _ in range(GROUPS)]  # rows that may be drawn, ascending
 
     def __len__(self) -> int:
         return len(self._start)
@@ -103,7 +91,7 @@ class EpisodeIndex:
         self._start.extend(entries.first_position)
         self._length.extend(entries.length)
         self._flags.extend(entries.flags())
-        self._enter(np.arange(first, len(self)))
+        self._enter(first)
 
     def drop_before(self, position: int) -> None:
         """Forgets the episodes that begin before ``position``."""
@@ -112,19 +100,28 @@ class EpisodeIndex:
             return
         for column in (self._start, self._length, self._flags):
             column.drop_first(count)
-        self._regroup()
+        gone = int(self._start.view[0]) - self._base if len(self) else len(self._rows)
+        self._base += gone
+        self._rows.drop_first(gone)
+        self._groups = [_numbers(group.view[group.view >= gone] - gone) for group in self._groups]
 
-    def _regroup(self) -> None:
-        self._groups = [_Group() for _ in range(GROUPS)]
-        self._enter(np.arange(len(self)))
-
-    def _enter(self, episodes: IntArray) -> None:
-        flags = self._flags.view[episodes]
-        live = flags & (TRAINABLE | DEAD) == TRAINABLE
-        groups = flags & (SUCCESS | OFFLINE)
-        for number in set(groups[live].tolist()):
-            members = episodes[live & (groups == number)]
-            self._groups[number].extend(members, self._length.view[members])
+    def _enter(self, first: int) -> None:
+        """Takes the rows of the episodes from the number ``first`` on."""
+        start, length = self._start.view[first:], self._length.view[first:]
+        if not len(start):
+            return
+        if not len(self._rows):
+            self._base = int(start[0])
+        begin = len(self._rows)
+        rows = length + 1
+        step = np.arange(rows.sum()) - np.repeat(np.cumsum(rows) - rows, rows)
+        facts = (np.repeat(length, rows) - 1 - step << _FLAG_BITS) + np.repeat(self._flags.view[first:], rows)
+        added = np.full(start[-1] + rows[-1] - self._base - begin, _NO_TRANSITION, np.int32)
+        added[np.repeat(start - self._base - begin, rows) + step] = facts  # a rebuilt catalogue may have gaps
+        self._rows.extend(added)
+        live = _live(added)
+        for number, group in enumerate(self._groups):
+            group.extend(begin + np.flatnonzero(live & (added & (SUCCESS | OFFLINE) == number)))
 
     def kill(self, positions: IntArray) -> list[int]:
         """Takes the episodes that hold ``positions`` out; returns the first positions of those that were alive."""
@@ -132,8 +129,11 @@ class EpisodeIndex:
         episodes = episodes[episodes >= 0]
         episodes = episodes[self._flags.view[episodes] & DEAD == 0]
         self._flags.view[episodes] |= DEAD
-        self._regroup()
-        return [int(start) for start in self._start.view[episodes]]
+        starts: list[int] = self._start.view[episodes].tolist()
+        for start, length in zip(starts, self._length.view[episodes].tolist(), strict=True):
+            self._rows.view[start - self._base :][: length + 1] |= DEAD
+        self._groups = [_numbers(group.view[_live(self._rows.view[group.view])]) for group in self._groups]
+        return starts
 
     def episode_of(self, positions: IntArray) -> IntArray:
         """Returns which episode holds each row, int64 (B,); -1 where there is none."""
@@ -145,13 +145,11 @@ class EpisodeIndex:
 
     def usable(self, positions: IntArray) -> BoolArray:
         """Whether each position is a transition of a live trainable episode, bool (B,)."""
-        episodes = self.episode_of(positions)
-        if not len(self):
-            return np.zeros(len(positions), np.bool_)
-        flags = self._flags.view[episodes]
-        offset = positions - self._start.view[episodes]
-        sound = (flags & TRAINABLE > 0) & (flags & DEAD == 0)
-        return np.asarray((episodes >= 0) & sound & (offset < self._length.view[episodes]))
+        rows = positions - self._base
+        inside = (rows >= 0) & (rows < len(self._rows))
+        usable = np.zeros(len(positions), np.bool_)
+        usable[inside] = _live(self._rows.view[rows[inside]])
+        return usable
 
     def describe(self, positions: IntArray) -> tuple[BoolArray, IntArray, BoolArray]:
         """Returns success (bool), steps_left (int64) and truncated (bool) of transitions, each (B,).
@@ -159,23 +157,16 @@ class EpisodeIndex:
         ``steps_left`` counts the actions that follow in the episode, 0 for its last; ``truncated`` is True where the
         step limit ended the episode.
         """
-        episodes = self.episode_of(positions)
-        flags = self._flags.view[episodes]
-        steps_left = self._start.view[episodes] + self._length.view[episodes] - 1 - positions
-        return flags & SUCCESS > 0, steps_left, flags & TRUNCATED > 0
+        facts = self._rows.view[positions - self._base]
+        return facts & SUCCESS > 0, (facts >> _FLAG_BITS).astype(np.int64), facts & TRUNCATED > 0
 
     def group_transitions(self) -> IntArray:
         """Returns how many transitions may be sampled from each group, int64 (GROUPS,)."""
-        return np.array([group.transitions for group in self._groups], np.int64)
+        return np.array([len(group) for group in self._groups], np.int64)
 
     def locate(self, group: int, ordinals: IntArray) -> IntArray:
         """Returns the positions of a group's transitions by their number within it, oldest first; int64 (B,)."""
-        members = self._groups[group]
-        ends = members.ends.view
-        which = np.searchsorted(ends, ordinals, side="right")
-        episodes = members.episodes.view[which]
-        from_end = ends[which] - ordinals
-        return np.asarray(self._start.view[episodes] + self._length.view[episodes] - from_end)
+        return np.asarray(self._base + self._groups[group].view[ordinals].astype(np.int64))
 
     def starts(self) -> IntArray:
         """Returns the first position of every episode, int64, a copy."""
@@ -194,3 +185,14 @@ class EpisodeIndex:
             "transitions_success": float(groups[SUCCESS] + groups[SUCCESS | OFFLINE]),
             "transitions_offline": float(groups[OFFLINE] + groups[SUCCESS | OFFLINE]),
         }
+
+
+def _live(facts: npt.NDArray[np.int32]) -> BoolArray:
+    """Whether each row is a transition of a live trainable episode, bool (B,)."""
+    return np.asarray((facts >= 0) & (facts & (TRAINABLE | DEAD) == TRAINABLE))
+
+
+def _numbers(values: npt.NDArray[np.int32]) -> Growable:
+    numbers = Growable(np.int32, max(1, len(values)))
+    numbers.extend(values)
+    return numbers

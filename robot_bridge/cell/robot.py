@@ -16,6 +16,7 @@ from robot_bridge.safety.facts import Phase
 
 _EXTRA_S: Final = 4.0
 _ANSWER_S: Final = 2.0
+_LEAD_OUT_S: Final = 10.0
 _HOLD_S: Final = 0.1
 _TRAVEL_ABOVE_RIM_M: Final = 0.15
 TURN_RAD: Final = math.radians(60.0)
@@ -73,7 +74,7 @@ class CellRobot:
         width_m = low_m if close else min(high_m, grasp.open_width_m or high_m)
         self._ask(
             "grip",
-            grasp.timeout_s + _ANSWER_S,
+            grasp.timeout_s + _EXTRA_S,
             width=width_m,
             speed=grasp.speed_m_s,
             force=grasp.close_force_n,
@@ -150,6 +151,10 @@ class CellRobot:
 
     def _begin_transit(self) -> None:
         """Readies the gripper, once, and rises straight up from where that is known to be safe."""
+        arm = self._arm()
+        if arm.wrench is not None and math.hypot(*arm.wrench[:3]) >= self._cell.contact.retract_n:
+            self._require_known(arm)
+            self._ask("lead_out", 2 * _LEAD_OUT_S)
         self.enter(Phase.TRANSIT)
         self._await_standing()
         here = self._require_known(self._arm())

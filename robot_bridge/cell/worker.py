@@ -33,7 +33,9 @@ _log = logging.getLogger(__name__)
 _GRIPPER_EVERY_S: Final = 0.05
 TOUCHED: Final = "contact_descend"
 _PRESSED: Final = "contact_retract"
-_MOVES: Final = ("move", "grip", "activate", "auto_recover")
+_RETREATS: Final = 2
+"""The stop that belongs to the contact may come as a first retreat begins, and end it."""
+_MOVES: Final = ("move", "lead_out", "grip", "activate", "auto_recover")
 
 
 @dataclass
@@ -128,15 +130,14 @@ class Worker:
             barred = self._barred() if message["do"] in _MOVES else None
             if barred is not None:
                 return _said(MotionResult(MotionOutcome.REJECTED, barred.reason), barred)
-            result = self._do(message)
+            result = self._do(ask)
+            if ask.ended_by is not None and ask.ended_by.rule == _PRESSED:
+                return self._after_press(ask, result)
             if not isinstance(result, MotionResult):
                 return result
             if ask.ended_by is not None and ask.ended_by.rule == TOUCHED:
                 result = replace(result, pose=self._send(self._rise(TOUCHED), 5.0).pose or result.pose)
-            said = _said(result, ask.ended_by)
-            if ask.ended_by is not None and ask.ended_by.rule == _PRESSED:
-                self._retract(ask)
-            return said
+            return _said(result, ask.ended_by)
         except QtOptError as error:
             return {"error": str(error)}
         except Exception as error:
@@ -145,12 +146,15 @@ class Worker:
         finally:
             self.current = None
 
-    def _do(self, message: Message) -> MotionResult | Message:
+    def _do(self, ask: Ask) -> MotionResult | Message:
+        message = ask.message
         do = message["do"]
         if do == "move":
             return self._move(message)
         if do == "enter":
             return self._enter(Phase(message["phase"]))
+        if do == "lead_out":
+            return self._lead_out(ask)
         if do == "auto_recover":
             return self._recover()
         if do in ("grip", "activate"):
@@ -190,14 +194,28 @@ class Worker:
         self._entered(phase)
         return {}
 
-    def _retract(self, ask: Ask) -> None:
-        """Leads the tool out of a contact: straight up, slowly."""
-        if self._enter(Phase.RETRACT):
-            return
-        ask.ended_by = None
-        result = self._send(self._rise(_PRESSED), 10.0)
-        if result.outcome is not MotionOutcome.REACHED:
-            _log.warning("the tool was not led out of the contact: %s %s", result.outcome.value, result.reason)
+    def _after_press(self, ask: Ask, result: MotionResult | Message) -> Message:
+        """Leads the tool out of the contact that ended ``ask`` with ``result``; an episode goes on from there."""
+        pressed, phase = ask.ended_by, self._monitor.phase
+        risen = self._lead_out(ask)
+        if risen.outcome is MotionOutcome.REACHED and phase is Phase.EPISODE and not self._enter(phase):
+            contact = MotionResult(MotionOutcome.CONTACT, risen.reason, risen.pose)
+            return _said(contact, pressed) if isinstance(result, MotionResult) else result
+        ended = result if isinstance(result, MotionResult) else MotionResult(MotionOutcome.STOPPED)
+        return _said(ended, pressed)
+
+    def _lead_out(self, ask: Ask) -> MotionResult:
+        """Rises straight up, slowly, out of a contact; what follows has to be entered anew."""
+        refused = self._enter(Phase.RETRACT)
+        if refused:
+            return MotionResult(MotionOutcome.REJECTED, refused["reason"])
+        for _ in range(_RETREATS):
+            ask.ended_by = None
+            risen = self._send(self._rise(_PRESSED), 10.0)
+            if risen.outcome is MotionOutcome.REACHED:
+                break
+            _log.warning("the tool was not led out of the contact: %s %s", risen.outcome.value, risen.reason)
+        return risen
 
     def _recover(self) -> Message:
         """Clears a protective stop without a person where the monitor allows that, and leads the tool up a little."""

@@ -151,7 +151,7 @@ _ACTIONS: Final = (
         down=True, rises=True,
     ),
     Case(
-        "40 N on the way down, for a moment", "push", "stop", 0.25, ("contact_retract",), how=_N40, protocols=_MORE,
+        "40 N on the way down, for a moment", "push", "stop", 0.25, label="goes on", how=_N40, protocols=_MORE,
         down=True, rises=True, lasts_s=0.12,
     ),
     Case(

@@ -125,7 +125,7 @@ class UrServer:
         """Clears what stopped the arm, and leads the tool straight up with the pendant where that is asked for."""
         self._controller.person_clears()
         if lift_m:
-            here = self._plant.state().tool
+            here = self._plant.state().told
             self._plant.move_to(dataclasses.replace(here, z_m=here.z_m + lift_m), 0.05, 0.5)
 
     def _freeze(self, *, on: bool) -> None:

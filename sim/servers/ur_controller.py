@@ -204,8 +204,8 @@ class Controller:
         self.registers[f"output_int_register_{register}"] = value
 
     def tool_now(self) -> ToolPose:
-        """Returns where the finger tips are."""
-        return self.plant.state().tool
+        """Returns where the finger tips are, by the joints."""
+        return self.plant.state().told
 
     def tool_of_pose(self, values: tuple[float, ...]) -> ToolPose:
         """Returns where the finger tips are when the set tool centre point is at a rotation-vector pose.
@@ -284,10 +284,10 @@ class Controller:
         self._last_cycle = now
 
     def _report(self, state: PlantState, now: float) -> None:
-        flange = self._flange(state.tool)
+        flange = self._flange(state.told)
         self._follow_joints(flange, now)
         pose = _values(flange @ _matrix(self.tcp))
-        speed = state.twist
+        speed = state.told_twist
         force = tuple((np.array(state.wrench) - self._force_zero).tolist())
         shown = (*(a + b for a, b in zip(pose[:3], self.pose_jump_m, strict=True)), *pose[3:])
         if self.not_a_number:

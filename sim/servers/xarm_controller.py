@@ -189,10 +189,11 @@ class Controller:
     def snapshot(self) -> Snapshot:
         """Returns what a report tells now."""
         now = self._plant.state()
+        speed_mm_s = 1000 * float(np.linalg.norm(now.told_twist[:3]))
         noise = [self._rng.gauss(0.0, _TORQUE_NOISE_NM) for _ in range(7)]
         return Snapshot(
-            self.state, self.mode, self.waiting, now.joints_rad, wire_pose(now.tool), noise, self.enabled, self.error,
-            self.warning, self.tcp_offset, self.load, self.sensitivity, 1000 * float(np.linalg.norm(now.twist[:3])),
+            self.state, self.mode, self.waiting, now.joints_rad, wire_pose(now.told), noise, self.enabled, self.error,
+            self.warning, self.tcp_offset, self.load, self.sensitivity, speed_mm_s,
             self.reduced, self.boundary_mm, self.reduced_speed_mm_s, self.reduced_joint_speed, self.joint_limits,
             self.fence, self.rebound, self._ticks, now.time_s,
         )  # fmt: skip
@@ -219,7 +220,7 @@ class Controller:
             return
         if now.blocked or (self.state == MOVING and _collides(now, _COLLISION_N[self.sensitivity])):
             self.fault(COLLISION)
-        elif now.moving and not self._within_fence(now.tool):
+        elif now.moving and not self._within_fence(now.told):
             self.fault(BOUNDARY)
 
     def _follow_velocity(self, now: PlantState) -> None:
@@ -230,7 +231,7 @@ class Controller:
             self._plant.stop(_ACCEL_M_S2)
             return
         x, y, z, yaw = (self._velocity[[0, 1, 2, 5]] * _LOOK_AHEAD_S).tolist()
-        tool = now.tool
+        tool = now.told
         target = ToolPose(tool.x_m + x, tool.y_m + y, tool.z_m + z, tool.yaw_rad + yaw)
         speed, yaw_rate = float(np.linalg.norm(self._velocity[:3])), abs(float(self._velocity[5]))
         try:
@@ -275,7 +276,7 @@ class Controller:
             return None
         if abs(math.remainder(roll - math.pi, 2 * math.pi)) > _TILT_RAD:
             return None
-        here = self._plant.state().tool.yaw_rad
+        here = self._plant.state().told.yaw_rad
         return ToolPose(x / 1000, y / 1000, z / 1000, here + math.remainder(yaw - here, 2 * math.pi))
 
 

@@ -50,7 +50,7 @@ class Functions:
             35: self._set_tcp_offset,
             36: self._set_load,
             37: self._set_sensitivity,
-            41: lambda d, f: Answer(floats(wire_pose(plant.state().tool))),
+            41: lambda d, f: Answer(floats(wire_pose(plant.state().told))),
             42: self._joints,
             44: lambda d, f: Answer(floats(forward_kinematics(read_floats(d, 7)))),
             45: lambda d, f: Answer(b"\0"),

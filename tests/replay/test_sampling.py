@@ -70,6 +70,31 @@ def test_killed_episodes_are_never_drawn_again(episodes, data):
     assert index.figures()["transitions"] <= len(transitions)
 
 
+@given(st.lists(st.tuples(kinds, st.integers(0, 4), st.booleans()), min_size=1, max_size=20), st.data())
+def test_the_index_tells_what_a_plain_list_does_whatever_gaps_there_are_and_whatever_is_dropped(episodes, data):
+    index, expected, start = EpisodeIndex(), {}, 0
+    for (length, outcome, offline, dead), gap, truncated in episodes:
+        start += gap
+        end = EpisodeEnd.TRUNCATED if truncated else EpisodeEnd.TERMINATED
+        facts = ([start], [length], [end], [outcome], [offline], [dead])
+        index.extend(IndexEntries(*map(np.array, facts)))
+        if outcome is not Outcome.ABORTED and not dead:
+            success = outcome is Outcome.SUCCESS
+            expected |= {start + step: (success, length - 1 - step, truncated) for step in range(length)}
+        start += length + 1
+        if data.draw(st.integers(0, 3)) == 0:
+            before = data.draw(st.sampled_from([*index.starts().tolist(), start]))
+            index.drop_before(before)
+            expected = {position: told for position, told in expected.items() if position >= before}
+        everything = np.arange(-2, start + 2)
+        usable = everything[index.usable(everything)]
+        assert usable.tolist() == sorted(expected)
+        told = [column.tolist() for column in index.describe(usable)]
+        assert list(zip(*told, strict=True)) == [expected[position] for position in usable.tolist()]
+        found = [index.locate(group, np.arange(total)) for group, total in enumerate(index.group_transitions())]
+        assert sorted(np.concatenate(found).tolist()) == sorted(expected)
+
+
 def test_uniform_draws_are_uniform(rng):
     index, transitions = make_index([(1, Outcome.SUCCESS, False, False), (9, Outcome.DROPPED, True, False)] * 5)
     drawn = draw(index, 50_000, SamplerConfig(), rng)

@@ -166,6 +166,7 @@ class ServeSim:
         seed: of the sequence of bins.
         camera_px: height and width of the camera's pictures.
         fps: pictures a second.
+        open_width_m: how far the Robotiq's fingers open; the plain simulator's open to 0.10.
         truth: records there, line by line, what the fingers really hold, for ``agreement``.
     """
 
@@ -179,6 +180,7 @@ class ServeSim:
     seed: int = 0
     camera_px: int = 240
     fps: float = 15.0
+    open_width_m: float = 0.085
     truth: Path | None = None
 
 
@@ -256,6 +258,9 @@ class Transfer:
         object_set: which ones.
         camera_px: height and width of the simulated camera's pictures.
         host: the simulated controller's address, for several runs at once.
+        contact_n: forces on the tool [N] at which the cell ends a descent, retreats, and is locked. The plain
+            simulator's motors press with 40 N, and two coupled fingers of 25 N put 50 N on what one of them alone
+            touches: a cell with the defaults of 15, 30 and 60 N ends some motions earlier.
         output: a directory for reports, pictures and result.json.
     """
 
@@ -268,6 +273,7 @@ class Transfer:
     object_set: Literal["unseen", "other"] = "unseen"
     camera_px: int = 240
     host: str = "127.0.97.10"
+    contact_n: tuple[float, float, float] = (35.0, 60.0, 95.0)
     output: Path = Path("outputs/transfer")
 
     def __post_init__(self) -> None:

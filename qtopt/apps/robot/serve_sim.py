@@ -27,6 +27,7 @@ host = "{host}"
 [gripper]
 driver = "robotiq-ur-socket"
 host = "{host}"
+calibration.open_width_m = {open_width_m}
 """,
     "xarm": """[arm]
 driver = "xarm"
@@ -81,7 +82,7 @@ floor_soft_m = 0.005
 clear_pose_m = [0.60, 0.0, 0.44]  # out of the picture: fingers that open in it look like an object that came
 
 [grasp]
-close_force_n = 20  # one finger may push with it until the other touches, too, and 30 N on the tool end an episode
+close_force_n = 25  # as in the plain simulator; one finger may push with it until the other touches, too
 
 [success]
 diff_area_px = 40
@@ -127,7 +128,7 @@ def _serve_ur(
     from sim.servers.robotiq_model import PlainHand, RobotiqModel
     from sim.servers.ur import UrServer
 
-    gripper = RobotiqModel(plant)
+    gripper = RobotiqModel(plant, config.open_width_m)
 
     def spoil(what: str) -> None:
         gripper.fault = parse_fault(what, PlainHand())
@@ -176,7 +177,9 @@ def _announce(config: ServeSim, url: str, fault_port: int, control: int = 0, tok
     """Prints the cell file, or says where it is, when everything listens."""
     from sim.servers.camera import LATENCY_S
 
-    arm = _ARMS[config.protocol].format(host=config.host, control=control, token=token)
+    arm = _ARMS[config.protocol].format(
+        host=config.host, control=control, token=token, open_width_m=config.open_width_m
+    )
     spool = "spool" if config.output is None else str(config.output.absolute().parent / "spool")
     text = _CELL.format(name=_name(config), arm=arm, url=url, spool=spool, latency=LATENCY_S)
     if config.output is None:

@@ -2,7 +2,8 @@
 
 The plain simulator moves at once and sees what it renders. The path has the vendor's protocol and client, the cell's
 processes, limits and safety layer, motors of limited force in real time, pictures through MJPEG, and the drop test as
-its judge. Before each episode the simulated bin is filled from the same seed, and both begin from the same pose.
+its judge. The fingers open as far in both: what a gripper cannot span is no question of the path. Before each episode
+the simulated bin is filled from the same seed, and both begin from the same pose.
 """
 
 import contextlib
@@ -39,6 +40,7 @@ from robot_bridge.onnx_policy import OnnxPolicy
 from sim.cell import make_environment
 from sim.config import SimConfig
 from sim.faults.cells import SimulatedCell
+from sim.hand import MAX_WIDTH_M
 
 _MOST_POINTS: Final = 0.05
 _AGAIN_S: Final = 1.0
@@ -118,6 +120,7 @@ def main(config: Transfer) -> int:
         "plain": {key: plain[key] for key in ("success", "successes", "episodes", "outcomes")},
         "path": {key: path[key] for key in ("success", "successes", "episodes", "outcomes")},
         "plain_minus_path": paired.to_json(),
+        "contact_n": list(config.contact_n),
         "labels": dict(labels),
         "locks": dict(locks),
     }
@@ -132,9 +135,12 @@ def _run(
     """Returns both reports, how the path's labels agree with the truth, and what locked motion."""
     truth = room / "truth.jsonl"
     words = ["--objects", str(config.objects), "--object-set", config.object_set, "--truth", str(truth)]
-    options = [*words, "--camera-px", str(config.camera_px)]
+    options = [*words, "--camera-px", str(config.camera_px), "--open-width-m", str(MAX_WIDTH_M)]
     plan = EvaluationConfig(config.episodes, config.seed)
     with SimulatedCell("ur", room, config.host, None, options=options) as sim:
+        limits = zip(("descend_n", "retract_n", "latch_n"), config.contact_n, strict=True)
+        text = "\n".join(["", "[contact]", *(f"{name} = {force_n}" for name, force_n in limits), ""])
+        sim.path.write_text(sim.path.read_text() + text)
         cell = load_cell_file(sim.path)
         same = SimConfig(
             objects=config.object_set, object_count=(config.objects, config.objects), cell=cell_config(cell)
