@@ -72,7 +72,7 @@ class CellRobot:
         grasp = self._cell.grasp
         low_m, high_m = self.processes.widths_m
         width_m = low_m if close else min(high_m, grasp.open_width_m or high_m)
-        self._ask(
+        answer = self._ask(
             "grip",
             grasp.timeout_s + _EXTRA_S,
             width=width_m,
@@ -81,6 +81,7 @@ class CellRobot:
             deadline_s=grasp.timeout_s,
         )
         self._closed_fingers = close
+        self._await_gripper_since(answer["at_ns"])
 
     def home(self, start: ToolPose) -> ToolPose:
         """Rises straight up, goes over ``start``, opens the fingers there and comes down; returns the pose reached.
@@ -171,6 +172,14 @@ class CellRobot:
         deadline = time.monotonic() + _REST_S
         while speed_m_s(self._arm()) > _STILL_M_S and time.monotonic() < deadline:
             time.sleep(_HOLD_S / 10)
+
+    def _await_gripper_since(self, at_ns: int) -> None:
+        """Waits for the report of where the fingers ended: the newest one may still tell of the time before."""
+        deadline = time.monotonic() + _ANSWER_S
+        while (seen := self.processes.report().gripper) is None or seen.t_host_ns < at_ns:
+            if time.monotonic() > deadline:
+                raise RobotError(f"grip: no report of the gripper within {_ANSWER_S:.0f} s after its motion")
+            time.sleep(_HOLD_S / 20)
 
     def _require_known(self, arm: ArmState) -> ToolPose:
         """Returns the tool's pose; raises RobotError where rising straight up is not known to be safe."""

@@ -240,7 +240,7 @@ class Worker:
                 self.gripper_state = self._gripper.move(
                     message["width"], message["speed"], message["force"], message["deadline_s"]
                 )
-        return {"width": self.gripper_state.width_m}
+        return {"width": self.gripper_state.width_m, "at_ns": self.gripper_state.t_host_ns}
 
     def _watch_gripper(self) -> None:
         """Keeps the newest report; a moving gripper is left to the motion that moves it."""
