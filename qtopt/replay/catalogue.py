@@ -105,8 +105,9 @@ class Catalogue:
 
     def _connect(self) -> sqlite3.Connection:
         mode = "mode=ro" if self._read_only else "mode=rwc"
-        if self._read_only and not os.access(self._path.parent, os.W_OK):
-            mode += "&immutable=1"  # nobody can be writing, and SQLite could not make its shared memory
+        log = self._path.with_name(f"{CATALOGUE_FILE}-wal")
+        if self._read_only and not log.exists() and not os.access(self._path.parent, os.W_OK):
+            mode += "&immutable=1"  # nobody is writing, not even another user, and SQLite could not make its log
         with _translated(self._path):
             connection = sqlite3.connect(
                 f"{self._path.absolute().as_uri()}?{mode}",

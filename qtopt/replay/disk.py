@@ -90,7 +90,7 @@ class DiskShelf:
         self.lost_entries = len(self._landed.lost)
         if not read_only:
             self._landed.recover()
-            remove_unknown(root / SEGMENTS, self._layout.segments, self.catalogue, self._quarantine)
+            remove_unknown(root / SEGMENTS, self.catalogue, self._quarantine)
         self._committer = None if read_only else GroupCommitter(self._commit, max_waiting)
 
     def _load_sealed(self) -> None:

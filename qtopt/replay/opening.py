@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from qtopt.errors import CorruptEpisode
+from qtopt.errors import CorruptEpisode, StoreError
 from qtopt.replay.catalogue import Catalogue, SegmentRow
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.index import IndexEntries
@@ -113,25 +113,44 @@ def landed_rows(episodes: Sequence[EpisodeRow], blobs: Sequence[bytes]) -> tuple
     return rows, bad
 
 
-def remove_unknown(segments: Path, known: Sequence[SegmentRow], catalogue: Catalogue, aside: Quarantine) -> None:
-    """Removes what an interrupted seal or retirement left; what nobody can explain is kept aside.
+def remove_unknown(segments: Path, catalogue: Catalogue, aside: Quarantine) -> None:
+    """Removes what an interrupted seal or retirement left.
 
     Args:
         segments: directory of the segments.
-        known: those in the catalogue.
         catalogue: of the store.
-        aside: where unexplained ones go.
+        aside: where things go that are no segments.
+
+    Raises:
+        StoreError: there are segments that the catalogue ought to know.
     """
-    names = {segment_name(row.number) for row in known}
-    retired = {segment_name(number) for number in catalogue.retired()}
+    require_explained(segments, catalogue)
+    names = {segment_name(row.number) for row in catalogue.segments()}
     for path in sorted(segments.iterdir()):
         if path.name in names:
             continue
-        if path.suffix == ".tmp" or path.name in retired or _still_landed(path, catalogue):
+        if path.suffix in (".tmp", ".zarr"):
             shutil.rmtree(path)
             log.info("removed what an interrupted seal or retirement left", path=str(path))
         else:
-            log.warning("unknown segment kept aside", path=str(aside.keep_directory(path)))
+            log.warning("something that is no segment kept aside", path=str(aside.keep_directory(path)))
+
+
+def require_explained(segments: Path, catalogue: Catalogue) -> None:
+    """Raises StoreError where there are segments that the catalogue has not given up and that are not landed still.
+
+    They hold episodes that were acknowledged: the end of the catalogue is lost, or it is an old copy.
+    """
+    found = sorted(segments.glob("*.zarr"))
+    explained = {segment_name(number) for number in catalogue.retired()}
+    explained |= {segment_name(row.number) for row in catalogue.segments()}
+    lost = [path.name for path in found if path.name not in explained and not _still_landed(path, catalogue)]
+    if lost:
+        raise StoreError(
+            f"{segments}: found {len(lost)} segments, {lost[0]} to {lost[-1]}, of which the catalogue knows nothing: "
+            "its end is lost (catalogue.db-wal belongs to it), or it is an old copy; put the right one there, or "
+            "run `qtopt data verify --repair`, which makes it anew"
+        )
 
 
 def _still_landed(path: Path, catalogue: Catalogue) -> bool:

@@ -51,11 +51,14 @@ def rebuild_catalogue(root: Path) -> RebuildReport:
             for old in olds:
                 with closing(sqlite3.connect(old, isolation_level=None)) as reader:
                     end = _save(_landed(reader, report), log, catalogue, end, report)
-            _set_aside(log, damaged, catalogue, Quarantine(root / QUARANTINE, math.inf), report)
+            quarantine = Quarantine(root / QUARANTINE, math.inf)
+            _set_aside(log, damaged, catalogue, quarantine, report)
         for path in (*root.glob(f"{CATALOGUE_FILE}-*"), root / LABELS_FILE):
             path.unlink(missing_ok=True)  # the log belongs to the old file, and the labels to its positions
         (temporary / CATALOGUE_FILE).replace(root / CATALOGUE_FILE)
         flush(root)
+        for path in report.useless:
+            quarantine.keep_directory(path)
     except OSError as error:
         raise StoreFull(f"{root}: the catalogue cannot be rebuilt: {error}; free disk space and try again") from error
     finally:

@@ -22,6 +22,7 @@ class RebuildReport:
         landed: episodes saved from the landing log and from the landing table of a store of format 1.
         quarantined: of the sealed ones, those that are not served.
         set_aside: segments and pieces of the landing log of which nothing could be used, kept in the quarantine.
+        useless: those segments.
         notes: what is damaged.
         old_catalogue: where the old catalogue was put; None if there was none.
     """
@@ -31,6 +32,7 @@ class RebuildReport:
     landed: int = 0
     quarantined: int = 0
     set_aside: int = 0
+    useless: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     old_catalogue: Path | None = None
 
@@ -82,6 +84,7 @@ def _read(path: Path, fmt: StoreFormat, old_catalogues: Sequence[Path], report: 
             tables = salvage(path, fmt)
         except (*UNREADABLE, CorruptEpisode) as error:
             report.set_aside += 1
+            report.useless.append(path)
             report.notes.append(f"{path}: {damage}; {error}: it goes to the quarantine as a whole")
             return None
         lost = sum(row.quarantined is not None for row in tables[1])

@@ -275,16 +275,21 @@ def test_a_seal_that_did_not_reach_the_catalogue_is_done_again(path, episodes, r
         assert assert_serves_the_truth(store, episodes, rng) == len(episodes)
 
 
-def test_an_unknown_segment_is_kept_aside_not_removed(path, episodes):
+def test_segments_that_the_catalogue_has_lost_are_taken_in_again(path, episodes, rng):
     segments = path / "segments"
     shutil.copytree(segments / "00000001.zarr", segments / "00000007.tmp")
+    (segments / "notes").mkdir()
     with EpisodeStore(path) as store:
         store.seal()
-    shutil.move(segments / "00000002.zarr", segments / "00000009.zarr")
     with sqlite3.connect(path / "catalogue.db") as database:  # as an old copy of the catalogue would be
         database.executescript("DELETE FROM segment WHERE number = 2; DELETE FROM episode WHERE segment = 2")
     database.close()
-    with EpisodeStore(path) as store:
-        assert len(store) == 10
-    assert sorted(entry.name for entry in segments.iterdir()) == ["00000000.zarr", "00000001.zarr"]
-    assert (path / "quarantine" / "00000009.zarr" / "zarr.json").exists()
+    with pytest.raises(StoreError, match=r"knows nothing.*verify --repair"):
+        EpisodeStore(path)
+    assert (segments / "00000002.zarr" / "zarr.json").exists()
+    assert rebuild_catalogue(path).whole
+    with EpisodeStore(path, rng=rng) as store:
+        assert assert_serves_the_truth(store, episodes, rng) == len(episodes)
+        assert store.verify().sound
+    assert sorted(entry.name for entry in segments.iterdir()) == [f"0000000{number}.zarr" for number in range(3)]
+    assert (path / "quarantine" / "notes").is_dir()
