@@ -283,6 +283,8 @@ def _tell(report: VerifyReport, root: Path, *, repaired: bool) -> int:
             f"{len(report.quarantined)} quarantined episodes, not served: where a copy has them, "
             f"`qtopt data merge --store COPY --into {root}` takes them from there"
         )
+    if report.unexplained:
+        say(report.unexplained)
     if report.damaged:
         hint = "they are kept aside" if repaired else "keep them aside with --repair"
         say(f"{len(report.damaged)} damaged episodes: {hint}; all others are served")

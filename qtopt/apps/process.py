@@ -5,6 +5,7 @@ import ctypes
 import io
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -101,6 +102,12 @@ def limit_threads(count: int) -> None:
     keep_freed_memory()
     torch.set_num_threads(count)
     cv2.setNumThreads(count)
+
+
+def allow_open_files() -> None:
+    """Raises how many files this process may hold open to what the system lets it: segments, connections, logs."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def free_port() -> int:

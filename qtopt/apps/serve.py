@@ -12,7 +12,7 @@ from qtopt.agent.network import QNetwork
 from qtopt.agent.policy import CemPolicy
 from qtopt.agent.snapshot import check, load_policy_network
 from qtopt.apps.metrics import MetricsConfig, expose
-from qtopt.apps.process import begin, limit_threads, logger
+from qtopt.apps.process import allow_open_files, begin, limit_threads, logger
 from qtopt.apps.room import free_bytes, trouble
 from qtopt.config import STRICT
 from qtopt.errors import RemoteError, ServerUnavailable, StoreError
@@ -100,6 +100,7 @@ def main(config: Config) -> int:
     """Serves until it is told to stop."""
     stop = begin("server")
     limit_threads(config.threads)
+    allow_open_files()
     audit = Audit(config.audit)
     registry = ModelRegistry(config.models.absolute(), check=check)
     newest = NewestNetwork(registry)

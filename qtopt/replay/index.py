@@ -132,7 +132,9 @@ class EpisodeIndex:
         starts: list[int] = self._start.view[episodes].tolist()
         for start, length in zip(starts, self._length.view[episodes].tolist(), strict=True):
             self._rows.view[start - self._base :][: length + 1] |= DEAD
-        self._groups = [_numbers(group.view[_live(self._rows.view[group.view])]) for group in self._groups]
+        for number in set((self._flags.view[episodes] & (SUCCESS | OFFLINE)).tolist()):
+            group = self._groups[number].view
+            self._groups[number] = _numbers(group[_live(self._rows.view[group])])
         return starts
 
     def episode_of(self, positions: IntArray) -> IntArray:

@@ -139,17 +139,19 @@ def remove_unknown(segments: Path, catalogue: Catalogue, aside: Quarantine) -> N
 def require_explained(segments: Path, catalogue: Catalogue) -> None:
     """Raises StoreError where there are segments that the catalogue has not given up and that are not landed still.
 
-    They hold episodes that were acknowledged: the end of the catalogue is lost, or it is an old copy.
+    They may hold episodes that were acknowledged. What is sealed or retired meanwhile by a writer is no matter.
     """
     found = sorted(segments.glob("*.zarr"))
     explained = {segment_name(number) for number in catalogue.retired()}
     explained |= {segment_name(row.number) for row in catalogue.segments()}
-    lost = [path.name for path in found if path.name not in explained and not _still_landed(path, catalogue)]
+    lost = [path for path in found if path.name not in explained and not _still_landed(path, catalogue)]
+    lost = [path for path in lost if path.exists()]
     if lost:
         raise StoreError(
-            f"{segments}: found {len(lost)} segments, {lost[0]} to {lost[-1]}, of which the catalogue knows nothing: "
-            "its end is lost (catalogue.db-wal belongs to it), or it is an old copy; put the right one there, or "
-            "run `qtopt data verify --repair`, which makes it anew"
+            f"{segments}: the catalogue knows nothing of {len(lost)} segments, {lost[0].name} to {lost[-1].name}. In "
+            "the copy of a store a backup was interrupted: make it again. Anywhere else the catalogue has lost its end "
+            "(catalogue.db-wal is part of it) or is an old one: `qtopt data verify --repair` makes it anew from "
+            "the segments; none was touched"
         )
 
 

@@ -46,6 +46,6 @@ class SegmentFrames:
 def _open_quietly(path: Path) -> int:
     """Opens a file to read; where its owner asks, without the note of each access, 10 us of a batch from many files."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_NOATIME)
+        return os.open(path, os.O_RDONLY | getattr(os, "O_NOATIME", 0))  # Linux alone has it
     except PermissionError:  # another's file
         return os.open(path, os.O_RDONLY)

@@ -11,10 +11,11 @@ import numpy as np
 
 from qtopt import specs
 from qtopt.digest import content_digest
-from qtopt.errors import CorruptEpisode
+from qtopt.errors import CorruptEpisode, StoreError
 from qtopt.replay.catalogue import SegmentRow
-from qtopt.replay.disk import DiskShelf
+from qtopt.replay.disk import SEGMENTS, DiskShelf
 from qtopt.replay.frames import FrameCodec
+from qtopt.replay.opening import require_explained
 from qtopt.replay.record import REPLACED, UNTOLD, EpisodeRow, Record, decode_episode
 from qtopt.replay.schema import FORMAT_NAME, STEP_DTYPE, StoreFormat, dump_json, facts_json
 from qtopt.replay.segment_files import COLUMN_NAMES, UNREADABLE, check_shard, column_is_sound, never_had
@@ -42,6 +43,7 @@ class VerifyReport:
         replaced: how many damaged ones were stored again since.
         healed: first positions of quarantined episodes that are sound.
         explained: damaged files of segments with such episodes.
+        unexplained: in words, what segments the catalogue knows nothing of; empty for none.
         notes: other damage: what other readers would stumble over, but not this store.
     """
 
@@ -53,6 +55,7 @@ class VerifyReport:
     replaced: int = 0
     healed: list[int] = field(default_factory=list)
     explained: list[str] = field(default_factory=list)
+    unexplained: str = ""
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -63,7 +66,7 @@ class VerifyReport:
     @property
     def nothing_new(self) -> bool:
         """Whether nothing is damaged beyond the episodes that were quarantined before."""
-        return not self.damaged and not self.notes
+        return not (self.damaged or self.notes or self.unexplained)
 
 
 def verify(shelf: DiskShelf, fmt: StoreFormat, just_found: Collection[int] = ()) -> VerifyReport:
@@ -84,6 +87,10 @@ def verify(shelf: DiskShelf, fmt: StoreFormat, just_found: Collection[int] = ())
         count = hurt[segment.number]
         (report.explained if count == segment.episodes else report.notes).extend(tables)
         (report.explained if count else report.notes).extend(arrays)
+    try:
+        require_explained(shelf.root / SEGMENTS, shelf.catalogue)
+    except StoreError as error:
+        report.unexplained = str(error)
     return report
 
 

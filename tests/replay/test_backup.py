@@ -30,9 +30,11 @@ def fill(store, rng, count=3):
     return [episode.uuid for episode in episodes]
 
 
-def uuids(path):
+def uuids(path, unexplained=""):
     with EpisodeStore(path, read_only=True) as store:
-        assert store.verify().sound
+        report = store.verify()
+        assert unexplained in report.unexplained
+        assert report.sound or unexplained
         return [episode.uuid for episode in store.episodes()]
 
 
@@ -120,12 +122,12 @@ def test_a_copy_interrupted_is_the_one_before(tmp_path, rng, monkeypatch):
         back_up(source, copy)
         after = before + fill(store, rng)
         store.seal()
-        for place in ("_finish", "_copy_segment"):
+        for place, said in (("_copy_segment", ""), ("_finish", "a backup was interrupted: make it again")):
             with monkeypatch.context() as patch:
                 patch.setattr(f"qtopt.replay.backup._Backup.{place}", interrupt)
                 with pytest.raises(KeyboardInterrupt):
                     back_up(source, copy)
-            assert uuids(copy) == before
+            assert uuids(copy, said) == before
         back_up(source, copy)
     assert uuids(copy) == after
 

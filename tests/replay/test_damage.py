@@ -275,6 +275,21 @@ def test_a_seal_that_did_not_reach_the_catalogue_is_done_again(path, episodes, r
         assert assert_serves_the_truth(store, episodes, rng) == len(episodes)
 
 
+def test_a_store_copied_without_the_catalogues_log_loses_nothing(tmp_path, episodes, rng):
+    store_path, copy = tmp_path / "store", tmp_path / "copy"
+    with EpisodeStore(store_path, FORMAT) as store:
+        for episode in episodes:
+            store.append(episode)
+            store.seal()
+        shutil.copytree(store_path, copy, ignore=shutil.ignore_patterns("*-wal", "*-shm"))
+    with pytest.raises(StoreError, match=r"knows nothing.*verify --repair"):
+        EpisodeStore(copy)
+    assert rebuild_catalogue(copy).whole
+    with EpisodeStore(copy, rng=rng) as store:
+        assert assert_serves_the_truth(store, episodes, rng) == len(episodes)
+        assert store.verify().sound
+
+
 def test_segments_that_the_catalogue_has_lost_are_taken_in_again(path, episodes, rng):
     segments = path / "segments"
     shutil.copytree(segments / "00000001.zarr", segments / "00000007.tmp")
@@ -284,6 +299,8 @@ def test_segments_that_the_catalogue_has_lost_are_taken_in_again(path, episodes,
     with sqlite3.connect(path / "catalogue.db") as database:  # as an old copy of the catalogue would be
         database.executescript("DELETE FROM segment WHERE number = 2; DELETE FROM episode WHERE segment = 2")
     database.close()
+    with EpisodeStore(path, read_only=True) as store:
+        assert not store.verify().nothing_new
     with pytest.raises(StoreError, match=r"knows nothing.*verify --repair"):
         EpisodeStore(path)
     assert (segments / "00000002.zarr" / "zarr.json").exists()
