@@ -64,7 +64,7 @@ def under_way(servos, robot):
     return thread, raised
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.drill)])
 def test_the_end_of_the_arms_process_is_a_standing_arm_and_a_lock(servos, cell, number):
     robot, places = cell
     thread, raised = under_way(servos, robot)

@@ -75,7 +75,9 @@ def test_a_lock_outlives_the_processes_until_a_person_acknowledges(sim, places):
         robot.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.drill), signal.SIGTERM]
+)
 def test_a_collector_that_dies_or_freezes_leaves_the_arm_standing(sim, places, number):
     code = (
         "import sys; from pathlib import Path; from robot_bridge.cell_file import load_cell_file;"

@@ -59,6 +59,7 @@ def compared(grasps, count):
 
 
 @pytest.mark.realtime
+@pytest.mark.drill
 @pytest.mark.timeout(400)
 def test_verdicts_agree_with_the_simulator_and_defects_are_unknown():
     grasps = Grasps()
