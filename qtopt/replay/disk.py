@@ -87,10 +87,11 @@ class DiskShelf:
             bad = self._landed.load()
         if bad:
             self._found.append(Damaged(bad, "landed steps do not match their checksum"))
+        self.missing = frozenset(bad)
         self.lost_entries = len(self._landed.lost)
         if not read_only:
             self._landed.recover()
-            remove_unknown(root / SEGMENTS, self.catalogue, self._quarantine)
+            remove_unknown(root / SEGMENTS, self.catalogue, self.missing, self._quarantine)
         self._committer = None if read_only else GroupCommitter(self._commit, max_waiting)
 
     def _load_sealed(self) -> None:

@@ -1,7 +1,7 @@
 """What a store reads when it is opened: the episode table and the steps of all that is kept."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -113,18 +113,19 @@ def landed_rows(episodes: Sequence[EpisodeRow], blobs: Sequence[bytes]) -> tuple
     return rows, bad
 
 
-def remove_unknown(segments: Path, catalogue: Catalogue, aside: Quarantine) -> None:
+def remove_unknown(segments: Path, catalogue: Catalogue, missing: Collection[int], aside: Quarantine) -> None:
     """Removes what an interrupted seal or retirement left.
 
     Args:
         segments: directory of the segments.
         catalogue: of the store.
+        missing: first positions of landed episodes whose rows the landing log has not, or not whole.
         aside: where things go that are no segments.
 
     Raises:
         StoreError: there are segments that the catalogue ought to know.
     """
-    require_explained(segments, catalogue)
+    require_explained(segments, catalogue, missing)
     names = {segment_name(row.number) for row in catalogue.segments()}
     for path in sorted(segments.iterdir()):
         if path.name in names:
@@ -136,15 +137,20 @@ def remove_unknown(segments: Path, catalogue: Catalogue, aside: Quarantine) -> N
             log.warning("something that is no segment kept aside", path=str(aside.keep_directory(path)))
 
 
-def require_explained(segments: Path, catalogue: Catalogue) -> None:
+def require_explained(segments: Path, catalogue: Catalogue, missing: Collection[int]) -> None:
     """Raises StoreError where there are segments that the catalogue has not given up and that are not landed still.
 
     They may hold episodes that were acknowledged. What is sealed or retired meanwhile by a writer is no matter.
+
+    Args:
+        segments: directory of the segments.
+        catalogue: of the store.
+        missing: first positions of landed episodes whose rows the landing log has not: an old catalogue names such.
     """
     found = sorted(segments.glob("*.zarr"))
     explained = {segment_name(number) for number in catalogue.retired()}
     explained |= {segment_name(row.number) for row in catalogue.segments()}
-    lost = [path for path in found if path.name not in explained and not _still_landed(path, catalogue)]
+    lost = [path for path in found if path.name not in explained and not _still_landed(path, catalogue, missing)]
     lost = [path for path in lost if path.exists()]
     if lost:
         raise StoreError(
@@ -155,11 +161,12 @@ def require_explained(segments: Path, catalogue: Catalogue) -> None:
         )
 
 
-def _still_landed(path: Path, catalogue: Catalogue) -> bool:
+def _still_landed(path: Path, catalogue: Catalogue, missing: Collection[int]) -> bool:
     """Whether a segment unknown to the catalogue holds nothing that is not landed."""
     try:
         segment, episodes = read_tables(path)
     except (*UNREADABLE, CorruptEpisode):
         return False
     landed = catalogue.episodes(segment.first_position, segment.first_position + segment.rows)
-    return [(row.uuid, None) for row in episodes] == [(row.uuid, row.segment) for row in landed]
+    there = all(row.first_position not in missing for row in landed)
+    return there and [(row.uuid, None) for row in episodes] == [(row.uuid, row.segment) for row in landed]

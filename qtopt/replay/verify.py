@@ -88,7 +88,7 @@ def verify(shelf: DiskShelf, fmt: StoreFormat, just_found: Collection[int] = ())
         (report.explained if count == segment.episodes else report.notes).extend(tables)
         (report.explained if count else report.notes).extend(arrays)
     try:
-        require_explained(shelf.root / SEGMENTS, shelf.catalogue)
+        require_explained(shelf.root / SEGMENTS, shelf.catalogue, shelf.missing)
     except StoreError as error:
         report.unexplained = str(error)
     return report

@@ -64,7 +64,7 @@ def _must(case: AnyCase) -> str:
         return "no label that is not true" if case.labels != ("unknown",) else "no success, no failure"
     must = _REACTIONS[case.reaction]
     if case.rises:
-        must = "stands, is led up" + (", episode aborted" if case.reaction == "stop" and case.label == "aborted" else "")
+        must = "stands, is led up" + (", episode aborted" if case.label == "aborted" else "")
     return must if must == "none" else f"{must}; braking within {case.within_s:g} s"
 
 

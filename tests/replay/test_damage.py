@@ -290,6 +290,29 @@ def test_a_store_copied_without_the_catalogues_log_loses_nothing(tmp_path, episo
         assert store.verify().sound
 
 
+def test_an_old_catalogue_to_which_sealed_episodes_are_landed_costs_none(tmp_path, episodes, rng):
+    store_path, old = tmp_path / "store", tmp_path / "catalogue.db"
+    with EpisodeStore(store_path, FORMAT) as store:
+        for episode in episodes:
+            store.append(episode)
+        with sqlite3.connect(store_path / "catalogue.db") as live, sqlite3.connect(old) as copy:
+            live.backup(copy)
+        live.close()
+        copy.close()
+        store.seal()
+    shutil.copy(old, store_path / "catalogue.db")
+    sealed = sorted((store_path / "segments").iterdir())
+    with EpisodeStore(store_path, read_only=True) as store:
+        assert "knows nothing" in store.verify().unexplained
+    with pytest.raises(StoreError, match=r"knows nothing.*verify --repair"):
+        EpisodeStore(store_path)
+    assert sorted((store_path / "segments").iterdir()) == sealed
+    assert rebuild_catalogue(store_path).whole
+    with EpisodeStore(store_path, rng=rng) as store:
+        assert assert_serves_the_truth(store, episodes, rng) == len(episodes)
+        assert store.verify().sound
+
+
 def test_segments_that_the_catalogue_has_lost_are_taken_in_again(path, episodes, rng):
     segments = path / "segments"
     shutil.copytree(segments / "00000001.zarr", segments / "00000007.tmp")
