@@ -215,6 +215,8 @@ class Worker:
             if risen.outcome is MotionOutcome.REACHED:
                 break
             _log.warning("the tool was not led out of the contact: %s %s", risen.outcome.value, risen.reason)
+            if ask.ended_by is not None and ask.ended_by.rule != _PRESSED:
+                break  # stopped by something else, such as who asked for it: it does not set off again by itself
         return risen
 
     def _recover(self) -> Message:
