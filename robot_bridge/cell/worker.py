@@ -45,6 +45,10 @@ class Ask:
     message: Message
     ended_by: Verdict | None = None
 
+    def was_ended_by_another_than(self, rule: str) -> bool:
+        """Whether something ended it early, and another rule than ``rule``."""
+        return self.ended_by is not None and self.ended_by.rule != rule
+
 
 class Worker:
     """Carries out what is asked of arm and gripper.
@@ -215,7 +219,7 @@ class Worker:
             if risen.outcome is MotionOutcome.REACHED:
                 break
             _log.warning("the tool was not led out of the contact: %s %s", risen.outcome.value, risen.reason)
-            if ask.ended_by is not None and ask.ended_by.rule != _PRESSED:
+            if ask.was_ended_by_another_than(_PRESSED):
                 break  # stopped by something else, such as who asked for it: it does not set off again by itself
         return risen
 
