@@ -102,7 +102,7 @@ def test_a_recorded_store_opens_is_sound_is_sampled_and_goes_on(release, tmp_pat
         for found, expected in zip(store.episodes(), calls.episodes(), strict=True):
             assert_same_episode(found, expected)
         assert not store.append(calls.episodes()[0])
-        drawn = store.sample_transitions(50, 5.0)
+        drawn = store.sample_transitions(1000, 5.0)  # each of nine comes up: missing one has a chance of 1e-50
         assert set(drawn.position.tolist()) == {0, 1, 3, 4, 5, 7, 8, 9, 10}
         store.seal()
     with EpisodeStore(tmp_path / "store") as store:
