@@ -45,6 +45,10 @@ class Ask:
     message: Message
     ended_by: Verdict | None = None
 
+    def was_ended_by(self, rule: str) -> bool:
+        """Whether that rule ended it early."""
+        return self.ended_by is not None and self.ended_by.rule == rule
+
     def was_ended_by_another_than(self, rule: str) -> bool:
         """Whether something ended it early, and another rule than ``rule``."""
         return self.ended_by is not None and self.ended_by.rule != rule
@@ -135,12 +139,12 @@ class Worker:
             if barred is not None:
                 return _said(MotionResult(MotionOutcome.REJECTED, barred.reason), barred)
             result = self._do(ask)
-            if ask.ended_by is not None and ask.ended_by.rule == _PRESSED:
+            if isinstance(result, MotionResult) and ask.was_ended_by(TOUCHED):
+                result = replace(result, pose=self._send(self._rise(TOUCHED), 5.0).pose or result.pose)
+            if ask.was_ended_by(_PRESSED):  # also on the way out of what it touched
                 return self._after_press(ask, result)
             if not isinstance(result, MotionResult):
                 return result
-            if ask.ended_by is not None and ask.ended_by.rule == TOUCHED:
-                result = replace(result, pose=self._send(self._rise(TOUCHED), 5.0).pose or result.pose)
             return _said(result, ask.ended_by)
         except QtOptError as error:
             return {"error": str(error)}
