@@ -91,7 +91,7 @@ def main(config: Config) -> int:
         keys.refuse_known(config.name)
         keys.make_client(make_identity(config.name, config.role or ""), config.days)
     elif config.action == "revoke":
-        keys.revoke(config.name)
+        say(f"{keys.revoke(config.name)} removed; the server refuses {config.name} when it has {keys.token_list}")
     elif config.action == "renew":
         if config.name:
             keys.renew_client(config.name, config.days)
@@ -153,11 +153,16 @@ class Keys:
         entry = TokenEntry(identity, datetime.now(UTC) + timedelta(days=days), token_digest(token))
         self._write_tokens([each for each in self.tokens() if each.identity.name != identity.name] + [entry])
 
-    def revoke(self, name: str) -> None:
-        """Takes a client off the server's list; raises ConfigError where it is not on it."""
+    def revoke(self, name: str) -> Path:
+        """Takes a client off the server's list; raises ConfigError where it is not on it.
+
+        Returns:
+            where its key and token were.
+        """
         revoked = self._listed(name)
         self._write_tokens([each for each in self.tokens() if each.identity != revoked])
         shutil.rmtree(self._clients / name, ignore_errors=True)
+        return self._clients / name
 
     def renew_client(self, name: str, days: float) -> None:
         """Makes a client's certificate and token anew; raises ConfigError where it is not on the server's list."""

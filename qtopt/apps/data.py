@@ -23,6 +23,7 @@ from qtopt.replay import (
     back_up,
     rebuild_catalogue,
     restore,
+    restore_format,
 )
 from qtopt.replay.transfer import require_mergeable, transfer
 from qtopt.specs import MAX_STEPS
@@ -43,8 +44,8 @@ class Config:
         store: directory of the store, or of the run that it belongs to; of several with merge.
         episode: with show, its UUID or its number from 0; negative numbers count from the end.
         output: with show, the PNG file to write.
-        repair: with verify, keep damaged episodes aside, and rebuild the catalogue where it is lost; nobody else may
-            have the store open. Episodes kept aside are taken again by merge from a store that has them.
+        repair: with verify, keep damaged episodes aside, and rebuild the catalogue and store.json where they are lost;
+            nobody else may have the store open. Episodes kept aside are taken again by merge from a store that has them.
         into: with copy and merge, the store that is appended to, or the run that it belongs to; made if it is not
             there; what it has already, undamaged, is left out. With backup, the directory of the copy; with restore,
             that of the new store, or the run whose store is lost.
@@ -240,6 +241,8 @@ def _describe(episode: Episode) -> list[str]:
 
 
 def _verify(root: Path, *, repair: bool) -> int:
+    if repair and (fmt := restore_format(root)) is not None:
+        say(f"store.json written anew from a segment: {fmt.height}x{fmt.width} px, {fmt.codec}")
     try:
         with EpisodeStore(root, read_only=not repair) as store:
             report = store.verify(repair=repair)

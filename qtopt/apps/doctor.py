@@ -7,7 +7,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from qtopt import __version__
@@ -47,6 +47,8 @@ class Asked:
         ca_file: PEM certificates that sign the server's; turns TLS on.
         cert_file: PEM certificate chain of this client, where the server asks for one.
         key_file: PEM private key of this client.
+        token_file: file that holds the bearer token, as other commands take it; health is told without one.
+        server_name: name in the server's certificate, where it differs from the address.
     """
 
     __pydantic_config__ = STRICT
@@ -55,6 +57,8 @@ class Asked:
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
+    token_file: Path | None = None
+    server_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,9 +136,7 @@ def _server(asked: Asked) -> Finding:
 
     name = f"server {asked.address}"
     try:
-        config = ClientConfig(
-            address=asked.address, ca_file=asked.ca_file, cert_file=asked.cert_file, key_file=asked.key_file
-        )
+        config = ClientConfig(**asdict(asked))
         whole, *parts = check_health(config, ("", *_SERVICES)).values()
     except QtOptError as error:
         return Finding(name, str(error), good=False)

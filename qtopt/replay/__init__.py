@@ -6,7 +6,7 @@ from qtopt.replay.episode_store import EpisodeStore
 from qtopt.replay.label_ring import LabelRingConfig
 from qtopt.replay.memory import MemoryStore
 from qtopt.replay.rate_limiter import RateLimiterConfig
-from qtopt.replay.rebuild import rebuild_catalogue
+from qtopt.replay.rebuild import rebuild_catalogue, restore_format
 from qtopt.replay.reentry import RebuildReport
 from qtopt.replay.retention import RetentionConfig
 from qtopt.replay.sampler import SamplerConfig
@@ -33,4 +33,5 @@ __all__ = [
     "read_format",
     "rebuild_catalogue",
     "restore",
+    "restore_format",
 ]

@@ -204,7 +204,7 @@ class EpisodeStore(ReplayStore):
 
 def _prepare(root: Path, fmt: StoreFormat | None, *, read_only: bool) -> StoreFormat:
     """Makes the store if it is not there; returns its format."""
-    if fmt is None or read_only or (root / STORE_FILE).exists():
+    if fmt is None or read_only or (root / STORE_FILE).exists() or holds_episodes(root):
         found = read_format(root)
         if fmt is not None:
             found.require_same(fmt, str(root / STORE_FILE))
@@ -224,6 +224,11 @@ def _renewed(root: Path, fmt: StoreFormat) -> StoreFormat:
         renewed.write(root / STORE_FILE)
         flush(root)
     return renewed
+
+
+def holds_episodes(root: Path) -> bool:
+    """Whether there is a catalogue or a segment at ``root``, whatever else is lost there."""
+    return (root / CATALOGUE_FILE).exists() or any((root / SEGMENTS).glob("*.zarr"))
 
 
 def _require_catalogue(root: Path, *, read_only: bool) -> None:

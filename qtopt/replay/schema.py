@@ -217,9 +217,15 @@ def read_format(root: Path) -> StoreFormat:
     try:
         values: dict[str, JsonValue] = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise StoreError(f"{root}: no episode store here ({STORE_FILE} is missing); check the path") from error
+        raise StoreError(
+            f"{root}: no episode store here ({STORE_FILE} is missing); check the path. Where only that file was lost, "
+            "`qtopt data verify --repair` writes it anew from the segments"
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise StoreError(f"{path}: cannot be read: {error}; expected the JSON description of a store") from error
+        raise StoreError(
+            f"{path}: cannot be read: {error}; expected the JSON description of a store. `qtopt data verify --repair` "
+            "writes it anew from the segments"
+        ) from error
     if not isinstance(values, dict) or values.get("format") != FORMAT_NAME:
         raise SchemaMismatch(f"{path}: not the description of a {FORMAT_NAME}")
     for key, known in (("format_version", range(1, FORMAT_VERSION + 1)), ("schema_version", [specs.SCHEMA_VERSION])):

@@ -256,6 +256,19 @@ def read_tables(directory: Path) -> tuple[SegmentRow, list[EpisodeRow]]:
     )
 
 
+def described_format(directory: Path) -> StoreFormat | None:
+    """Returns the format of the store that a segment was written by; None where the segment does not tell."""
+    try:
+        attributes = json.loads((directory / "zarr.json").read_text())["attributes"]
+        height, width, channels = attributes["image"]
+        fmt = StoreFormat(height, width, FrameCodec(attributes["frame_codec"]))
+        told = [attributes["format"], attributes["schema_version"], channels]
+    except UNREADABLE:
+        return None
+    known = told == [FORMAT_NAME, specs.SCHEMA_VERSION, 3] and all(type(size) is int for size in (height, width))
+    return fmt if known else None
+
+
 def episode_rows(
     segment: SegmentRow, columns: Mapping[str, npt.NDArray[Any]], facts: Sequence[str]
 ) -> list[EpisodeRow]:

@@ -145,7 +145,14 @@ LIMIT_BOUNDS: Bounds = {
 
 @dataclass(frozen=True)
 class ContactLimits:
-    """Forces on the tool [N] that end a descent, that send the tool up, and that lock motion."""
+    """When what presses on the tool ends a motion.
+
+    Attributes:
+        descend_n: vertical force that ends a descent [N].
+        retract_n: force in any direction that sends the tool up [N].
+        latch_n: force in any direction that locks motion [N].
+        retract_m: how far up.
+    """
 
     __pydantic_config__ = STRICT
 

@@ -254,7 +254,9 @@ class CellSafetyMonitor:
             slow_m_s = self._cell.limits.slow_speed_m_s
             rise = straight_up(state, contact.retract_m, slow_m_s)
             return Verdict(Reaction.STOP, "contact_retract", reason, rise)
-        return Verdict(Reaction.HOLD, "contact_descend", reason) if descending else ALLOWED
+        # What pushes sideways is moved aside or sends the tool up; only what bears it ends a descent.
+        borne = descending and abs(z) >= contact.descend_n
+        return Verdict(Reaction.HOLD, "contact_descend", reason) if borne else ALLOWED
 
     def _speed(self, state: ArmState, now_ns: int) -> Verdict:
         x, y, z, a, b, c = state.twist

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import structlog
 
-from qtopt.errors import ServerUnavailable, StoreError, StoreFull
-from qtopt.replay import EpisodeStore, StoreFormat, rebuild_catalogue
+from qtopt.errors import SchemaMismatch, ServerUnavailable, StoreError, StoreFull
+from qtopt.replay import EpisodeStore, StoreFormat, rebuild_catalogue, restore_format
+from qtopt.replay.schema import STORE_FILE
 from qtopt.types import Targets
 from tests.contracts.episode_store import SIZE_PX, by_position
 from tests.episodes import make_episode
@@ -218,6 +219,50 @@ def test_a_lost_catalogue_is_never_replaced_by_an_empty_one(path, episodes):
         assert [episode.uuid for episode in store.episodes()] == [episode.uuid for episode in episodes]
         assert not store.append(episodes[10])
         assert not store.append(episodes[3])
+
+
+@pytest.mark.parametrize("text", [None, "", "\0" * 120, '{"format": "qtopt-epi', "[]" * 50_000])
+def test_a_lost_description_is_written_anew_from_a_segment(path, episodes, rng, text):
+    description = path / STORE_FILE
+    if text is None:
+        description.unlink()
+    else:
+        description.write_text(text)
+    for options in ({}, {"read_only": True}, {"fmt": StoreFormat.for_images(16, codec="png")}):
+        with pytest.raises(StoreError, match=r"store\.json.*data verify --repair"):
+            EpisodeStore(path, **options)
+    assert restore_format(path) == FORMAT
+    assert restore_format(path) is None
+    with EpisodeStore(path, FORMAT, rng=rng) as store:
+        assert assert_serves_the_truth(store, episodes, rng) == len(episodes)
+        assert store.verify().sound
+
+
+def test_a_description_that_no_segment_tells_is_asked_for(path):
+    (path / STORE_FILE).unlink()
+    (path / "segments" / "00000000.zarr" / "zarr.json").write_text("{}")
+    shutil.rmtree(path / "segments" / "00000001.zarr")
+    with pytest.raises(StoreError, match="no sealed segment tells .* take the one of a backup"):
+        restore_format(path)
+    assert not (path / STORE_FILE).exists()
+
+
+def test_a_description_of_a_release_to_come_stays(path):
+    description = path / STORE_FILE
+    description.write_text(newer := description.read_text().replace('"format_version": 3', '"format_version": 99'))
+    with pytest.raises(SchemaMismatch, match="use the release that wrote this store"):
+        restore_format(path)
+    assert description.read_text() == newer
+
+
+def test_the_first_format_had_its_landed_episodes_in_the_catalogue(path, episodes):
+    description = path / STORE_FILE
+    description.write_text(description.read_text().replace('"format_version": 3', '"format_version": 1'))
+    for file in path.glob("catalogue.db*"):
+        file.unlink()
+    report = rebuild_catalogue(path)
+    assert not report.whole
+    assert "what was not sealed yet was in it" in report.notes[0]
 
 
 def test_a_rebuilt_catalogue_holds_everything(path, episodes, rng):

@@ -183,6 +183,13 @@ class TestContact:
         assert bench.send(command(z_m=0.1)).reaction is ALLOW
         assert rule_of(bench.force(15.1)) == (HOLD, "contact_descend")
 
+    def test_what_pushes_sideways_does_not_end_a_descent(self, bench):
+        bench.put(z_m=0.1)
+        assert bench.send(command(z_m=0.08, speed_m_s=0.05)).reaction is ALLOW
+        assert bench.step(wrench=(20.0, -15.0, 14.9, 0, 0, 0)).reaction is ALLOW
+        assert rule_of(bench.step(wrench=(20.0, -15.0, 15.1, 0, 0, 0))) == (HOLD, "contact_descend")
+        assert rule_of(bench.step(wrench=(0.0, 0.0, -15.1, 0, 0, 0))) == (HOLD, "contact_descend")  # whatever its sign
+
     def test_thirty_newtons_send_the_tool_up(self, bench):
         bench.put(z_m=0.1)
         verdict = bench.force(31.0)
