@@ -259,8 +259,8 @@ class Transfer:
         camera_px: height and width of the simulated camera's pictures.
         host: the simulated controller's address, for several runs at once.
         contact_n: forces on the tool [N] at which the cell ends a descent, retreats, and is locked. The plain
-            simulator's motors press with 40 N, and two coupled fingers of 25 N put 50 N on what one of them alone
-            touches: a cell with the defaults of 15, 30 and 60 N ends some motions earlier.
+            simulator's motors press down with 40 N and sideways with 60 N at most; a cell with the defaults of 15, 30
+            and 60 N ends some motions earlier.
         output: a directory for reports, pictures and result.json.
     """
 
@@ -273,7 +273,7 @@ class Transfer:
     object_set: Literal["unseen", "other"] = "unseen"
     camera_px: int = 240
     host: str = "127.0.97.10"
-    contact_n: tuple[float, float, float] = (35.0, 60.0, 95.0)
+    contact_n: tuple[float, float, float] = (40.0, 60.0, 95.0)
     output: Path = Path("outputs/transfer")
 
     def __post_init__(self) -> None:

@@ -82,7 +82,7 @@ floor_soft_m = 0.005
 clear_pose_m = [0.60, 0.0, 0.44]  # out of the picture: fingers that open in it look like an object that came
 
 [grasp]
-close_force_n = 25  # as in the plain simulator; one finger may push with it until the other touches, too
+close_force_n = 20  # the weakest of a 2F-85; coupled fingers put twice as much on what one of them alone touches
 
 [success]
 diff_area_px = 40
