@@ -30,6 +30,7 @@ from robot_bridge.safety.limits import (
 )
 
 SCHEMA = 1
+_FEWEST_SLOW = 20
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 T = TypeVar("T")
@@ -313,8 +314,19 @@ def _build(values: dict[str, Any]) -> CellFile:
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
     arm, gripper = _device(values["arm"], "[arm]"), _device(values["gripper"], "[gripper]")
     cell = CellFile(name, digest, arm, gripper, cameras, **parts)
+    if cell.limits.slow_episodes < _FEWEST_SLOW and not _is_simulated(arm):
+        raise ConfigError(
+            f"[limits] slow_episodes is {cell.limits.slow_episodes}, expected at least {_FEWEST_SLOW}: only an arm "
+            "whose controller is simulated on this machine may do without slow mode"
+        )
     cell_config(cell)  # raises where bin, limits and heights do not fit together
     return cell
+
+
+def _is_simulated(arm: Table) -> bool:
+    """Whether an arm cannot break anything: the simulator in this process, or a controller at a loopback address."""
+    places = [str(arm.options.get(key, "")) for key in ("host", "url")]
+    return arm.driver == "sim" or any(re.match(r"(https?://)?127\.", place) for place in places)
 
 
 def _table(value: Any, name: str) -> dict[str, Any]:

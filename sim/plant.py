@@ -59,7 +59,8 @@ class PlantState:
         joints_rad: of the KUKA arm that the camera sees.
         width_m: opening between the fingers.
         gripper_moving: the fingers have not yet come to rest.
-        moving: the tool moves, or is about to.
+        under_way: the set point moves, or is about to: what a controller takes for the motion, whatever the tool does.
+        moving: so it is, or the tool moves.
         holding: both fingers touch an object.
         told_width_m: the opening that the fingers were last told to go to.
         blocked: the last motion was given up because something stood in the way.
@@ -74,6 +75,7 @@ class PlantState:
     joints_rad: tuple[float, ...]
     width_m: float
     gripper_moving: bool
+    under_way: bool
     moving: bool
     holding: bool
     told_width_m: float
@@ -295,6 +297,7 @@ class Plant:
             joints_rad=self._joints(tool),
             width_m=max(0.0, float(here[4:].sum())),
             gripper_moving=self._fingers.moving,
+            under_way=self._path.under_way,
             moving=self._path.under_way or _moves(rates),
             holding=holding,
             told_width_m=self._fingers.goal_m,

@@ -45,7 +45,7 @@ class Config:
         episode: with show, its UUID or its number from 0; negative numbers count from the end.
         output: with show, the PNG file to write.
         repair: with verify, keep damaged episodes aside, and rebuild the catalogue and store.json where they are lost;
-            nobody else may have the store open. Episodes kept aside are taken again by merge from a store that has them.
+            nobody else may have the store open. Episodes kept aside are taken again by merge from a store with them.
         into: with copy and merge, the store that is appended to, or the run that it belongs to; made if it is not
             there; what it has already, undamaged, is left out. With backup, the directory of the copy; with restore,
             that of the new store, or the run whose store is lost.

@@ -186,13 +186,15 @@ class ArmChild:
     def _react(self, verdict: Verdict) -> None:
         ask = self._worker.current
         if verdict.reaction in (Reaction.ALLOW, Reaction.CLAMP):
-            if ask is not None and ask.ended_by is not None and is_at_least(ask.ended_by, Reaction.STOP):
+            if ask is not None and is_at_least(ask.ended_by, Reaction.STOP):
                 self._stop()  # it may have been sent between the verdict and the stop
             else:
                 self._stopping_since = None
             return
         self._note = f"{verdict.rule}: {verdict.reason}"
-        if ask is not None and (ask.ended_by is None or not is_at_least(ask.ended_by, verdict.reaction)):
+        if ask is not None and ask.clearing and verdict.reaction is not Reaction.LATCH:
+            return
+        if ask is not None and not is_at_least(ask.ended_by, verdict.reaction):
             ask.ended_by = verdict
         if verdict.reaction is Reaction.HOLD:
             self._hold(hard=verdict.rule == TOUCHED)
@@ -297,9 +299,11 @@ class ArmChild:
         self._reply({"id": message["id"]})
 
     def _mark(self, rule: str, reason: str) -> None:
-        ask = self._worker.current
-        if ask is not None and ask.ended_by is None:
-            ask.ended_by = Verdict(Reaction.STOP, rule, reason)
+        ask, told = self._worker.current, Verdict(Reaction.STOP, rule, reason)
+        if ask is not None:
+            ask.told = ask.told or told
+            if not is_at_least(ask.ended_by, Reaction.STOP):
+                ask.ended_by = told
 
     def _hear_safety(self, message: Message) -> None:
         if message.get("watching"):

@@ -26,8 +26,11 @@ from robot_bridge.view import CellCamera
 _log = logging.getLogger(__name__)
 _LOOK_S: Final = 0.5
 _TRIES: Final = 3
+_CLEARED_S: Final = 10.0
 _NOT_BEGUN: Final = "no_episode"
 """The rule by which motion is locked when episode after episode does not begin."""
+
+_NOT_RISEN: Final = "recovery"
 
 
 class PhysicalCell:
@@ -86,6 +89,7 @@ class PhysicalCell:
             self.await_person()
             self._await_room()
             try:
+                self._recover()
                 self.robot.rise()
                 return self.environment.start_episode(seed)
             except RobotError as error:
@@ -132,6 +136,24 @@ class PhysicalCell:
             self._keeper.acknowledge()
         self.robot.processes.close()
         self.robot.renew(self._start())
+
+    def _recover(self) -> None:
+        """Clears a protective stop where ``[recovery]`` allows that; what cannot be cleared raises RobotError."""
+        recovery = self.cell.recovery
+        deadline = time.monotonic() + recovery.wait_s + _CLEARED_S
+        while recovery.auto_recover and self.robot.stopped_itself():
+            try:
+                self.robot.recover()
+                _log.warning("a protective stop was cleared without a person, as [recovery] allows")
+            except RobotError as error:
+                if time.monotonic() > deadline or self.robot.processes.latched or self._stop():
+                    raise
+                if not self.robot.stopped_itself():
+                    self.places.latch(_NOT_RISEN, f"a protective stop was cleared, but not the way up: {error}")
+                    raise
+                _log.info("not cleared yet: %s", error)
+                self._idle()
+                time.sleep(_LOOK_S)
 
     def _await_room(self) -> None:
         least, spool = self.cell.spool.min_free, self.cell.spool.dir

@@ -47,7 +47,8 @@ class Places:
         self.directory = self.root / cell.cell
         self._arm_lock = self.root / f"{_arm_name(cell)}.lock"
         try:
-            self.latch_file = LatchFile(self.directory)
+            # An arm stays locked also where another file, or another name, tells of it.
+            self.latch_file = LatchFile(self.root / _arm_name(cell))
             self._commissioning = Commissioning(self.directory, cell.config_hash)
         except OSError as error:
             raise ConfigError(

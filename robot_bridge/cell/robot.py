@@ -13,6 +13,7 @@ from robot_bridge.contracts import ArmState, MotionOutcome, Pose, Reaction
 from robot_bridge.displacement import tilt_rad, to_pose, to_tool, waypoints
 from robot_bridge.robot import RobotState, ToolPose
 from robot_bridge.safety.facts import Phase
+from robot_bridge.safety.rules import RECOVERABLE_MODES
 
 _EXTRA_S: Final = 4.0
 _ANSWER_S: Final = 2.0
@@ -47,7 +48,7 @@ class CellRobot:
 
     def state(self) -> RobotState:
         """Returns what the arm measures now; raises RobotError where its reports are old."""
-        arm = self._arm()
+        arm = self.arm()
         report = self.processes.report()
         width_m = math.nan if report.gripper is None else report.gripper.width_m
         return RobotState(self._tool(arm.pose), self._closed_fingers, width_m)
@@ -58,7 +59,7 @@ class CellRobot:
         Raises:
             RobotError: the motion was refused or ended otherwise; the message names the rule.
         """
-        here = self._tool(self._arm().pose)
+        here = self._tool(self.arm().pose)
         slow_z_m = self._cell.bin.floor_z_m + self._cell.limits.slow_height_m
         reached = here
         for leg in waypoints(here, target, slow_z_m, TURN_RAD):
@@ -107,6 +108,18 @@ class CellRobot:
         """
         self._begin_transit()
 
+    def stopped_itself(self) -> bool:
+        """Returns whether the controller is in a stop that ``recover`` may clear; raises RobotError as ``arm``."""
+        return self.arm().mode in RECOVERABLE_MODES
+
+    def recover(self) -> None:
+        """Clears a protective stop or a reflex without a person, and rises a little.
+
+        Raises:
+            RobotError: ``[recovery]`` does not allow it, or not yet.
+        """
+        self._ask("auto_recover", _ANSWER_S + self._cell.recovery.wait_s)
+
     def go_clear(self) -> ToolPose:
         """Rises straight up and goes to the pose from which the camera sees the bin; the fingers stay as they are."""
         self._begin_transit()
@@ -152,13 +165,13 @@ class CellRobot:
 
     def _begin_transit(self) -> None:
         """Readies the gripper, once, and rises straight up from where that is known to be safe."""
-        arm = self._arm()
+        arm = self.arm()
         if arm.wrench is not None and math.hypot(*arm.wrench[:3]) >= self._cell.contact.retract_n:
             self._require_known(arm)
             self._ask("lead_out", 2 * _LEAD_OUT_S)
         self.enter(Phase.TRANSIT)
         self._await_standing()
-        here = self._require_known(self._arm())
+        here = self._require_known(self.arm())
         if not self._prepared:
             # It may move the fingers: never before a person asked for motion.
             self._ask("activate", 12.0, deadline_s=10.0)
@@ -170,7 +183,7 @@ class CellRobot:
     def _await_standing(self) -> None:
         """Lets a motion that was cut short come to rest: straight up is straight up from there."""
         deadline = time.monotonic() + _REST_S
-        while speed_m_s(self._arm()) > _STILL_M_S and time.monotonic() < deadline:
+        while speed_m_s(self.arm()) > _STILL_M_S and time.monotonic() < deadline:
             time.sleep(_HOLD_S / 10)
 
     def _await_gripper_since(self, at_ns: int) -> None:
@@ -216,7 +229,7 @@ class CellRobot:
             deadline_s=deadline_s,
         )
         numbers = answer.get("pose")
-        pose = self._arm().pose if numbers is None else Pose(tuple(numbers[:3]), tuple(numbers[3:]))
+        pose = self.arm().pose if numbers is None else Pose(tuple(numbers[:3]), tuple(numbers[3:]))
         return self._tool(pose, leg.yaw_rad), _touched(answer)
 
     def _ask(self, do: str, timeout_s: float, **what: Any) -> dict[str, Any]:
@@ -243,7 +256,8 @@ class CellRobot:
                 "free it, and try again"
             )
 
-    def _arm(self) -> ArmState:
+    def arm(self) -> ArmState:
+        """Returns the newest report; raises RobotError before the first, and for one whose numbers are none."""
         report = self.processes.report()
         if report.arm is None:
             raise RobotError("the arm has not reported yet")

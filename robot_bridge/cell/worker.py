@@ -17,6 +17,7 @@ from qtopt.errors import QtOptError, RobotError
 from robot_bridge.cell.channel import Message
 from robot_bridge.contracts import (
     Arm,
+    ArmState,
     Gripper,
     GripperState,
     MotionCommand,
@@ -33,17 +34,28 @@ _log = logging.getLogger(__name__)
 _GRIPPER_EVERY_S: Final = 0.05
 TOUCHED: Final = "contact_descend"
 _PRESSED: Final = "contact_retract"
-_RETREATS: Final = 2
-"""The stop that belongs to the contact may come as a first retreat begins, and end it."""
+_RISES: Final = 2
+"""The stop that belongs to the contact may come as a first rise out of it begins, and end it."""
+_READY_S: Final = 3.0
+_READY_LOOK_S: Final = 0.05
 _MOVES: Final = ("move", "lead_out", "grip", "activate", "auto_recover")
 
 
 @dataclass
 class Ask:
-    """Something asked for that is under way, and the verdict that ended it early, if one did."""
+    """Something asked for that is under way.
+
+    Attributes:
+        message: what was asked for.
+        ended_by: the verdict that ended it early, if one did.
+        told: why nothing may set off for it any more: somebody asked for a stop, or motion was locked.
+        clearing: a stop of the controller is being cleared: the arm cannot move, and a stop would end what starts.
+    """
 
     message: Message
     ended_by: Verdict | None = None
+    told: Verdict | None = None
+    clearing: bool = False
 
     def was_ended_by(self, rule: str) -> bool:
         """Whether that rule ended it early."""
@@ -140,7 +152,7 @@ class Worker:
                 return _said(MotionResult(MotionOutcome.REJECTED, barred.reason), barred)
             result = self._do(ask)
             if isinstance(result, MotionResult) and ask.was_ended_by(TOUCHED):
-                result = replace(result, pose=self._send(self._rise(TOUCHED), 5.0).pose or result.pose)
+                result = self._relieve(ask, result)
             if ask.was_ended_by(_PRESSED):  # also on the way out of what it touched
                 return self._after_press(ask, result)
             if not isinstance(result, MotionResult):
@@ -164,7 +176,7 @@ class Worker:
         if do == "lead_out":
             return self._lead_out(ask)
         if do == "auto_recover":
-            return self._recover()
+            return self._recover(ask)
         if do in ("grip", "activate"):
             return self._use_gripper(message)
         if do == "zero_wrench":
@@ -183,7 +195,8 @@ class Worker:
         return self._send(command, message["deadline_s"])
 
     def _send(self, command: MotionCommand, deadline_s: float) -> MotionResult:
-        verdict = self._barred()  # a lock may have come since this was asked for
+        # A lock or a stop may have come since this was asked for.
+        verdict = self._barred() or (self.current.told if self.current is not None else None)
         if verdict is None:
             with self._judging:
                 verdict = self._monitor.filter(command, self._arm.state(), time.monotonic_ns())
@@ -202,6 +215,14 @@ class Worker:
         self._entered(phase)
         return {}
 
+    def _relieve(self, ask: Ask, result: MotionResult) -> MotionResult:
+        """Rises a little out of what ended a motion: what was touched is pressed no longer."""
+        touched = ask.ended_by
+        risen = self._rise_out(ask, TOUCHED, 5.0)
+        if not is_at_least(ask.ended_by, Reaction.STOP):
+            ask.ended_by = touched
+        return replace(result, pose=risen.pose or result.pose)
+
     def _after_press(self, ask: Ask, result: MotionResult | Message) -> Message:
         """Leads the tool out of the contact that ended ``ask`` with ``result``; an episode goes on from there."""
         pressed, phase = ask.ended_by, self._monitor.phase
@@ -217,27 +238,36 @@ class Worker:
         refused = self._enter(Phase.RETRACT)
         if refused:
             return MotionResult(MotionOutcome.REJECTED, refused["reason"])
-        for _ in range(_RETREATS):
-            ask.ended_by = None
-            risen = self._send(self._rise(_PRESSED), 10.0)
-            if risen.outcome is MotionOutcome.REACHED:
-                break
+        risen = self._rise_out(ask, _PRESSED, 10.0)
+        if risen.outcome is not MotionOutcome.REACHED:
             _log.warning("the tool was not led out of the contact: %s %s", risen.outcome.value, risen.reason)
-            if ask.was_ended_by_another_than(_PRESSED):
-                break  # stopped by something else, such as who asked for it: it does not set off again by itself
         return risen
 
-    def _recover(self) -> Message:
+    def _rise_out(self, ask: Ask, rule: str, deadline_s: float) -> MotionResult:
+        """Rises as far as ``rule`` asks for, again where its own late stop ends that; another stop is the end of it."""
+        for _ in range(_RISES):
+            ask.ended_by = None
+            risen = self._send(self._rise(rule), deadline_s)
+            if risen.outcome is MotionOutcome.REACHED or ask.was_ended_by_another_than(rule):
+                break
+        return risen
+
+    def _recover(self, ask: Ask) -> Message:
         """Clears a protective stop without a person where the monitor allows that, and leads the tool up a little."""
         with self._judging:
             verdict = self._monitor.may_recover(self._arm.state(), time.monotonic_ns())
         if verdict.reaction is not Reaction.ALLOW or verdict.command is None:
             return _said(MotionResult(MotionOutcome.REJECTED, verdict.reason), verdict)
-        self._arm.recover()
-        if self.current is not None:
-            self.current.ended_by = None  # by the stop that is cleared now
-        refused = self._enter(Phase.RETRACT)
-        return refused or _said(self._send(verdict.command, 10.0), None)
+        ask.clearing = True
+        try:
+            self._arm.recover()
+            deadline = time.monotonic() + _READY_S
+            while not _is_ready(self._arm.state()) and time.monotonic() < deadline:
+                time.sleep(_READY_LOOK_S)
+        finally:
+            ask.clearing = False
+        ask.ended_by = None  # by the stop that is cleared now
+        return self._enter(Phase.RETRACT) or _said(self._send(verdict.command, 10.0), ask.ended_by)
 
     def _use_gripper(self, message: Message) -> Message:
         if self._gripper is None:
@@ -263,6 +293,10 @@ class Worker:
                 self.gripper_fault = str(error)
             finally:
                 self._using_gripper.release()
+
+
+def _is_ready(state: ArmState) -> bool:
+    return state.mode.can_move and state.program_running
 
 
 def _said(result: MotionResult, verdict: Verdict | None) -> Message:

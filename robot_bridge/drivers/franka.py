@@ -5,6 +5,7 @@ process of its own that ends with it. The controller stops the arm by itself aft
 death of the process is its stop.
 """
 
+import math
 import threading
 import time
 from typing import Any, Final
@@ -123,15 +124,13 @@ class FrankaArm:
         return self._state
 
     def move_to(self, target: Pose, speed_m_s: float, accel_m_s2: float, deadline_s: float) -> MotionResult:
-        """Moves in a straight line; CONTACT where the estimated force on the tool passes ``contact_force_n``."""
+        """Moves in a straight line; CONTACT beyond an estimated force of ``contact_force_n``, but for straight up."""
         if not (speed_m_s > 0 and accel_m_s2 > 0):
             return MotionResult(MotionOutcome.REJECTED, "speed and acceleration must be more than 0")
         motion = line_motion(self._franky, target)
-        motion.add_reaction(
-            self._franky.CartesianPoseReaction(
-                force_condition(self._franky, self._zero, self._options.contact_force_n), stop_motion(self._franky)
-            )
-        )
+        if not _leads_up(self.state().pose, target):  # which is the way out of a contact
+            force = force_condition(self._franky, self._zero, self._options.contact_force_n)
+            motion.add_reaction(self._franky.CartesianPoseReaction(force, stop_motion(self._franky)))
         result = self._go(motion, speed_m_s, accel_m_s2, deadline_s, cartesian=True)
         there = result.pose is not None and same_pose(result.pose, target, REACHED_M, REACHED_RAD)
         if result.outcome is MotionOutcome.REACHED and not there:
@@ -308,6 +307,12 @@ class FrankaArm:
                 self._lost = self._lost or str(error)
             except self._franky.Exception:  # a motion's own end, which its caller sees
                 continue
+
+
+def _leads_up(here: Pose, target: Pose) -> bool:
+    """Whether a motion goes straight up."""
+    (x_m, y_m, z_m), (to_x_m, to_y_m, to_z_m) = here.position_m, target.position_m
+    return to_z_m > z_m and math.hypot(to_x_m - x_m, to_y_m - y_m) < REACHED_M
 
 
 def _open_gripper(options: FrankaGripperOptions, arm: Arm) -> FrankaGripper:

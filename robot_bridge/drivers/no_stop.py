@@ -9,17 +9,20 @@ class NoStopChannel:
 
     Args:
         why: which way is missing and what stops the arm when its process ends, in words.
+
+    Attributes:
+        why: the same.
     """
 
     def __init__(self, why: str) -> None:
-        self._why = why
+        self.why = why
 
     def connect(self, deadline_s: float) -> None:
         """Does nothing; there is nothing to connect to."""
 
     def state(self) -> ArmState:
         """Raises RobotError: there is no second report."""
-        raise RobotError(f"no independent report: {self._why}")
+        raise RobotError(f"no independent report: {self.why}")
 
     def stop(self) -> bool:
         """Returns False: end the arm's process."""

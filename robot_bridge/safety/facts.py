@@ -55,6 +55,6 @@ def worst(*verdicts: Verdict) -> Verdict:
     return found
 
 
-def is_at_least(verdict: Verdict, reaction: Reaction) -> bool:
-    """Returns whether a verdict is as severe as ``reaction``, or severer."""
-    return _SEVERITY[verdict.reaction] >= _SEVERITY[reaction]
+def is_at_least(verdict: Verdict | None, reaction: Reaction) -> bool:
+    """Returns whether there is a verdict, and as severe as ``reaction``, or severer."""
+    return verdict is not None and _SEVERITY[verdict.reaction] >= _SEVERITY[reaction]

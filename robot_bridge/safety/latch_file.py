@@ -18,10 +18,10 @@ COMMISSIONING = "commissioning.json"
 
 
 class LatchFile:
-    """The latch of a cell on disk.
+    """The latch of an arm on disk.
 
     Args:
-        directory: of the cell's state; made where it is missing.
+        directory: of the arm's state; made where it is missing.
     """
 
     def __init__(self, directory: Path) -> None:

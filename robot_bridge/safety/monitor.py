@@ -93,13 +93,16 @@ class CellSafetyMonitor:
             ends = phase is Phase.TRANSIT and self._fresh.rule == rules.POLICY_GONE
             if is_at_least(self._fresh, Reaction.STOP) and not ends:
                 return self._fresh
+            if self._phase is Phase.RETRACT and self._force_n(self._report) >= self._cell.contact.retract_n:
+                reason = f"{self._force_n(self._report):.0f} N press on the tool still"
+                return Verdict(Reaction.STOP, "contact_retract", reason)
             self._stopped = None
         if phase is Phase.EPISODE:
             if self._facts.disk_free < self._cell.spool.min_free:
                 reason = f"{self._facts.disk_free:.0%} of the spool's disk are free; no new episode"
                 return Verdict(Reaction.HOLD, "disk", reason)
             self.beat(Heartbeat.POLICY, now_ns)
-        self._phase = phase
+        self._phase, self._descending = phase, False
         return ALLOWED
 
     def finish_episode(self) -> int:
@@ -166,8 +169,8 @@ class CellSafetyMonitor:
             raise RobotError("an acknowledgement needs the operator's name and a reason")
         if self._latch is None:
             return
-        if self._fresh is None:
-            raise RobotError(f"still locked ({self._latch.reason}): no report from the arm yet")
+        if self._fresh is None or self._fresh is _NO_REPORT:
+            raise RobotError(f"still locked ({self._latch.reason}): no report from the arm")
         if is_at_least(self._fresh, Reaction.STOP):
             raise RobotError(f"still locked: {self._fresh.rule}: {self._fresh.reason}")
         self._latch = self._stopped = None
@@ -229,6 +232,7 @@ class CellSafetyMonitor:
             self._stop_reason = self._recovery.note(state.pose.position_m, now_ns)
         if self._stop_reason:
             return Verdict(Reaction.LATCH, verdict.rule, f"{verdict.reason}; {self._stop_reason}")
+        self._was_ready = False  # it becomes ready again step by step, when it is cleared
         return Verdict(Reaction.STOP, verdict.rule, verdict.reason)
 
     def _place(self, state: ArmState) -> Verdict:
@@ -240,11 +244,7 @@ class CellSafetyMonitor:
         return Verdict(Reaction.LATCH, "box", reason)
 
     def _contact(self, state: ArmState, *, descending: bool) -> Verdict:
-        if state.wrench is None:
-            return ALLOWED
-        contact = self._cell.contact
-        x, y, z, _, _, _ = state.wrench
-        force_n = math.hypot(x, y, z)
+        contact, force_n = self._cell.contact, self._force_n(state)
         if force_n < contact.descend_n:  # the mildest of the three
             return ALLOWED
         reason = f"{force_n:.0f} N press on the tool"
@@ -255,8 +255,15 @@ class CellSafetyMonitor:
             rise = straight_up(state, contact.retract_m, slow_m_s)
             return Verdict(Reaction.STOP, "contact_retract", reason, rise)
         # What pushes sideways is moved aside or sends the tool up; only what bears it ends a descent.
-        borne = descending and abs(z) >= contact.descend_n
-        return Verdict(Reaction.HOLD, "contact_descend", reason) if borne else ALLOWED
+        borne_n = abs(state.wrench[2]) if state.wrench is not None else 0.0
+        if not (descending and borne_n >= contact.descend_n):
+            return ALLOWED
+        return Verdict(Reaction.HOLD, "contact_descend", f"{borne_n:.0f} N bear the tool")
+
+    @staticmethod
+    def _force_n(state: ArmState) -> float:
+        """Returns what presses on the tool [N]; nothing where the arm does not feel it."""
+        return math.hypot(*state.wrench[:3]) if state.wrench is not None else 0.0
 
     def _speed(self, state: ArmState, now_ns: int) -> Verdict:
         x, y, z, a, b, c = state.twist

@@ -239,8 +239,8 @@ class Controller:
         self.plant.stop(max(decel, 0.1))
 
     def busy(self) -> bool:
-        """Whether the arm moves."""
-        return self.plant.state().moving
+        """Whether a motion is under way."""
+        return self.plant.state().under_way
 
     def zero_force(self) -> None:
         """Takes the present force as zero."""
@@ -303,7 +303,7 @@ class Controller:
             "actual_q": tuple(self._joints.tolist()),
             "target_q": tuple(self._joints.tolist()),
             "actual_qd": tuple(self._joint_rates.tolist()) if state.moving else still,
-            "target_qd": tuple(self._joint_rates.tolist()) if state.moving else still,
+            "target_qd": tuple(self._joint_rates.tolist()) if state.under_way else still,
             "actual_TCP_pose": shown,
             "target_TCP_pose": pose,
             "actual_TCP_speed": speed,

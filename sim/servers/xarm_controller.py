@@ -93,7 +93,7 @@ class Controller:
             self._follow_velocity(now)
             self._next_motion(now)
         if self.state in (MOVING, READY):
-            busy = self.waiting or self._velocity.any() or now.moving
+            busy = self.waiting or self._velocity.any() or now.under_way
             self.state = MOVING if busy else READY
 
     def enable(self, *, on: bool) -> None:
@@ -240,7 +240,7 @@ class Controller:
             self.fault(KINEMATIC)
 
     def _next_motion(self, now: PlantState) -> None:
-        if self._current is not None and not now.moving:
+        if self._current is not None and not now.under_way:
             self._current.done(DONE)
             self._current = None
         while self._current is None and self._queue:

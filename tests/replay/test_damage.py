@@ -242,7 +242,7 @@ def test_a_description_that_no_segment_tells_is_asked_for(path):
     (path / STORE_FILE).unlink()
     (path / "segments" / "00000000.zarr" / "zarr.json").write_text("{}")
     shutil.rmtree(path / "segments" / "00000001.zarr")
-    with pytest.raises(StoreError, match="no sealed segment tells .* take the one of a backup"):
+    with pytest.raises(StoreError, match=r"no sealed segment tells .* take the one of a backup"):
         restore_format(path)
     assert not (path / STORE_FILE).exists()
 

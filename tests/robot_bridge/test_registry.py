@@ -29,8 +29,9 @@ def groups(cell):
 
 
 def test_there_is_an_example_for_each_kind_of_arm():
-    assert set(EXAMPLES) >= {"ur5e-robotiq.toml", "fr3-hand.toml", "xarm6.toml", "so101.toml", "http.toml", "sim.toml"}
-    assert {example(name).arm.driver for name in EXAMPLES} == set(registry.BUILT_IN[ARM_DRIVERS])
+    assert set(EXAMPLES) >= {"ur5e-robotiq.toml", "fr3-hand.toml", "xarm6.toml", "so101.toml", "http.toml"}
+    others = set(registry.BUILT_IN[ARM_DRIVERS]) - {"sim"}  # which lives in one process
+    assert {example(name).arm.driver for name in EXAMPLES} == others
 
 
 @pytest.mark.parametrize("name", EXAMPLES)

@@ -35,7 +35,8 @@ def main(config: Ack) -> int:
             time.sleep(0.01)
     finally:
         line.close()
-    monitor.acknowledge(config.operator, config.reason)
+    if not (isinstance(line, NoStopChannel) and places.running() is None):  # else nobody can say anything of the arm
+        monitor.acknowledge(config.operator, config.reason)
     places.latch_file.acknowledge(config.operator, config.reason)
     say(f"unlocked by {config.operator}: {config.reason}. It was locked by {latch.rule}: {latch.reason}")
     return 0

@@ -3,14 +3,20 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from qtopt.apps.process import begin_motion, say
 from qtopt.apps.robot import Calibrate
 from qtopt.errors import ConfigError, RobotError
 from robot_bridge.cell import parts
 from robot_bridge.cell.open import PhysicalCell
+from robot_bridge.cell.places import Places
+from robot_bridge.cell.processes import CellProcesses
+from robot_bridge.cell.robot import CellRobot
 from robot_bridge.cell_file import CellFile, load_cell_file
+from robot_bridge.contracts import ArmState
+from robot_bridge.drivers.no_stop import NoStopChannel
 from robot_bridge.robot import ToolPose
 from robot_bridge.safety.facts import Phase
 from robot_bridge.success import SuccessConfig
@@ -30,7 +36,8 @@ def main(config: Calibrate) -> int:
     """Measures; raises RobotError where arm or camera cannot be reached, or motion is locked."""
     cell = load_cell_file(config.cell)
     if config.what == "box":
-        return _box(cell)
+        with _reports(config.cell, cell) as report:
+            return _box(report)
     begin_motion("calibrate")
     measure = {"gripper": _gripper, "success": _success, "latency": _latency}[config.what]
     with _standing_clear(config) as physical:
@@ -104,19 +111,27 @@ def _latency(physical: PhysicalCell, repeats: int) -> int:
     return 0
 
 
-def _box(cell: CellFile) -> int:
-    """Reads the tool's place where a person has led it to; moves nothing."""
+@contextlib.contextmanager
+def _reports(path: Path, cell: CellFile) -> Iterator[Callable[[], ArmState]]:
+    """Gives what tells where the arm is, without moving it: the second way to it, or its own process without one."""
     line = parts.make_stop_channel(cell)
-    line.connect(5.0)
-    try:
-        places = []
-        for where in ("inner corner with the smallest x and y, tips on the floor", "opposite inner corner", "rim"):
-            say(f"lead the finger tips to the {where}; then press Enter")
-            if not sys.stdin.readline():
-                raise ConfigError("calibrate box needs a terminal: each place is confirmed with Enter")
-            places.append(line.state().pose.position_m)
-    finally:
-        line.close()
+    if isinstance(line, NoStopChannel):
+        with contextlib.closing(CellRobot(cell, CellProcesses(path, cell, Places(cell)))) as robot:
+            yield robot.arm
+        return
+    with contextlib.closing(line):
+        line.connect(5.0)
+        yield line.state
+
+
+def _box(report: Callable[[], ArmState]) -> int:
+    """Reads the tool's place where a person has led it to; moves nothing."""
+    places = []
+    for where in ("inner corner with the smallest x and y, tips on the floor", "opposite inner corner", "rim"):
+        say(f"lead the finger tips to the {where}; then press Enter")
+        if not sys.stdin.readline():
+            raise ConfigError("calibrate box needs a terminal: each place is confirmed with Enter")
+        places.append(report().pose.position_m)
     (x1, y1, z1), (x2, y2, z2), (_, _, rim) = places
     say(f"[bin]\nfloor_z_m = {min(z1, z2):.4f}")
     say(f"inner_min_m = [{min(x1, x2):.4f}, {min(y1, y2):.4f}]\ninner_max_m = [{max(x1, x2):.4f}, {max(y1, y2):.4f}]")

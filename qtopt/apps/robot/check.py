@@ -21,6 +21,7 @@ from robot_bridge.cell.processes import CellProcesses
 from robot_bridge.cell.records import Report, speed_m_s
 from robot_bridge.cell_file import CellFile, load_cell_file
 from robot_bridge.contracts import ArmMode, ArmState, Capability
+from robot_bridge.drivers.no_stop import NoStopChannel
 
 OK, CONFIG, UNREACHABLE, UNSAFE, CAMERA, SUCCESS = 0, 2, 3, 4, 5, 6
 _REQUIRED: Final = (Capability.CARTESIAN_MOVE, Capability.GRIPPER_WIDTH)
@@ -155,6 +156,9 @@ class Examination:
     def _stop_path(self, cell: CellFile) -> None:
         """Sends the safety process's stop to the standing arm, and sees that it was taken."""
         line = parts.make_stop_channel(cell)
+        if isinstance(line, NoStopChannel):
+            self._note("stop path", line.why)
+            return
         try:
             line.connect(5.0)
             stands = speed_m_s(line.state()) < _STILL_M_S

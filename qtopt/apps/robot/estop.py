@@ -25,11 +25,18 @@ def main(config: Estop) -> int:
     """Stops and locks; returns 0 only if standstill was observed, else 4, or 3 where the arm cannot be reached."""
     cell = load_cell_file(config.cell)
     places = Places(cell)
-    places.latch("estop", "qtopt robot estop was called")
     # The quickest way first: at the death of the arm's process the safety process, connected already, stops the arm.
     running = places.running()
     _kill(running.arm if running else 0)
-    line = parts.make_stop_channel(cell)
+    locking = places.latch_aside("estop", "qtopt robot estop was called")
+    try:
+        return _stop(parts.make_stop_channel(cell))
+    finally:
+        locking.join()
+
+
+def _stop(line: StopChannel) -> int:
+    """Stops by the second way, and looks whether the arm stands."""
     try:
         line.connect(_CONNECT_S)
         accepted = line.stop()

@@ -3,6 +3,7 @@
 import contextlib
 import re
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -14,7 +15,9 @@ from qtopt.types import Outcome
 from robot_bridge.cell.open import PhysicalCell
 from robot_bridge.cell.places import STATE_VARIABLE
 from robot_bridge.contracts import Latch
+from robot_bridge.robot import ToolPose
 from sim.faults.cells import SimulatedCell, until
+from tests.robot_bridge.cell.cells import wait_still
 
 LOCKING = Latch("latch_file", "an empty file locks before it says why", 0.0)
 pytestmark = [pytest.mark.realtime, pytest.mark.timeout(200)]
@@ -108,3 +111,28 @@ def test_a_pose_that_is_no_number_is_not_part_of_an_episode(sim):
         assert result.outcome is Outcome.ABORTED
         assert np.isfinite(result.tool_pose).all()
         assert np.isfinite(result.observation.height_to_bottom)
+
+
+def test_a_protective_stop_is_cleared_late_and_once_in_a_place_where_the_cell_allows_it(sim, tmp_path):
+    path = tmp_path / "cell.toml"
+    path.write_text(f"{sim.path.read_text()}\n[recovery]\nauto_recover = true\n")
+    stopping = threading.Event()
+    with contextlib.closing(PhysicalCell(path, 72, stop=stopping.is_set)) as cell:
+        cell.start_episode()
+        sim.inject("protective_stop")
+        assert cell.act(make_action((0.0, 0.0, -0.02))).outcome is Outcome.ABORTED
+        place = wait_still(sim)["tool"]
+        began = time.monotonic()
+        beginning = threading.Thread(target=cell.start_episode)
+        beginning.start()
+        time.sleep(4.5)
+        assert sim.truth()["tool"] == pytest.approx(place, abs=1e-3)
+        beginning.join(30.0)
+        assert not beginning.is_alive()
+        assert time.monotonic() - began > 5.0
+        assert cell.places.latched() is None
+        cell.robot.rise()
+        cell.robot.move(ToolPose(*place))
+        sim.inject("protective_stop")
+        assert until(lambda: (cell.places.latched() or LOCKING).rule == "protective_stop", 5.0)
+        assert "in the same place before" in cell.places.latched().reason

@@ -1,0 +1,137 @@
+"""What the arm's thread does after a contact, with an arm that ends its motions as a test says."""
+
+import math
+import threading
+import time
+
+import pytest
+
+from robot_bridge.cell.worker import TOUCHED, Worker
+from robot_bridge.contracts import ArmMode, ArmState, MotionOutcome, MotionResult, Reaction, Verdict
+from robot_bridge.displacement import to_pose
+from robot_bridge.robot import ToolPose
+from robot_bridge.safety.commands import straight_up
+from robot_bridge.safety.facts import CellFacts, Heartbeat, Phase
+from robot_bridge.safety.monitor import CellSafetyMonitor
+from tests.robot_bridge.safety.cells import STILL, cell, command
+
+STANDS = ToolPose(0.57, 0.0, 0.1, 0.0)
+ASKED = Verdict(Reaction.STOP, "asked", "the collector asked to stop")
+TOUCH = Verdict(Reaction.HOLD, TOUCHED, "16 N bear the tool")
+PRESS = Verdict(Reaction.STOP, "contact_retract", "31 N press on the tool")
+
+
+class Bench:
+    """A worker, its monitor, and an arm; ``ends`` are what happens in its motions, in turn."""
+
+    def __init__(self, *ends):
+        self.pose, self.force_n, self.moves = to_pose(STANDS), 0.0, []
+        self.ends = list(ends)
+        self.answers = []
+        self.monitor = CellSafetyMonitor(cell(), episodes_done=20)
+        self.monitor.observe(self.state(), time.monotonic_ns())
+        assert self.monitor.enter(Phase.EPISODE, time.monotonic_ns()).reaction is Reaction.ALLOW
+        self.worker = Worker(
+            self, None, self.monitor, threading.Lock(), lambda: None, self.answers.append, lambda _: None, self.rise
+        )
+
+    def connect(self, deadline_s):
+        pass
+
+    def close(self):
+        pass
+
+    def state(self):
+        now_ns = time.monotonic_ns()
+        for source in Heartbeat:
+            self.monitor.beat(source, now_ns)
+        wrench = (0.0, 0.0, self.force_n, 0.0, 0.0, 0.0)
+        return ArmState(now_ns, now_ns * 1e-9, self.pose, STILL, wrench, (), ArmMode.READY, codes={})
+
+    def rise(self, rule):
+        return straight_up(self.state(), 0.004 if rule == TOUCHED else 0.03, 0.05)
+
+    def move_to(self, target, speed_m_s, accel_m_s2, deadline_s):
+        self.moves.append(round(target.position_m[2] - self.pose.position_m[2], 4))
+        end = self.ends.pop(0) if self.ends else None
+        if end is None:
+            self.pose = target
+            return MotionResult(MotionOutcome.REACHED, "", target)
+        end(self)
+        return MotionResult(MotionOutcome.STOPPED, "", self.pose)
+
+    def ask(self):
+        wanted = command(z_m=0.08, speed_m_s=0.05)
+        numbers = [*wanted.target.position_m, *wanted.target.quaternion_xyzw]
+        message = {"id": 1, "do": "move", "target": numbers, "speed": 0.05, "accel": 0.5, "yaw_rate": 0.5}
+        self.worker.start(1.0)
+        assert self.worker.connected.wait(5.0)
+        self.worker.put({**message, "deadline_s": 1.0})
+        self.worker.end(5.0)
+        (answer,) = self.answers
+        return answer["outcome"], answer["rule"]
+
+
+def ended_by(verdict, told=None, force_n=0.0):
+    """Returns an end of a motion as a tick of the arm's process brings it about."""
+
+    def end(bench):
+        bench.worker.current.ended_by, bench.worker.current.told = verdict, told
+        bench.force_n = force_n
+
+    return end
+
+
+def test_what_is_touched_is_left_by_four_millimetres():
+    bench = Bench(ended_by(TOUCH))
+    assert bench.ask() == (MotionOutcome.STOPPED, TOUCHED)
+    assert bench.moves == [-0.02, 0.004]
+
+
+def test_a_late_stop_of_the_same_touch_does_not_keep_the_tool_there():
+    bench = Bench(ended_by(TOUCH), ended_by(TOUCH))
+    assert bench.ask() == (MotionOutcome.STOPPED, TOUCHED)
+    assert bench.moves == [-0.02, 0.004, 0.004]
+
+
+def test_a_press_that_begins_while_the_tool_leaves_what_it_touched_is_led_out_of():
+    bench = Bench(ended_by(TOUCH), ended_by(PRESS))
+    assert bench.ask() == (MotionOutcome.CONTACT, PRESS.rule)
+    assert bench.moves == [-0.02, 0.004, 0.03]
+    assert bench.monitor.phase is Phase.EPISODE
+
+
+def test_who_asks_for_a_stop_while_the_tool_leaves_what_it_touched_is_heard():
+    bench = Bench(ended_by(TOUCH), ended_by(ASKED, told=ASKED))
+    assert bench.ask() == (MotionOutcome.STOPPED, "asked")
+    assert bench.moves == [-0.02, 0.004]
+
+
+@pytest.mark.parametrize("verdict", [TOUCH, PRESS])
+def test_who_asked_for_a_stop_before_the_way_out_began_is_heard(verdict):
+    bench = Bench(ended_by(verdict, told=ASKED))
+    assert bench.ask()[0] is not MotionOutcome.CONTACT
+    assert bench.moves == [-0.02]
+
+
+def test_a_passing_hold_on_the_way_out_does_not_hide_what_was_touched():
+    bench = Bench(ended_by(TOUCH))
+    end = bench.ends.pop()
+
+    def and_pictures_stop(_):
+        end(bench)
+        bench.monitor.note(CellFacts(camera_age_s=0.6, disk_free=1.0))
+
+    bench.ends.append(and_pictures_stop)
+    assert bench.ask() == (MotionOutcome.STOPPED, TOUCHED)
+    assert bench.moves == [-0.02]
+
+
+def test_an_episode_does_not_go_on_while_something_still_presses():
+    bench = Bench(ended_by(PRESS, force_n=45.0))
+    assert bench.ask() == (MotionOutcome.STOPPED, PRESS.rule)
+    assert bench.moves == [-0.02, 0.03]
+    assert bench.monitor.phase is Phase.RETRACT
+    assert math.isclose(bench.pose.position_m[2], 0.13)
+    refused = bench.monitor.enter(Phase.TRANSIT, time.monotonic_ns())
+    assert (refused.reaction, refused.rule) == (Reaction.STOP, PRESS.rule)
