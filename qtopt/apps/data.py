@@ -146,6 +146,8 @@ def copy_store(
 ) -> Mapping[str, int]:
     """Copies episodes from one store into another, as ``transfer`` says; returns how often each came out."""
     with EpisodeStore(root, read_only=True) as source, EpisodeStore(into, source.format) as sink:
+        if source.unexplained:
+            raise StoreError(source.unexplained)
         taken = transfer(source, sink, actors=actors, limit=limit, offline=offline)
         return Counter(track(taken, "copying", total=limit or len(source), console=Console(stderr=True)))
 
@@ -194,10 +196,13 @@ def _info(root: Path) -> int:
         for episode in store.episodes():
             outcomes[episode.outcome.name.lower()] += 1
             chosen_by.update(Behaviour(value).name.lower() for value in episode.behaviour.tolist())
+        unexplained = store.unexplained
     say(f"{'outcomes':<24} {_counts(outcomes)}")
     say(f"{'actions chosen by':<24} {_counts(chosen_by)}")
     say(f"{'success':<24} {wilson(outcomes['success'], outcomes.total())}")
-    return 0
+    if unexplained:
+        say(unexplained)
+    return int(bool(unexplained))
 
 
 def _counts(counter: Counter[str]) -> str:

@@ -2,11 +2,12 @@
 
 from qtopt.replay.backup import BackupReport, back_up, restore
 from qtopt.replay.condition import StoreCondition
+from qtopt.replay.description import restore_format
 from qtopt.replay.episode_store import EpisodeStore
 from qtopt.replay.label_ring import LabelRingConfig
 from qtopt.replay.memory import MemoryStore
 from qtopt.replay.rate_limiter import RateLimiterConfig
-from qtopt.replay.rebuild import rebuild_catalogue, restore_format
+from qtopt.replay.rebuild import rebuild_catalogue
 from qtopt.replay.reentry import RebuildReport
 from qtopt.replay.retention import RetentionConfig
 from qtopt.replay.sampler import SamplerConfig

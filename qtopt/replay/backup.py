@@ -20,6 +20,7 @@ from qtopt.replay.episode_store import LABELS_FILE
 from qtopt.replay.landing import one_moment
 from qtopt.replay.landing_log import LANDING, LogFile, next_path
 from qtopt.replay.lock import WriterLock
+from qtopt.replay.opening import require_explained
 from qtopt.replay.schema import STORE_FILE, read_format
 from qtopt.replay.segment_files import flush, flush_tree, segment_name
 
@@ -129,6 +130,7 @@ class _Backup:
             closing(Catalogue(self._source, read_only=True)) as catalogue,
             one_moment(catalogue, self._source) as files,
         ):
+            require_explained(self._source / SEGMENTS, catalogue)  # else the copy would lose what it has lost
             catalogue.backup(self._temporary / CATALOGUE_FILE)
             for file in files:
                 _copy_log(file, self._temporary / LANDING / file.path.name)

@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from qtopt.replay.condition import DiskWatch, StoreCondition
 from qtopt.replay.landed import SEGMENT_ROWS, Landed
 from qtopt.replay.landing import GroupCommitter, one_moment
 from qtopt.replay.layout import Layout
-from qtopt.replay.opening import remove_unknown, sealed_entries, sealed_rows
+from qtopt.replay.opening import remove_unknown, require_explained, sealed_entries, sealed_rows
 from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow, Record
 from qtopt.replay.retention import Overdue, RetentionConfig
@@ -46,6 +46,9 @@ class DiskShelf:
         min_free_bytes: room on the disk below which records are refused.
         retention: which segments are given up.
         read_only: changes nothing on disk.
+
+    Attributes:
+        unexplained: in words, what segments the catalogue knows nothing of; empty for none.
     """
 
     def __init__(
@@ -85,14 +88,26 @@ class DiskShelf:
             self._load_sealed()
             self._landed = Landed(root, self.catalogue, files, publish, steps=self._steps, segment_bytes=segment_bytes)
             bad = self._landed.load()
+            logged = {episode.row.uuid for episode in self._landed.lost}
+            self.unexplained = self._look_for_lost(bad, logged)
         if bad:
             self._found.append(Damaged(bad, "landed steps do not match their checksum"))
-        self.missing = frozenset(bad)
         self.lost_entries = len(self._landed.lost)
         if not read_only:
             self._landed.recover()
-            remove_unknown(root / SEGMENTS, self.catalogue, self.missing, self._quarantine)
+            remove_unknown(root / SEGMENTS, self.catalogue, bad, self._quarantine)
         self._committer = None if read_only else GroupCommitter(self._commit, max_waiting)
+
+    def _look_for_lost(self, missing: Collection[int], logged: Set[str]) -> str:
+        """Returns what is to be said of segments that the catalogue has lost; raises it as StoreError for a writer."""
+        try:
+            require_explained(self.root / SEGMENTS, self.catalogue, missing, logged)
+        except StoreError as error:
+            if not self._read_only:
+                raise
+            log.warning("segments are left out", error=str(error))
+            return str(error)
+        return ""
 
     def _load_sealed(self) -> None:
         """Tells the store of every sealed episode and takes its rows into memory."""

@@ -11,7 +11,9 @@ import structlog
 
 from qtopt.errors import CheckpointError, StoreError
 from qtopt.replay.catalogue import CATALOGUE_FILE
+from qtopt.replay.description import require_described
 from qtopt.replay.disk import SEGMENTS, DiskShelf
+from qtopt.replay.landing_log import LANDING
 from qtopt.replay.lock import WriterLock
 from qtopt.replay.record import EpisodeRow
 from qtopt.replay.schema import FORMAT_VERSION, STORE_FILE, StoreFormat, read_format
@@ -54,10 +56,11 @@ class EpisodeStore(ReplayStore):
         read_only: bool = False,
     ) -> None:
         config = config or ReplayConfig()
-        super().__init__(_prepare(root, fmt, read_only=read_only), config, rng)
         self.root = root
-        self._lock = None if read_only else WriterLock(root)
+        self._lock = None if read_only else _locked(root, fmt)
         try:
+            super().__init__(_prepare(root, fmt, read_only=read_only), config, rng)
+            require_described(root, self.format)
             _require_catalogue(root, read_only=read_only)
             if not read_only:
                 self.format = _renewed(root, self.format)
@@ -142,6 +145,11 @@ class EpisodeStore(ReplayStore):
         with catalogue.snapshot():
             return catalogue.episodes(), sum(catalogue.retired().values())
 
+    @property
+    def unexplained(self) -> str:
+        """In words, what segments the catalogue of a store that is only read knows nothing of; empty for none."""
+        return self._shelf.unexplained
+
     def collectors(self, newest: int) -> list[str]:
         """Returns the names of the collectors of the ``newest`` episodes; raises StoreError for a damaged catalogue."""
         return self._shelf.catalogue.collectors(newest)
@@ -202,6 +210,14 @@ class EpisodeStore(ReplayStore):
         self._limiter.count_insert(min(len(self._ring), self.config.limiter.min_size))
 
 
+def _locked(root: Path, fmt: StoreFormat | None) -> WriterLock:
+    """Takes the lock, before anything is looked at or written; of no directory where there is nothing to make."""
+    if fmt is None:
+        read_format(root)
+    root.mkdir(parents=True, exist_ok=True)
+    return WriterLock(root)
+
+
 def _prepare(root: Path, fmt: StoreFormat | None, *, read_only: bool) -> StoreFormat:
     """Makes the store if it is not there; returns its format."""
     if fmt is None or read_only or (root / STORE_FILE).exists() or holds_episodes(root):
@@ -209,7 +225,6 @@ def _prepare(root: Path, fmt: StoreFormat | None, *, read_only: bool) -> StoreFo
         if fmt is not None:
             found.require_same(fmt, str(root / STORE_FILE))
         return found
-    root.mkdir(parents=True, exist_ok=True)
     fmt = fmt.named()
     fmt.write(root / STORE_FILE)
     flush(root)
@@ -227,8 +242,8 @@ def _renewed(root: Path, fmt: StoreFormat) -> StoreFormat:
 
 
 def holds_episodes(root: Path) -> bool:
-    """Whether there is a catalogue or a segment at ``root``, whatever else is lost there."""
-    return (root / CATALOGUE_FILE).exists() or any((root / SEGMENTS).glob("*.zarr"))
+    """Whether there is a catalogue, a segment or a log at ``root``, whatever else is lost there."""
+    return (root / CATALOGUE_FILE).exists() or any((*root.glob(f"{SEGMENTS}/*.zarr"), *root.glob(f"{LANDING}/*.log")))
 
 
 def _require_catalogue(root: Path, *, read_only: bool) -> None:

@@ -1,7 +1,7 @@
 """What a store reads when it is opened: the episode table and the steps of all that is kept."""
 
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -137,36 +137,42 @@ def remove_unknown(segments: Path, catalogue: Catalogue, missing: Collection[int
             log.warning("something that is no segment kept aside", path=str(aside.keep_directory(path)))
 
 
-def require_explained(segments: Path, catalogue: Catalogue, missing: Collection[int]) -> None:
+def require_explained(
+    segments: Path, catalogue: Catalogue, missing: Collection[int] = (), logged: Set[str] = frozenset()
+) -> None:
     """Raises StoreError where there are segments that the catalogue has not given up and that are not landed still.
 
-    They may hold episodes that were acknowledged. What is sealed or retired meanwhile by a writer is no matter.
+    They may hold episodes that were acknowledged. What a writer seals or retires meanwhile is no matter where this is
+    called within ``Catalogue.snapshot``.
 
     Args:
         segments: directory of the segments.
         catalogue: of the store.
         missing: first positions of landed episodes whose rows the landing log has not: an old catalogue names such.
+        logged: UUIDs of the episodes that the landing log has and the catalogue has lost.
     """
-    found = sorted(segments.glob("*.zarr"))
     explained = {segment_name(number) for number in catalogue.retired()}
     explained |= {segment_name(row.number) for row in catalogue.segments()}
-    lost = [path for path in found if path.name not in explained and not _still_landed(path, catalogue, missing)]
-    lost = [path for path in lost if path.exists()]
+    unknown = [path for path in sorted(segments.glob("*.zarr")) if path.name not in explained]
+    lost = [path for path in unknown if not _still_landed(path, catalogue, missing, logged) and path.exists()]
     if lost:
         raise StoreError(
             f"{segments}: the catalogue knows nothing of {len(lost)} segments, {lost[0].name} to {lost[-1].name}. In "
-            "the copy of a store a backup was interrupted: make it again. Anywhere else the catalogue has lost its end "
-            "(catalogue.db-wal is part of it) or is an old one: `qtopt data verify --repair` makes it anew from "
-            "the segments; none was touched"
+            "the copy of a store a backup was interrupted: make it again, if the store is there still. Else the "
+            "catalogue has lost its end (catalogue.db-wal is part of it) or is an old one: `qtopt data verify "
+            "--repair` makes it anew from the segments; none was touched"
         )
 
 
-def _still_landed(path: Path, catalogue: Catalogue, missing: Collection[int]) -> bool:
+def _still_landed(path: Path, catalogue: Catalogue, missing: Collection[int], logged: Set[str]) -> bool:
     """Whether a segment unknown to the catalogue holds nothing that is not landed."""
     try:
-        segment, episodes = read_tables(path)
+        _, episodes = read_tables(path)
     except (*UNREADABLE, CorruptEpisode):
         return False
-    landed = catalogue.episodes(segment.first_position, segment.first_position + segment.rows)
-    there = all(row.first_position not in missing for row in landed)
-    return there and [(row.uuid, None) for row in episodes] == [(row.uuid, row.segment) for row in landed]
+    for row in episodes:
+        known = catalogue.episode(row.uuid)
+        landed = known is not None and known.segment is None and known.first_position not in missing
+        if not (row.uuid in logged or (known is not None and landed and known.digest == row.digest)):
+            return False
+    return True

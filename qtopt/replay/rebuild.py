@@ -1,4 +1,4 @@
-"""Makes the catalogue anew, and ``store.json``: from the sealed segments, and what can be read of the old catalogue."""
+"""Makes the catalogue anew from the sealed segments and from what can still be read of the old one."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from qtopt.errors import CorruptEpisode, StoreError, StoreFull
+from qtopt.errors import CorruptEpisode, StoreFull
 from qtopt.replay.catalogue import CATALOGUE_FILE, EPISODE_COLUMNS, Catalogue, episode_from
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.disk import QUARANTINE, SEGMENTS
@@ -19,46 +19,10 @@ from qtopt.replay.lock import WriterLock
 from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import REPLACED, EpisodeRow, Record
 from qtopt.replay.reentry import RebuildReport, enter_segments
-from qtopt.replay.schema import STORE_FILE, StoreFormat, frame_sizes, read_format, rows_from_bytes
-from qtopt.replay.segment_files import described_format, flush
+from qtopt.replay.schema import frame_sizes, read_format, rows_from_bytes
+from qtopt.replay.segment_files import flush
 
 _TEMPORARY = "rebuild.tmp"
-
-
-def restore_format(root: Path) -> StoreFormat | None:
-    """Writes ``store.json`` of the store at ``root`` anew, from a segment, where it is lost or damaged.
-
-    The new one has a ``store_id`` of its own: copies that were made of the store before are of another.
-
-    Returns:
-        what was written; None where nothing had to be.
-
-    Raises:
-        StoreError: no segment tells the format, or another process writes the store.
-        SchemaMismatch: it is whole, and of another release.
-        StoreFull: no room for it.
-    """
-    try:
-        read_format(root)
-    except StoreError as error:
-        described = next(filter(None, map(described_format, sorted((root / SEGMENTS).glob("*.zarr")))), None)
-        if described is None:
-            raise StoreError(
-                f"{error}; but no sealed segment tells what the frames are. A store of the same settings has the same "
-                f"{STORE_FILE}, but for store_id: copy that, or take the one of a backup"
-            ) from error
-    else:
-        return None
-    lock = WriterLock(root)
-    try:
-        fmt = described.named()
-        fmt.write(root / STORE_FILE)
-        flush(root)
-    except OSError as error:
-        raise StoreFull(f"{root}: {STORE_FILE} cannot be written: {error}; free disk space and try again") from error
-    finally:
-        lock.release()
-    return fmt
 
 
 def rebuild_catalogue(root: Path) -> RebuildReport:

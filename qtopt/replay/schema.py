@@ -176,9 +176,9 @@ class StoreFormat:
         """Bytes of one decoded frame."""
         return self.height * self.width * 3
 
-    def named(self) -> "StoreFormat":
-        """Returns this format with a new ``store_id``."""
-        return replace(self, store_id=uuid_module.uuid4().hex)
+    def named(self, store_id: str = "") -> "StoreFormat":
+        """Returns this format with a ``store_id``, a new one if none is given."""
+        return replace(self, store_id=store_id or uuid_module.uuid4().hex)
 
     def require_same(self, other: "StoreFormat", where: str) -> None:
         """Raises SchemaMismatch naming each difference between this format (found) and ``other`` (expected).
@@ -210,28 +210,48 @@ def read_format(root: Path) -> StoreFormat:
     """Reads ``store.json`` of the store at ``root``.
 
     Raises:
-        StoreError: there is no store, or the file cannot be read.
+        StoreError: there is no store, or the file cannot be read or is damaged.
         SchemaMismatch: it was written by another format or schema version.
     """
     path = root / STORE_FILE
     try:
-        values: dict[str, JsonValue] = json.loads(path.read_text())
+        return parse_format(path.read_bytes(), str(path))
     except FileNotFoundError as error:
         raise StoreError(
             f"{root}: no episode store here ({STORE_FILE} is missing); check the path. Where only that file was lost, "
-            "`qtopt data verify --repair` writes it anew from the segments"
+            f"{_ANEW}"
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error}; see to the disk, and who may read it") from error
+    except ValueError as error:
         raise StoreError(
-            f"{path}: cannot be read: {error}; expected the JSON description of a store. `qtopt data verify --repair` "
-            "writes it anew from the segments"
+            f"{path}: cannot be read: {error}; expected the JSON description of a store. {_ANEW}"
         ) from error
+
+
+_ANEW = "`qtopt data verify --repair` writes it anew from the segments"
+
+
+def parse_format(data: bytes, where: str) -> StoreFormat:
+    """Returns what the bytes of a ``store.json`` say.
+
+    Raises:
+        ValueError: they are damaged, or something else.
+        SchemaMismatch: they are of another format or schema version.
+    """
+    try:
+        values: JsonValue = json.loads(data)
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
     if not isinstance(values, dict) or values.get("format") != FORMAT_NAME:
-        raise SchemaMismatch(f"{path}: not the description of a {FORMAT_NAME}")
+        raise ValueError(f"not the description of a {FORMAT_NAME}")
     for key, known in (("format_version", range(1, FORMAT_VERSION + 1)), ("schema_version", [specs.SCHEMA_VERSION])):
-        if values.get(key) not in known:
+        found = values.get(key)
+        if type(found) is not int:
+            raise ValueError(f"{key} is {found!r}")
+        if found not in known:
             raise SchemaMismatch(
-                f"{path}: {key}: found {values.get(key)}, expected {max(known)}; use the release that wrote this store"
+                f"{where}: {key}: found {found}, expected {max(known)}; use the release that wrote this store"
             )
     try:
         return StoreFormat(
@@ -241,5 +261,5 @@ def read_format(root: Path) -> StoreFormat:
             format_version=int(str(values["format_version"])),
             store_id=str(values.get("store_id", "")),
         )
-    except (KeyError, ValueError) as error:
-        raise SchemaMismatch(f"{path}: {error}; expected height, width and a known codec") from error
+    except KeyError as error:
+        raise ValueError(f"found no {error}") from error

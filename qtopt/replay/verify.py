@@ -11,11 +11,10 @@ import numpy as np
 
 from qtopt import specs
 from qtopt.digest import content_digest
-from qtopt.errors import CorruptEpisode, StoreError
+from qtopt.errors import CorruptEpisode
 from qtopt.replay.catalogue import SegmentRow
-from qtopt.replay.disk import SEGMENTS, DiskShelf
+from qtopt.replay.disk import DiskShelf
 from qtopt.replay.frames import FrameCodec
-from qtopt.replay.opening import require_explained
 from qtopt.replay.record import REPLACED, UNTOLD, EpisodeRow, Record, decode_episode
 from qtopt.replay.schema import FORMAT_NAME, STEP_DTYPE, StoreFormat, dump_json, facts_json
 from qtopt.replay.segment_files import COLUMN_NAMES, UNREADABLE, check_shard, column_is_sound, never_had
@@ -77,7 +76,7 @@ def verify(shelf: DiskShelf, fmt: StoreFormat, just_found: Collection[int] = ())
         fmt: of the store.
         just_found: first positions of episodes that were quarantined since it was opened.
     """
-    report = VerifyReport()
+    report = VerifyReport(unexplained=shelf.unexplained)
     hurt = _check_episodes(shelf, fmt, just_found, report)
     for segment in shelf.segments():
         tables, arrays = _check_segment(shelf.segment_path(segment), segment)
@@ -87,10 +86,6 @@ def verify(shelf: DiskShelf, fmt: StoreFormat, just_found: Collection[int] = ())
         count = hurt[segment.number]
         (report.explained if count == segment.episodes else report.notes).extend(tables)
         (report.explained if count else report.notes).extend(arrays)
-    try:
-        require_explained(shelf.root / SEGMENTS, shelf.catalogue, shelf.missing)
-    except StoreError as error:
-        report.unexplained = str(error)
     return report
 
 
