@@ -4,9 +4,14 @@ Senders append over gRPC, samplers draw and label, a reader follows the files, w
 time. A third of the kills, and those whose step is not reached again, come by the clock, two in five in all; the others
 at a step of the store's code (``steps.py``), the steps with the fewest turns first, half of them a random time into it.
 After each kill the next server opens the store, and all that is in it is compared with what was sent.
+
+With ``--power`` the store has a disk of its own, an ext4 file system in a file, and each kill takes its power as well:
+what was not flushed is gone, as the kernel's own tests of file systems have it.
 """
 
+import contextlib
 import functools
+import gc
 import random
 import shutil
 import signal
@@ -24,6 +29,7 @@ import numpy as np
 import tyro
 
 from qtopt.apps.drills.audit import Audit, Ledger
+from qtopt.apps.drills.disks import BreakableDisk
 from qtopt.apps.drills.episodes import Checker, numbered_episode
 from qtopt.apps.drills.report import finish
 from qtopt.apps.drills.served import Served
@@ -36,6 +42,7 @@ from qtopt.types import JsonValue, Targets
 
 _IMAGE_PX = 16
 _SENDERS = 3
+_DISK_MB = 128
 _STORE = ReplayConfig(
     segment_mb=0.1, seal_after_s=0.3, quarantine_mb=0.0, min_free_mb=0.0, retention=RetentionConfig(max_gb=0.0006)
 )
@@ -51,21 +58,23 @@ class Config:
         load_s: how long a server is under load at most before it is killed [s].
         root: where the store lies while the drill runs; None makes a directory for it.
         json: file that the result is written to as well.
+        power: whether the store's disk loses its power with each kill; mounts a disk, which needs the rights to.
     """
 
     times: int = 500
     seed: int = 0
     load_s: float = 1.5
+    power: bool = False
     root: Path | None = None
     json: Path | None = None
 
 
 class _Load:
-    """Threads that append, sample, label and read until the server is gone."""
+    """Threads that append, sample, label and read until ``over`` is set or the server is gone."""
 
     def __init__(self, connection: Connection, store: Path, ledger: Ledger, checker: Checker) -> None:
         self._connection, self._store, self._ledger, self._checker = connection, store, ledger, checker
-        self._over = threading.Event()
+        self.over = threading.Event()
         self.torn = 0
         self.read = 0
         self.surprises: list[str] = []
@@ -77,16 +86,16 @@ class _Load:
 
     def end(self) -> None:
         """Ends the threads; the server is gone."""
-        self._over.set()
+        self.over.set()
         for thread in self._threads:
             thread.join()
 
     def _until_over(self, work: Callable[[], None]) -> None:
         try:
-            while not self._over.is_set():
+            while not self.over.is_set():
                 work()
         except QtOptError as error:
-            if not self._over.wait(2.0):
+            if not self.over.wait(2.0):
                 self.surprises.append(f"{type(error).__name__}: {error}")
 
     def _send(self, sender: int) -> None:
@@ -104,11 +113,11 @@ class _Load:
     def _follow(self) -> None:
         with EpisodeStore(self._store, read_only=True) as reader:
             for _ in range(20):
-                if self._over.is_set():
+                if self.over.is_set():
                     return
                 drawn = reader.sample_transitions(16, 2.0)
                 self._note(len(drawn.position), self._checker.torn_transitions(drawn))
-                self._over.wait(0.02)
+                self.over.wait(0.02)
 
     def _note(self, count: int, torn: int) -> None:
         self.read += count
@@ -118,8 +127,8 @@ class _Load:
 class Drill:
     """The kills, one after another, and what was found."""
 
-    def __init__(self, config: Config, root: Path) -> None:
-        self._config = config
+    def __init__(self, config: Config, root: Path, disk: BreakableDisk | None) -> None:
+        self._config, self._disk = config, disk
         self._chance = random.Random(config.seed)
         self._served = Served(root, _IMAGE_PX, _STORE, traced=True)
         self._checker = Checker(_IMAGE_PX)
@@ -190,9 +199,15 @@ class Drill:
     def _load(self, connection: Connection, process: BaseProcess, moment: Moment | None) -> None:
         load = _Load(connection, self._served.store, self._ledger, self._checker)
         process.join(3 * self._config.load_s if moment else self._chance.uniform(0, self._config.load_s))
+        if self._disk is not None:
+            load.over.set()  # what it reads from now on is no matter
+            self._disk.cut()
         process.kill()
         process.join()
         load.end()
+        if self._disk is not None:
+            gc.collect()  # the reader has mapped files of it
+            self._disk.mend()
         self._read += load.read
         self.breaches += load.surprises
         if load.torn:
@@ -229,11 +244,20 @@ def main(config: Config) -> int:
     started, stop = time.monotonic(), StopSignal()
     root = config.root or Path(tempfile.mkdtemp(prefix="kill-server-", dir="."))
     root.mkdir(parents=True, exist_ok=True)
-    drill = Drill(config, root)
-    drill.run(stop)
+    with contextlib.ExitStack() as mounted:
+        disk = mounted.enter_context(BreakableDisk(root / "store", _DISK_MB)) if config.power else None
+        drill = Drill(config, root, disk)
+        drill.run(stop)
     if not drill.breaches and config.root is None:
         shutil.rmtree(root)
-    return finish("kill_server", drill.figures(), drill.breaches, seed=config.seed, started=started, to=config.json)
+    return finish(
+        "power_cut" if config.power else "kill_server",
+        drill.figures(),
+        drill.breaches,
+        seed=config.seed,
+        started=started,
+        to=config.json,
+    )
 
 
 if __name__ == "__main__":
