@@ -10,6 +10,7 @@ leaves out chunks of zeros. ``tests/replay`` reads the result with other readers
 
 import itertools
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -202,17 +203,21 @@ def flush_tree(directory: Path) -> None:
 def read_column(
     directory: Path, name: str, dtype: npt.DTypeLike, shape: tuple[int, ...]
 ) -> tuple[npt.NDArray[Any], bool]:
-    """Maps a column into memory; returns it, and whether it matches its checksum.
+    """Reads a column; returns it, and whether it matches its checksum.
+
+    It is not mapped: where a disk cannot read a mapped file, the process dies.
 
     Raises:
         OSError: the file is missing or cannot be read.
         ValueError: it is too short.
     """
     path = _column_path(directory, name, len(shape))
-    values = np.memmap(path, np.dtype(dtype), "r", 0, shape)
-    with path.open("rb") as file:
-        file.seek(values.nbytes)
-        return values, file.read() == _crc_bytes(values)
+    data, count = path.read_bytes(), math.prod(shape)
+    expected = np.dtype(dtype).itemsize * count
+    if not 0 < expected <= len(data):
+        raise ValueError(f"{path}: found {len(data)} bytes, expected {expected} and a checksum")
+    values = np.frombuffer(data, dtype, count).reshape(shape)
+    return values, data[expected:] == _crc_bytes(values)
 
 
 def never_had(directory: Path, name: str) -> bool:
