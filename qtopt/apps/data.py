@@ -248,8 +248,8 @@ def _describe(episode: Episode) -> list[str]:
 def _verify(root: Path, *, repair: bool) -> int:
     if repair and (fmt := restore_format(root)) is not None:
         say(
-            f"store.json written anew from a segment: {fmt.height}x{fmt.width} px, {fmt.codec}, store_id {fmt.store_id}; "
-            "a backup with another one stays as it is, begin a new one"
+            f"store.json written anew from a segment: {fmt.height}x{fmt.width} px, {fmt.codec}, store_id {fmt.store_id}"
+            "; a backup with another one stays as it is, begin a new one"
         )
     try:
         with EpisodeStore(root, read_only=not repair) as store:
