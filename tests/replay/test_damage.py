@@ -1,7 +1,6 @@
 """Flipped bits, lost files, a lost catalogue: found, never served, and what is sound is never given up."""
 
 import contextlib
-import json
 import shutil
 import sqlite3
 
@@ -10,8 +9,8 @@ import pytest
 import structlog
 
 from qtopt.apps import data
-from qtopt.errors import SchemaMismatch, ServerUnavailable, StoreError, StoreFull
-from qtopt.replay import EpisodeStore, StoreFormat, back_up, rebuild_catalogue, restore_format
+from qtopt.errors import ServerUnavailable, StoreError, StoreFull
+from qtopt.replay import EpisodeStore, StoreFormat, back_up, rebuild_catalogue
 from qtopt.replay.schema import STORE_FILE
 from qtopt.types import Targets
 from tests.contracts.episode_store import SIZE_PX, by_position
@@ -223,100 +222,6 @@ def test_a_lost_catalogue_is_never_replaced_by_an_empty_one(path, episodes):
         assert not store.append(episodes[3])
 
 
-@pytest.mark.parametrize("text", [None, "", "\0" * 120, '{"format": "qtopt-epi', "[]" * 50_000])
-def test_a_lost_description_is_written_anew_from_a_segment(path, episodes, rng, text):
-    description = path / STORE_FILE
-    if text is None:
-        description.unlink()
-    else:
-        description.write_text(text)
-    for options in ({}, {"read_only": True}, {"fmt": StoreFormat.for_images(16, codec="png")}):
-        with pytest.raises(StoreError, match=r"store\.json.*data verify --repair"):
-            EpisodeStore(path, **options)
-    assert restore_format(path) == FORMAT
-    assert restore_format(path) is None
-    assert bool(text) == any((path / "quarantine").glob("store.json*"))
-    with EpisodeStore(path, FORMAT, rng=rng) as store:
-        assert assert_serves_the_truth(store, episodes, rng) == len(episodes)
-        assert store.verify().sound
-
-
-def test_a_description_that_no_segment_tells_is_asked_for(path):
-    (path / STORE_FILE).unlink()
-    (path / "segments" / "00000000.zarr" / "zarr.json").write_text("{}")
-    shutil.rmtree(path / "segments" / "00000001.zarr")
-    with pytest.raises(StoreError, match=r"no sealed segment tells .*or write it: {.*height.*}"):
-        restore_format(path)
-    assert not (path / STORE_FILE).exists()
-
-
-@pytest.mark.parametrize("wrong", [{"height": 17}, {"width": 8}, {"codec": "png"}])
-def test_a_description_that_the_segments_deny_marks_nothing_as_damaged(path, episodes, rng, wrong):
-    description = path / STORE_FILE
-    right = json.loads(description.read_text())
-    description.write_text(json.dumps(right | wrong))
-    for read_only in (False, True):
-        with pytest.raises(StoreError, match=r"store\.json: says .*, its segments 16x16 px, raw; .*--repair"):
-            EpisodeStore(path, read_only=read_only)
-    assert restore_format(path).store_id == right["store_id"]
-    assert json.loads(description.read_text()) == right
-    with EpisodeStore(path, FORMAT, rng=rng) as store:
-        assert assert_serves_the_truth(store, episodes, rng) == len(episodes)
-
-
-def test_a_segment_that_describes_itself_wrongly_does_not_outvote_the_others(path, episodes, rng):
-    other = path / "segments" / "00000001.zarr" / "zarr.json"
-    other.write_text(other.read_text().replace("16", "15"))
-    (path / STORE_FILE).unlink()
-    assert restore_format(path) == FORMAT
-    with EpisodeStore(path, FORMAT, rng=rng) as store:
-        assert assert_serves_the_truth(store, episodes, rng) == len(episodes)
-
-
-def test_where_only_the_log_is_left_no_other_store_is_made(tmp_path, episodes):
-    with EpisodeStore(tmp_path / "store", FORMAT) as store:
-        store.append(episodes[0])
-    for file in (*(tmp_path / "store").glob("catalogue*"), tmp_path / "store" / STORE_FILE):
-        file.unlink()
-    with pytest.raises(StoreError, match="is missing"):
-        EpisodeStore(tmp_path / "store", StoreFormat.for_images(8))
-
-
-@pytest.mark.parametrize(
-    "lost", [["store.json"], ["store.json", "catalogue.db", "catalogue.db-wal", "catalogue.db-shm"]]
-)
-def test_the_command_writes_a_lost_description_and_catalogue_anew(path, episodes, lost, capfd):
-    for name in lost:
-        (path / name).unlink(missing_ok=True)
-    assert data.main(data.Config("verify", (path,), repair=True)) == 0
-    assert "store.json written anew" in capfd.readouterr().out
-    with EpisodeStore(path, read_only=True) as store:
-        assert [episode.uuid for episode in store.episodes()] == [episode.uuid for episode in episodes]
-
-
-def test_what_the_catalogue_has_lost_is_neither_copied_nor_backed_up_without_it(path, tmp_path):
-    with EpisodeStore(path) as store:
-        store.seal()
-    assert back_up(path, tmp_path / "backup").segments == 3
-    with sqlite3.connect(path / "catalogue.db") as database:
-        database.executescript("DELETE FROM segment WHERE number = 2; DELETE FROM episode WHERE segment = 2")
-    database.close()
-    with pytest.raises(StoreError, match="knows nothing"):
-        back_up(path, tmp_path / "backup")
-    assert len(list((tmp_path / "backup" / "segments").iterdir())) == 3
-    with pytest.raises(StoreError, match="knows nothing"):
-        data.main(data.Config("copy", (path,), into=tmp_path / "copy"))
-    assert data.main(data.Config("info", (path,))) == 1
-
-
-def test_a_description_of_a_release_to_come_stays(path):
-    description = path / STORE_FILE
-    description.write_text(newer := description.read_text().replace('"format_version": 3', '"format_version": 99'))
-    with pytest.raises(SchemaMismatch, match="use the release that wrote this store"):
-        restore_format(path)
-    assert description.read_text() == newer
-
-
 def test_the_first_format_had_its_landed_episodes_in_the_catalogue(path, episodes):
     description = path / STORE_FILE
     description.write_text(description.read_text().replace('"format_version": 3', '"format_version": 1'))
@@ -440,3 +345,18 @@ def test_segments_that_the_catalogue_has_lost_are_taken_in_again(path, episodes,
         assert store.verify().sound
     assert sorted(entry.name for entry in segments.iterdir()) == [f"0000000{number}.zarr" for number in range(3)]
     assert (path / "quarantine" / "notes").is_dir()
+
+
+def test_what_the_catalogue_has_lost_is_neither_copied_nor_backed_up_without_it(path, tmp_path):
+    with EpisodeStore(path) as store:
+        store.seal()
+    assert back_up(path, tmp_path / "backup").segments == 3
+    with sqlite3.connect(path / "catalogue.db") as database:
+        database.executescript("DELETE FROM segment WHERE number = 2; DELETE FROM episode WHERE segment = 2")
+    database.close()
+    with pytest.raises(StoreError, match="knows nothing"):
+        back_up(path, tmp_path / "backup")
+    assert len(list((tmp_path / "backup" / "segments").iterdir())) == 3
+    with pytest.raises(StoreError, match="knows nothing"):
+        data.main(data.Config("copy", (path,), into=tmp_path / "copy"))
+    assert data.main(data.Config("info", (path,))) == 1
