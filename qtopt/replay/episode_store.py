@@ -220,7 +220,7 @@ def _locked(root: Path, fmt: StoreFormat | None) -> WriterLock:
 
 def _prepare(root: Path, fmt: StoreFormat | None, *, read_only: bool) -> StoreFormat:
     """Makes the store if it is not there; returns its format."""
-    if fmt is None or read_only or (root / STORE_FILE).exists() or holds_episodes(root):
+    if fmt is None or read_only or (root / STORE_FILE).exists() or _holds_episodes(root):
         found = read_format(root)
         if fmt is not None:
             found.require_same(fmt, str(root / STORE_FILE))
@@ -241,7 +241,7 @@ def _renewed(root: Path, fmt: StoreFormat) -> StoreFormat:
     return renewed
 
 
-def holds_episodes(root: Path) -> bool:
+def _holds_episodes(root: Path) -> bool:
     """Whether there is a catalogue, a segment or a log at ``root``, whatever else is lost there."""
     return (root / CATALOGUE_FILE).exists() or any((*root.glob(f"{SEGMENTS}/*.zarr"), *root.glob(f"{LANDING}/*.log")))
 

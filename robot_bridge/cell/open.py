@@ -31,6 +31,7 @@ _NOT_BEGUN: Final = "no_episode"
 """The rule by which motion is locked when episode after episode does not begin."""
 
 _NOT_RISEN: Final = "recovery"
+"""The rule by which motion is locked when a stop was cleared and the slow motion after it failed."""
 
 
 class PhysicalCell:
@@ -146,10 +147,10 @@ class PhysicalCell:
                 self.robot.recover()
                 _log.warning("a protective stop was cleared without a person, as [recovery] allows")
             except RobotError as error:
-                if time.monotonic() > deadline or self.robot.processes.latched or self._stop():
-                    raise
                 if not self.robot.stopped_itself():
                     self.places.latch(_NOT_RISEN, f"a protective stop was cleared, but not the way up: {error}")
+                    raise
+                if time.monotonic() > deadline or self.robot.processes.latched or self._stop():
                     raise
                 _log.info("not cleared yet: %s", error)
                 self._idle()

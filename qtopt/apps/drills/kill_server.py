@@ -206,7 +206,7 @@ class Drill:
         process.join()
         load.end()
         if self._disk is not None:
-            gc.collect()  # the reader has mapped files of it
+            gc.collect()  # no file of it may stay open
             self._disk.mend()
         self._read += load.read
         self.breaches += load.surprises

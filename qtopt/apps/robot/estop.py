@@ -16,6 +16,7 @@ from robot_bridge.cell_file import load_cell_file
 from robot_bridge.contracts import StopChannel
 
 _CONNECT_S: Final = 5.0
+_LOCK_S: Final = 10.0
 _WATCH_S: Final = 3.0
 _STILL_FOR_S: Final = 0.3
 _STILL_M_S: Final = 0.002
@@ -32,7 +33,9 @@ def main(config: Estop) -> int:
     try:
         return _stop(parts.make_stop_channel(cell))
     finally:
-        locking.join()
+        locking.join(_LOCK_S)
+        if locking.is_alive():
+            say(f"the lock is not on the disk after {_LOCK_S:g} s: let nobody start the collector before you looked")
 
 
 def _stop(line: StopChannel) -> int:
