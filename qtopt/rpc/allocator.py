@@ -3,6 +3,10 @@
 The C library gives such blocks back to the system each time, and every page of the next one costs a fault: measured
 with 2 MB batches on loopback, a receiving client spends 4.5 ms of CPU a batch so, and 1.4 ms when freed memory is kept;
 a gradient step on 64 images of 72 px takes 8 % less.
+
+What is kept is kept in each of the library's arenas, and it makes eight for each processor: a server that takes 6 MB
+episodes on two processors held 1,330 MB so, of which 110 MB were in use at rest, and grew for hours as arena after
+arena met its largest moment. With two arenas it holds 600 MB and stays there.
 """
 
 import ctypes
@@ -13,9 +17,11 @@ from typing import Final
 _TRIM_THRESHOLD: Final = -1
 _TOP_PAD: Final = -2
 _MMAP_THRESHOLD: Final = -3
+_ARENA_MAX: Final = -8
 _LARGEST_BLOCK_BYTES: Final = 32 << 20  # the most that older releases take
 _KEPT_BYTES: Final = 256 << 20
 _TAKEN_AT_ONCE_BYTES: Final = 64 << 20
+_ARENAS: Final = 2
 
 
 @functools.cache
@@ -32,5 +38,6 @@ def keep_freed_memory() -> bool:
         (_MMAP_THRESHOLD, _LARGEST_BLOCK_BYTES),
         (_TRIM_THRESHOLD, _KEPT_BYTES),
         (_TOP_PAD, _TAKEN_AT_ONCE_BYTES),
+        (_ARENA_MAX, _ARENAS),
     )
     return all(bool(mallopt(parameter, value)) for parameter, value in settings)
