@@ -1,5 +1,7 @@
 """Where the plant's hand should be at every time step, and how hard its motors may press to get it there."""
 
+import math
+
 import numpy as np
 
 from robot_bridge.robot import ToolPose
@@ -83,7 +85,7 @@ class Fingers:
         self.rates = np.zeros(2)
         self._goal_m, self._speed_m_s, self._force_n = width_m / 2, 0.1, 20.0
         self._slack_ticks = 0
-        self._mark, self._marked_at = self._each.copy(), 0
+        self._nearest_m, self._progress_at = math.inf, 0
         self.moving = False
 
     @property
@@ -104,7 +106,7 @@ class Fingers:
         """Turns to an opening, at ``ticks`` time steps since the beginning."""
         self._goal_m = min(max(width_m, 0.0), MAX_WIDTH_M) / 2
         self._speed_m_s, self._force_n = speed_m_s / 2, force_n
-        self._marked_at, self.moving = ticks, True
+        self._nearest_m, self._progress_at, self.moving = math.inf, ticks, True
 
     def slip(self) -> None:
         """Lets go of what they hold for 0.3 s, as a belt does that jumps a tooth, and presses again."""
@@ -120,12 +122,15 @@ class Fingers:
     def observe(self, each_m: Samples, ticks: int, *, holding: bool = False) -> None:
         """Takes note of where the fingers are [m], (2,): the set point waits for them, and rest is noticed.
 
-        Fingers that hold something are at rest though it yields: a gripper takes the current of its motor for that.
+        They rest once they come no nearer to their goal, though they may tremble: a gripper looks at the current and
+        the turns of its motor for that. Fingers that hold something are at rest though it yields a little.
         """
         self._each = np.clip(self._each, each_m - _FINGER_LEAD_M, each_m + _FINGER_LEAD_M)
-        if self.moving and ticks - self._marked_at >= _FINGER_CHECK_TICKS:
-            self.moving = bool(np.abs(each_m - self._mark).max() > (_FINGER_CREEP_M if holding else _FINGER_REST_M))
-            self._mark, self._marked_at = each_m.copy(), ticks
+        gap_m = abs(float(each_m.sum()) - self.goal_m)
+        if gap_m < self._nearest_m - 2 * (_FINGER_CREEP_M if holding else _FINGER_REST_M):
+            self._nearest_m, self._progress_at = gap_m, ticks
+        elif ticks - self._progress_at >= _FINGER_CHECK_TICKS:
+            self.moving = False
 
 
 class Motors:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from qtopt.errors import RobotError
@@ -23,6 +24,8 @@ _TRAVEL_ABOVE_RIM_M: Final = 0.15
 TURN_RAD: Final = math.radians(60.0)
 _UPRIGHT_RAD: Final = math.radians(10.0)
 _NEAR_M: Final = 0.02
+_ASIDE_M: Final = 0.002
+_ASIDE_RAD: Final = math.radians(2.0)
 _REST_S: Final = 2.0
 _STILL_M_S: Final = 0.002
 _TOUCHED: Final = "contact_descend"
@@ -56,16 +59,17 @@ class CellRobot:
     def move(self, target: ToolPose) -> ToolPose:
         """Moves in a straight line; returns the pose reached: short of ``target`` where something was touched.
 
+        What bears the tool ends its descent, and the rest of the way is made at that height: the tool slides over it,
+        as one does whose motors are weak. What bears it there too, or presses from aside, ends the motion.
+
         Raises:
             RobotError: the motion was refused or ended otherwise; the message names the rule.
         """
-        here = self._tool(self.arm().pose)
-        slow_z_m = self._cell.bin.floor_z_m + self._cell.limits.slow_height_m
-        reached = here
-        for leg in waypoints(here, target, slow_z_m, TURN_RAD):
-            reached, touched = self._leg(reached, leg)
-            if touched:
-                break
+        reached, ended_by = self._go(target)
+        if ended_by == _TOUCHED:
+            level = replace(target, z_m=reached.z_m)
+            if _gap_m(reached, level) > _ASIDE_M or abs(level.yaw_rad - reached.yaw_rad) > _ASIDE_RAD:
+                reached, _ = self._go(level)
         return reached
 
     def grip(self, *, close: bool) -> None:
@@ -213,10 +217,21 @@ class CellRobot:
             "Move it there by hand: on the pendant, manually, straight up first, then over the bin; try again then"
         )
 
-    def _leg(self, start: ToolPose, leg: ToolPose) -> tuple[ToolPose, bool]:
-        """Makes one straight motion; returns the pose reached and whether something was touched."""
+    def _go(self, target: ToolPose) -> tuple[ToolPose, str]:
+        """Goes as far as nothing is touched; returns the pose reached and the rule that ended the way before."""
+        here = self._tool(self.arm().pose)
+        slow_z_m = self._cell.bin.floor_z_m + self._cell.limits.slow_height_m
+        reached, ended_by = here, ""
+        for leg in waypoints(here, target, slow_z_m, TURN_RAD):
+            reached, ended_by = self._leg(reached, leg)
+            if ended_by:
+                break
+        return reached, ended_by
+
+    def _leg(self, start: ToolPose, leg: ToolPose) -> tuple[ToolPose, str]:
+        """Makes one straight motion; returns the pose reached, and the rule that ended it on something touched."""
         pose, limits = to_pose(leg), self._cell.limits
-        path_m = math.dist((start.x_m, start.y_m, start.z_m), (leg.x_m, leg.y_m, leg.z_m))
+        path_m = _gap_m(start, leg)
         turn_s = abs(leg.yaw_rad - start.yaw_rad) / limits.yaw_rate_rad_s
         deadline_s = path_m / limits.slow_speed_m_s + 2 * turn_s + _EXTRA_S
         answer = self._ask(
@@ -230,7 +245,7 @@ class CellRobot:
         )
         numbers = answer.get("pose")
         pose = self.arm().pose if numbers is None else Pose(tuple(numbers[:3]), tuple(numbers[3:]))
-        return self._tool(pose, leg.yaw_rad), _touched(answer)
+        return self._tool(pose, leg.yaw_rad), str(answer.get("rule") or "contact") if _touched(answer) else ""
 
     def _ask(self, do: str, timeout_s: float, **what: Any) -> dict[str, Any]:
         deadline = time.monotonic() + self._cell.watchdog.camera_stop_s
@@ -249,7 +264,7 @@ class CellRobot:
         raise RobotError(f"{do}: {str(outcome).replace('_', ' ')}{rule}: {reason}")
 
     def _require_reached(self, target: ToolPose, reached: ToolPose) -> None:
-        gap_m = math.dist((target.x_m, target.y_m, target.z_m), (reached.x_m, reached.y_m, reached.z_m))
+        gap_m = _gap_m(target, reached)
         if gap_m > _NEAR_M:
             raise RobotError(
                 f"home: the arm stands {1000 * gap_m:.0f} mm from where it should be: something is in the way; look, "
@@ -271,6 +286,10 @@ class CellRobot:
     def _open_width_m(self) -> float:
         high_m = self.processes.widths_m[1]
         return min(high_m, self._cell.grasp.open_width_m or high_m)
+
+
+def _gap_m(a: ToolPose, b: ToolPose) -> float:
+    return math.dist((a.x_m, a.y_m, a.z_m), (b.x_m, b.y_m, b.z_m))
 
 
 def _touched(answer: dict[str, Any]) -> bool:

@@ -218,3 +218,15 @@ def test_fingers_that_slip_press_with_nothing_for_a_moment_and_want_what_they_wa
     assert pressed.count(0.0) == pytest.approx(0.3 / TIME_STEP_S, abs=1)
     assert pressed[-1] == 20.0
     assert fingers.goal_m == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("goal_m", [0.0, 0.1])
+def test_fingers_that_tremble_in_a_jam_have_come_to_rest(goal_m):
+    fingers, rng, ticks = Fingers(0.05), np.random.default_rng(0), 0
+    fingers.go(goal_m, 0.1, 20.0, ticks)
+    while fingers.moving and ticks < round(1.0 / TIME_STEP_S):
+        ticks += 1
+        fingers.advance(TIME_STEP_S)
+        fingers.observe(np.array([0.03, 0.03]) + rng.uniform(-0.003, 0.003, 2), ticks)
+    assert ticks * TIME_STEP_S < 0.5
+    assert not fingers.moving

@@ -258,6 +258,9 @@ class Transfer:
         object_set: which ones.
         camera_px: height and width of the simulated camera's pictures.
         host: the simulated controller's address, for several runs at once.
+        cells: simulated cells side by side, each on the next address; each wants two processors of its own.
+        shard: which of ``shards`` parts of the episodes to run.
+        shards: parts in all.
         contact_n: forces on the tool [N] at which the cell ends a descent, retreats, and is locked. The plain
             simulator's motors press down with 40 N and sideways with 60 N at most; a cell with the defaults of 15, 30
             and 60 N ends some motions earlier.
@@ -273,12 +276,22 @@ class Transfer:
     object_set: Literal["unseen", "other"] = "unseen"
     camera_px: int = 240
     host: str = "127.0.97.10"
+    cells: int = 1
+    shard: int = 0
+    shards: int = 1
     contact_n: tuple[float, float, float] = (40.0, 60.0, 95.0)
     output: Path = Path("outputs/transfer")
 
     def __post_init__(self) -> None:
         if self.episodes < 1:
             raise ConfigError(f"episodes is {self.episodes}, expected at least 1")
+        if not 1 <= self.cells <= self.episodes:
+            raise ConfigError(f"cells is {self.cells}, expected 1 to the number of episodes, {self.episodes}")
+        if not 0 <= self.shard < self.shards <= self.episodes or (self.cells > 1 and self.shards > 1):
+            raise ConfigError(
+                f"shard is {self.shard} of {self.shards}, with {self.cells} cells; expected 0 to shards - 1 of as many "
+                "shards as episodes at most, and one cell with more than one shard"
+            )
 
 
 Config = (

@@ -7,8 +7,11 @@ the simulated bin is filled from the same seed, and both begin from the same pos
 """
 
 import contextlib
+import ipaddress
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -31,7 +34,7 @@ from qtopt.interfaces import Environment, ResetResult, StepResult
 from qtopt.loops.compare import pair
 from qtopt.loops.evaluate import Evaluated, EvaluationConfig, evaluate
 from qtopt.loops.metrics import wilson
-from qtopt.loops.report import Report, record
+from qtopt.loops.report import Report, merge, read_report, record
 from qtopt.types import FloatArray, JsonValue
 from robot_bridge.cell.open import PhysicalCell
 from robot_bridge.cell.places import STATE_VARIABLE
@@ -45,6 +48,8 @@ from sim.hand import MAX_WIDTH_M
 _MOST_POINTS: Final = 0.05
 _AGAIN_S: Final = 1.0
 _CLEAR_S: Final = 300.0
+_RESULT: Final = "result.json"
+_KEPT: Final = ("success", "successes", "episodes", "aborted", "outcomes")
 
 
 class FilledCell:
@@ -110,23 +115,77 @@ def main(config: Transfer) -> int:
         if not is_exported(exported):
             exported = room / "exported"
             export.main(export.Config(config.checkpoint, exported))
-        plain, path, labels, locks = _run(config, exported, room, stop)
+        run = _run if config.cells == 1 else _side_by_side
+        plain, path, labels, locks = run(config, exported, room, stop)
     if stop():
         return 128 + stop.number
     paired = pair(plain, path)
     result: Report = {
         **{key: provenance()[key] for key in ("commit", "command")},
         "hardware": hardware(),
-        "plain": {key: plain[key] for key in ("success", "successes", "episodes", "outcomes")},
-        "path": {key: path[key] for key in ("success", "successes", "episodes", "outcomes")},
+        "cells": config.cells,
+        "plain": {key: plain[key] for key in _KEPT},
+        "path": {key: path[key] for key in _KEPT},
         "plain_minus_path": paired.to_json(),
         "contact_n": list(config.contact_n),
         "labels": dict(labels),
         "locks": dict(locks),
     }
-    (config.output / "result.json").write_text(json.dumps(result, indent=1) + "\n")
+    (config.output / _RESULT).write_text(json.dumps(result, indent=1) + "\n")
     say(json.dumps(result))
     return int(not paired.difference <= _MOST_POINTS)
+
+
+def _side_by_side(
+    config: Transfer, exported: Path, room: Path, stop: StopSignal
+) -> tuple[Report, Report, Counter[str], Counter[str]]:
+    """As ``_run``, a part of the episodes in each of several processes with cells of their own."""
+    outputs = [config.output / "cells" / str(number) for number in range(config.cells)]
+    with contextlib.ExitStack() as running:
+        processes = [
+            running.enter_context(_part(config, exported, number, output)) for number, output in enumerate(outputs)
+        ]
+        while any(process.poll() is None for process in processes) and not stop():
+            time.sleep(_AGAIN_S)
+        if stop():
+            for process in processes:
+                process.terminate()
+    if stop():
+        return {}, {}, Counter(), Counter()
+    missing = [str(output) for output in outputs if not (output / _RESULT).is_file()]
+    if missing:
+        raise RobotError(f"transfer: no result in {', '.join(missing)}; see what these parts said above")
+    results = [read_report(output / _RESULT) for output in outputs]
+    plain, path = (
+        merge([read_report(output / f"{name}.json") for output in outputs], config.output / f"{name}.json")
+        for name in ("plain", "path")
+    )
+    labels, locks = (
+        sum((Counter(_counts(result[key])) for result in results), Counter[str]()) for key in ("labels", "locks")
+    )
+    return plain, path, labels, locks
+
+
+def _part(config: Transfer, exported: Path, number: int, output: Path) -> "subprocess.Popen[bytes]":
+    (output / _RESULT).unlink(missing_ok=True)
+    words: dict[str, object] = {
+        "checkpoint": exported,
+        "episodes": config.episodes,
+        "seed": config.seed,
+        "objects": config.objects,
+        "object-set": config.object_set,
+        "camera-px": config.camera_px,
+        "host": ipaddress.ip_address(config.host) + number,
+        "shard": number,
+        "shards": config.cells,
+        "output": output,
+    }
+    command = [sys.executable, "-m", "qtopt.cli", "robot", "transfer", "--contact-n", *map(str, config.contact_n)]
+    return subprocess.Popen([*command, *(str(word) for name, value in words.items() for word in (f"--{name}", value))])
+
+
+def _counts(value: JsonValue) -> dict[str, int]:
+    return {name: int(str(count)) for name, count in value.items()} if isinstance(value, dict) else {}
 
 
 def _run(
@@ -136,7 +195,8 @@ def _run(
     truth = room / "truth.jsonl"
     words = ["--objects", str(config.objects), "--object-set", config.object_set, "--truth", str(truth)]
     options = [*words, "--camera-px", str(config.camera_px), "--open-width-m", str(MAX_WIDTH_M)]
-    plan = EvaluationConfig(config.episodes, config.seed)
+    plan = EvaluationConfig(config.episodes, config.seed, shard=config.shard, shards=config.shards)
+    episodes = len(range(config.shard, config.episodes, config.shards))
     with SimulatedCell("ur", room, config.host, None, options=options) as sim:
         limits = zip(("descend_n", "retract_n", "latch_n"), config.contact_n, strict=True)
         text = "\n".join(["", "[contact]", *(f"{name} = {force_n}" for name, force_n in limits), ""])
@@ -157,16 +217,16 @@ def _run(
             policy = OnnxPolicy(exported, deadline_s=deadline_s)
             with contextlib.closing(environment):
                 kept: list[Evaluated] = []
-                evaluated = _told(name, evaluate(environment, policy, config=plan, stop=stop), config.episodes, kept)
+                evaluated = _told(name, evaluate(environment, policy, config=plan, stop=stop), episodes, kept)
                 file = config.output / f"{name}.json"
                 return record(evaluated, file, {**facts, "file": file.name}, filmstrips=12, stop=stop), kept
 
         plain, _ = report("plain", make_environment(same), None)
         size_px = OnnxPolicy(exported).manifest.image.stored_px
         filled = FilledCell(sim, config.object_set, size_px, stop)
-        path, episodes = report("path", filled, cell.watchdog.policy_hold_s)
+        path, ran = report("path", filled, cell.watchdog.policy_hold_s)
         truths = read_truth([truth])
-    return plain, path, Counter(judge(each.episode, truths) for each in episodes), filled.locks
+    return plain, path, Counter(judge(each.episode, truths) for each in ran), filled.locks
 
 
 def _told(name: str, evaluated: Iterator[Evaluated], episodes: int, kept: list[Evaluated]) -> Iterator[Evaluated]:
