@@ -27,6 +27,7 @@ _ARM_FORCE_N = (60.0, 60.0, 40.0, 8.0)
 """Most force along x, y, z [N] and torque about z [N m]: what stands in the way stops the hand."""
 _SPEED = (0.4, 0.4, 0.4, 4.0)
 _GRIP_SPEED = 0.2
+_RUBBER = {"frictionAnchor": 1, "contactStiffness": 20_000.0, "contactDamping": 300.0}
 _ARM = (0, 1, 2, 3)
 _PALM, _LEFT, _RIGHT = 3, 4, 5
 _CHECK_EVERY = 4
@@ -37,10 +38,16 @@ Samples = npt.NDArray[np.float64]
 
 
 class Hand:
-    """The hand in a world, at first wide open and high above the bin."""
+    """The hand in a world, at first wide open and high above the bin.
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    Args:
+        world: that it is in.
+        rubber: the pads give a little and hold what they hold. Bullet's rigid contacts let it creep: of 167 objects
+            held for 0.4 s, 18 fall within 10 s, and 4 of 173 with rubber. Policies train without, where no hold lasts.
+    """
+
+    def __init__(self, world: World, *, rubber: bool = False) -> None:
+        self._world, self._pads = world, _RUBBER if rubber else {}
         self.body = -1
         self.closed = False
         self._shown: tuple[ToolPose, float] | None = None
@@ -94,6 +101,7 @@ class Hand:
                 spinningFriction=0.005,
                 rollingFriction=0.0005,
                 physicsClientId=client,
+                **self._pads,
             )
         bullet.changeDynamics(self.body, _PALM, lateralFriction=0.5, physicsClientId=client)
         gear = bullet.createConstraint(

@@ -108,7 +108,7 @@ class Plant:
         self._door = threading.RLock()
         """Whoever waits for the lock stands here, and the thread, which would take it again at once, lets them in."""
         self._world = World()
-        self._hand = Hand(self._world)
+        self._hand = Hand(self._world, rubber=True)
         self._camera = SimCamera(self._world, self._hand, config.camera)
         robot = SimRobot(self._world, self._hand, self._camera)
         self._bin = SimBin(self._world, self._hand, self._camera, robot, config, seed)
