@@ -104,6 +104,7 @@ class SuccessConfig:
             (``auto``), after every episode, or never.
         diff_t: change of a pixel, 0 to 255, that counts.
         diff_area_px: area of the largest changed blob that is an object; ``calibrate success`` finds both.
+        calibrated: the day on which it did; empty: never, and both are guesses.
         drop_height_m: height of the finger tips above the floor when they let go.
         bin_region: corners of the bin's rim in the camera's picture [pixels x, y], three or more; what changes outside
             of it makes the verdict unknown. Empty: the whole picture is the bin, and nothing is outside.
@@ -116,6 +117,7 @@ class SuccessConfig:
     drop_test: Literal["auto", "always", "never"] = "auto"
     diff_t: float = 25.0
     diff_area_px: float = 150.0
+    calibrated: str = ""
     drop_height_m: float = 0.06
     bin_region: tuple[tuple[int, int], ...] = ()
     unknown_max: float = 0.05

@@ -40,16 +40,21 @@ def test_check_finds_a_good_cell_good(qtopt, sim):
 
 def test_check_names_what_is_wrong(qtopt, sim, tmp_path):
     text = sim.path.read_text()
-    wrong = {
-        2: text.replace("wall_m", "wal_m"),
-        3: text.replace('driver = "ur"\nhost = "127.0.92.1"', 'driver = "ur"\nhost = "127.0.92.99"'),
-        5: text.replace("/stream", "/nothing"),
-    }
-    for expected, content in wrong.items():
+    wrong = [
+        (2, "wall_m", text.replace("wall_m", "wal_m")),
+        (2, "no such policy", f'{text}\n[policy]\nsource = "onnx:{tmp_path / "no such policy"}"\n'),
+        (3, "127.0.92.99", text.replace('driver = "ur"\nhost = "127.0.92.1"', 'driver = "ur"\nhost = "127.0.92.99"')),
+        (5, "/nothing", text.replace("/stream", "/nothing")),
+        (5, "mark the bin anew", text.replace("[success]", "[success]\nbin_region = [[0, 0], [999, 0], [9, 9]]")),
+        (6, "calibrate CELL success", text.replace('"in simulation"', '""')),
+    ]
+    for expected, named, content in wrong:
         path = tmp_path / "cell.toml"
         path.write_text(content)
         code, out, _ = qtopt("robot", "check", path)
-        assert (code, "FAIL" in out) == (expected, True), out
+        failures = [line for line in out.splitlines() if line.startswith("FAIL")]
+        assert code == expected, out
+        assert any(named in line for line in failures), out
 
 
 def test_estop_locks_and_only_a_person_unlocks(qtopt, sim):

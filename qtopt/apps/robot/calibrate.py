@@ -1,6 +1,7 @@
 """Measurements that a cell file needs, printed as the lines to put into it; the file itself is left to its owner."""
 
 import contextlib
+import datetime
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -85,6 +86,7 @@ def _success(physical: PhysicalCell, repeats: int) -> int:
         before = picture
     say(f"# {repeats} pairs of an untouched bin: largest change {max(areas)} pixels")
     say(f"[success]\ndiff_t = {config.diff_t:g}\ndiff_area_px = {blob_threshold(areas)}")
+    say(f'calibrated = "{datetime.datetime.now(datetime.UTC).date()}"')
     return 0
 
 

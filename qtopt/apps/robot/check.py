@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from robot_bridge.cell.records import Report, speed_m_s
 from robot_bridge.cell_file import CellFile, load_cell_file
 from robot_bridge.contracts import ArmMode, ArmState, Capability
 from robot_bridge.drivers.no_stop import NoStopChannel
+from robot_bridge.onnx_policy import OnnxPolicy
 
 OK, CONFIG, UNREACHABLE, UNSAFE, CAMERA, SUCCESS = 0, 2, 3, 4, 5, 6
 _REQUIRED: Final = (Capability.CARTESIAN_MOVE, Capability.GRIPPER_WIDTH)
@@ -90,6 +92,7 @@ class Examination:
         places = Places(cell)
         self._latch(places)
         self._disk(cell)
+        self._policy(cell)
         self._cameras(cell)
         with contextlib.ExitStack() as lock:
             try:
@@ -194,6 +197,12 @@ class Examination:
         text = f"{width} x {height}, {rate:.0f} frames/s, {1000 * age_s:.0f} ms old, brightness {last.rgb.mean():.0f}"
         good = rate > 1.0 and age_s < cell.watchdog.camera_stop_s
         self.findings.append(Finding(f"camera {name}", text, OK if good else CAMERA))
+        outside = [corner for corner in cell.success.bin_region if corner[0] >= width or corner[1] >= height]
+        if name == "main" and outside:
+            text = (
+                f"bin_region has {outside[0]}, outside of its pictures of {width} x {height} pixels; mark the bin anew"
+            )
+            self._bad(f"camera {name}", text, CAMERA)
         try:
             self._good(f"{name} settings", f"fixed: {dict(camera.lock_settings())}")
         except RobotError as error:
@@ -212,14 +221,25 @@ class Examination:
         share = usage.free / usage.total
         text = f"{share:.0%} free at {known}, expected {cell.spool.min_free:.0%}"
         (self._good if share >= cell.spool.min_free else self._unsafe)("disk", text)
+        if not os.access(known, os.W_OK):
+            self._bad("disk", f"{known} cannot be written; episodes are kept there until they are sent", CONFIG)
 
     def _success(self, cell: CellFile) -> None:
         success = cell.success
-        if success.width_margin_m <= 0.0 or (success.drop_test != "never" and success.diff_area_px < 1):
-            self._bad("success", "no thresholds; run qtopt robot calibrate CELL success", SUCCESS)
+        if success.drop_test != "never" and not success.calibrated:
+            self._bad("success", "no thresholds of this cell; run qtopt robot calibrate CELL success", SUCCESS)
         else:
-            empty = 1000 * cell.grasp.closed_empty_width_m
-            self._good("success", f"empty fingers at {empty:.1f} mm, drop test {success.drop_test}")
+            empty, day = 1000 * cell.grasp.closed_empty_width_m, success.calibrated or "never"
+            text = f"empty fingers at {empty:.1f} mm, drop test {success.drop_test}, thresholds found {day}"
+            self._good("success", text)
+
+    def _policy(self, cell: CellFile) -> None:
+        source = cell.policy.source
+        if source.startswith("onnx:"):
+            policy = self._need("policy", CONFIG, lambda: OnnxPolicy(Path(source.removeprefix("onnx:"))))
+            self._good("policy", f"{source}, of step {policy.manifest.step}")
+        else:
+            self._good("policy", source)
 
     def _need(self, name: str, code: int, look: Callable[[], Any]) -> Any:
         try:

@@ -86,6 +86,7 @@ close_force_n = 20  # the weakest of a 2F-85; coupled fingers put twice as much 
 
 [success]
 diff_area_px = 40
+calibrated = "in simulation"
 
 [spool]
 dir = "{spool}"
