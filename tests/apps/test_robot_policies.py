@@ -13,6 +13,7 @@ from qtopt.agent.exploration import ScriptedPolicy
 from qtopt.apps.robot import Collect
 from qtopt.apps.robot.policies import choose, open_device
 from qtopt.errors import ConfigError, RobotError
+from qtopt.exported import MANIFEST_FILE, read_manifest
 from qtopt.types import Behaviour, Observation
 from robot_bridge.cell_file import PolicyConfig, load_cell_file
 from robot_bridge.onnx_policy import OnnxPolicy
@@ -65,3 +66,23 @@ def test_an_exported_network_acts_where_the_cell_file_names_one(tmp_path, rng):
     )
     assert decision.behaviour is Behaviour.GREEDY
     assert np.isfinite(decision.action).all()
+
+
+def test_a_newer_export_acts_from_the_next_episode_on(tmp_path):
+    directory = tmp_path / "policy"
+    export_policy(PRETRAINED.read_bytes(), directory)
+    cell = replace(load_cell_file(FILE), policy=PolicyConfig(source=f"onnx:{directory}"))
+    first, follower = choose(Collect(FILE), cell, None, None)
+    assert follower.refresh()
+    assert (follower.current, follower.version) == (first, first.manifest.step)
+    assert not follower.refresh()
+    manifest = read_manifest(directory)
+    (directory / MANIFEST_FILE).unlink()  # as while another is written
+    assert not follower.refresh()
+    replace(manifest, step=manifest.step + 100, policy_sha256="0" * 64).write(directory)
+    assert follower.refresh()
+    assert follower.current is not first
+    assert (follower.version, follower.current.manifest.step) == (manifest.step + 100, manifest.step + 100)
+    replace(manifest, tower_sha256="1" * 64).write(directory)
+    assert not follower.refresh()
+    assert follower.version == manifest.step + 100

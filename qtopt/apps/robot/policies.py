@@ -1,18 +1,25 @@
 """Who acts on a cell: the script, the server, an exported network, a person, or a person over one of the others."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qtopt.agent.exploration import ScriptedPolicy
+from qtopt.apps.process import logger
 from qtopt.apps.robot import Collect
 from qtopt.apps.robot.served import ServedPolicy
-from qtopt.errors import ConfigError
+from qtopt.errors import CheckpointError, ConfigError
+from qtopt.exported import read_manifest
 from qtopt.interfaces import Policy
 from qtopt.loops.collect import Follower
 from qtopt.rpc.connection import Connection
 from qtopt.types import ModelSnapshot
 from robot_bridge.cell_file import CellFile, cell_config
 from robot_bridge.teleop import Device, Gamepad, Keyboard, TakeoverPolicy, TeleopPolicy
+
+if TYPE_CHECKING:
+    from robot_bridge.onnx_policy import OnnxPolicy
 
 
 class _Nothing:
@@ -21,6 +28,36 @@ class _Nothing:
     def latest(self, newer_than: int = 0) -> ModelSnapshot | None:
         """Returns None."""
         return None
+
+
+class _Exports:
+    """The policy in a directory, and those that are exported into it later; a ``ModelSource``.
+
+    Its version is the number of gradient steps behind it.
+
+    Args:
+        directory: what ``qtopt export`` wrote, and may write again.
+        load: makes the policy of what is there; raises CheckpointError where that is not whole.
+    """
+
+    def __init__(self, directory: Path, load: Callable[[], "OnnxPolicy"]) -> None:
+        self._directory, self._load = directory, load
+        self.policy = load()
+        self._told = False
+
+    def latest(self, newer_than: int = 0) -> ModelSnapshot | None:
+        """Returns what is said of the policy that is there now, where that is another than the one told of last."""
+        taken = self.policy.manifest
+        try:
+            if read_manifest(self._directory).policy_sha256 != taken.policy_sha256:
+                self.policy = self._load()
+        except CheckpointError as error:  # looked at again before the next episode
+            logger().warning("the export that came is not whole; the policy before it goes on acting", error=str(error))
+        manifest = self.policy.manifest
+        if self._told and manifest is taken:
+            return None
+        self._told = True
+        return ModelSnapshot(max(manifest.step, newer_than + 1), manifest.step, b"", manifest.policy_sha256)
 
 
 def open_device(config: Collect, parts: contextlib.ExitStack) -> Device | None:
@@ -62,14 +99,16 @@ def choose(
             return served
 
         return with_person(scripted), Follower(remote.model, build)
-    return _always(with_person(_exported(Path(source.removeprefix("onnx:")), cell)))
+    directory = Path(source.removeprefix("onnx:"))
+    exported = _Exports(directory, lambda: _exported(directory, cell))
+    return with_person(exported.policy), Follower(exported, lambda _: with_person(exported.policy))
 
 
 def _always(policy: Policy) -> tuple[Policy, Follower[Policy]]:
     return policy, Follower(_Nothing(), lambda _: policy)
 
 
-def _exported(directory: Path, cell: CellFile) -> Policy:
+def _exported(directory: Path, cell: CellFile) -> "OnnxPolicy":
     """Returns the exported network's policy; what it chooses too late is a hold."""
     try:
         from robot_bridge.onnx_policy import OnnxPolicy
