@@ -23,6 +23,7 @@ from sim.faults.chance import draw, make
 
 _LOOK_S: Final = 5.0
 _MEMORY_GROWTH: Final = 1.10
+_RIGHT_LABELS: Final = 0.98
 
 
 def main(config: Soak) -> int:
@@ -59,7 +60,9 @@ def main(config: Soak) -> int:
             told, stored = finished(roles.logs), delivered(roles.store)
         left = aside + left_behind(directory, config.host)
         labels = compare(roles.store, [truth])
-    result = _judge(told, stored, waiting, left, samples)
+    right = labels["agreement"]["share"]
+    wrong = [f"labels agree with the truth in {right:.1%}: {labels['differ']}"] if right < _RIGHT_LABELS else []
+    result = _judge(told, stored, waiting, left + wrong, samples)
     result |= {
         "minutes": config.minutes,
         "seed": config.seed,
@@ -82,7 +85,7 @@ def _judge(
     troubles = unaccounted(told, stored, waiting) + left
     growth = {}
     third = len(samples) // 3
-    for name in ("controller_mib", "server_mib", "controller_fds", "server_fds"):
+    for name in (f"{role}_{what}" for role in ("controller", "server", "collector") for what in ("mib", "fds")):
         first, last = (
             _median([float(str(each[name])) for each in part]) for part in (samples[third:-third], samples[-third:])
         )

@@ -85,11 +85,12 @@ class Roles:
         """Returns memory [MiB] and descriptors of what lives through all of it, and how many processes there are."""
         sample: dict[str, float] = {"processes": len(_of(self._directory))}
         for name, pid in (("controller", controller), ("server", self._server.pid), ("collector", self._collector.pid)):
+            sample |= {f"{name}_mib": 0.0, f"{name}_fds": 0}
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(pid)
                 sample[f"{name}_mib"] = round(process.memory_info().rss / 2**20, 1)
                 sample[f"{name}_fds"] = process.num_fds()
-        return {**{"server_mib": 0.0, "server_fds": 0.0, "controller_mib": 0.0, "controller_fds": 0.0}, **sample}
+        return sample
 
     def end(self) -> int:
         """Ends the collector, which delivers what it has, then the server; returns how many episodes still wait."""
