@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import pytest
 
-from robot_bridge.conformance.watch import Motion, Watch, distance_m, shifted, speed_m_s, wait_until
+from robot_bridge.conformance.watch import Motion, Watch, distance_m, shifted, speed_m_s, wait_standing, wait_until
 from robot_bridge.contracts import (
     Arm,
     ArmMode,
@@ -101,7 +101,7 @@ class ArmContract:
 
     def assert_stays(self, arm: Arm, seconds: float = 0.6) -> None:
         """Asserts that the arm stands, and goes on standing."""
-        wait_until(lambda: speed_m_s(arm.state()) < STILL_M_S, 2.0, "standstill")
+        wait_standing(arm, 2.0)
         where = arm.state().pose
         time.sleep(seconds)
         assert distance_m(arm.state().pose, where) < 0.002

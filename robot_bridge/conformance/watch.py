@@ -92,6 +92,20 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> No
         time.sleep(0.002)
 
 
+def wait_standing(arm: Arm, timeout_s: float) -> None:
+    """Waits until the tool has kept its place for 0.15 s: one that swings is slow, too, wherever it turns."""
+    place, since_s = arm.state().pose, time.monotonic()
+
+    def stands() -> bool:
+        nonlocal place, since_s
+        here = arm.state().pose
+        if distance_m(here, place) > 5e-4:
+            place, since_s = here, time.monotonic()
+        return time.monotonic() - since_s > 0.15
+
+    wait_until(stands, timeout_s, "standstill")
+
+
 def shifted(pose: Pose, x_m: float = 0.0, y_m: float = 0.0, z_m: float = 0.0) -> Pose:
     """Returns a pose moved by this much."""
     x, y, z = pose.position_m

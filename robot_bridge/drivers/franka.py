@@ -17,8 +17,10 @@ from robot_bridge.drivers.franka_frames import (
     force_condition,
     joint_motion,
     line_motion,
+    out_of_reach,
     report,
     same_pose,
+    steepest_share,
     stop_motion,
 )
 from robot_bridge.drivers.franka_gripper import FrankaGripper, FrankaGripperOptions
@@ -51,6 +53,7 @@ class FrankaArm:
         self._stream_until_s = 0.0
         self._zero: tuple[float, ...] = (0.0,) * 6
         self._closing = threading.Event()
+        self._moving = threading.Lock()
         self._thread: threading.Thread | None = None
 
     @property
@@ -127,11 +130,15 @@ class FrankaArm:
         """Moves in a straight line; CONTACT beyond an estimated force of ``contact_force_n``, but for straight up."""
         if not (speed_m_s > 0 and accel_m_s2 > 0):
             return MotionResult(MotionOutcome.REJECTED, "speed and acceleration must be more than 0")
+        if out_of_reach(target, self._options.flange_to_tip_m):
+            return MotionResult(MotionOutcome.REJECTED, "the target is beyond the arm's reach")
         motion = line_motion(self._franky, target)
         if not _leads_up(self.state().pose, target):  # which is the way out of a contact
             force = force_condition(self._franky, self._zero, self._options.contact_force_n)
             motion.add_reaction(self._franky.CartesianPoseReaction(force, stop_motion(self._franky)))
-        result = self._go(motion, speed_m_s, accel_m_s2, deadline_s, cartesian=True)
+        share = steepest_share(self.state().pose, target)
+        speed_m_s = min(speed_m_s, self._options.speed_limit_m_s)
+        result = self._go(motion, share * speed_m_s, share * accel_m_s2, deadline_s, cartesian=True)
         there = result.pose is not None and same_pose(result.pose, target, REACHED_M, REACHED_RAD)
         if result.outcome is MotionOutcome.REACHED and not there:
             return MotionResult(MotionOutcome.CONTACT, f"more than {self._options.contact_force_n:g} N", result.pose)
@@ -150,11 +157,13 @@ class FrankaArm:
     def servo(self, target: Pose, valid_for_s: float) -> MotionResult:
         """Takes a new target on the fly; the arm holds when none came for ``valid_for_s``."""
         refusal = self._refusal()
+        if not refusal and out_of_reach(target, self._options.flange_to_tip_m):
+            refusal = "the target is beyond the arm's reach"
         if refusal or not valid_for_s > 0:
             return MotionResult(MotionOutcome.REJECTED, refusal or "valid_for_s must be more than 0")
         try:
             if self._stream_until_s == 0.0:
-                self._limit(self._options.speed_limit_m_s, 1.0)
+                self._limit(self._options.speed_limit_m_s / math.sqrt(3.0), 1.0)
             self._cartesian, self._stream_until_s = True, time.monotonic() + valid_for_s
             self._robot.move(line_motion(self._franky, target), asynchronous=True)
         except self._franky.Exception as error:
@@ -205,34 +214,37 @@ class FrankaArm:
             raise RobotError(f"the controller refused the payload: {error}") from error
 
     def close(self) -> None:
-        """Stops; the connection itself ends with the process. A second call does nothing."""
+        """Stops, and lets a motion end; the connection itself ends with the process. A second call does nothing."""
         if self._closing.is_set():
             return
         self._closing.set()
         self.stop(1.0)
         if self._thread is not None:
             self._thread.join(2.0)
-        self._robot = None
+        if self._moving.acquire(timeout=STAND_GUARD_S):
+            self._robot = None
 
     def _limit(self, speed_m_s: float, accel_m_s2: float) -> None:
+        """Sets what each of the base's axes may do."""
         options, robot = self._options, self._robot
         robot.translation_velocity_limit.set(min(speed_m_s, options.speed_limit_m_s))
         robot.translation_acceleration_limit.set(min(accel_m_s2, robot.translation_acceleration_limit.max))
         robot.rotation_velocity_limit.set(options.yaw_rate_rad_s)
 
     def _go(self, motion: Any, speed: float, accel: float, deadline_s: float, *, cartesian: bool) -> MotionResult:
-        refusal = self._refusal()
-        if refusal:
-            return MotionResult(MotionOutcome.REJECTED, refusal)
-        self._stopping.clear()
-        end_s = time.monotonic() + deadline_s
-        try:
-            self._limit(speed, accel)
-            self._cartesian = cartesian
-            self._robot.move(motion, asynchronous=True)
-            return self._watch(end_s)
-        except self._franky.Exception as error:
-            return self._failed(error)
+        with self._moving:
+            refusal = self._refusal()
+            if refusal:
+                return MotionResult(MotionOutcome.REJECTED, refusal)
+            self._stopping.clear()
+            end_s = time.monotonic() + deadline_s
+            try:
+                self._limit(speed, accel)
+                self._cartesian = cartesian
+                self._robot.move(motion, asynchronous=True)
+                return self._watch(end_s)
+            except self._franky.Exception as error:
+                return self._failed(error)
 
     def _watch(self, end_s: float) -> MotionResult:
         timed_out = False
@@ -240,7 +252,8 @@ class FrankaArm:
             if self._lost:
                 return MotionResult(MotionOutcome.LINK_LOST, self._lost)
             if timed_out and time.monotonic() > end_s + STAND_S:
-                return MotionResult(MotionOutcome.LINK_LOST, "the arm did not end its motion when told to stop")
+                self._lost = "the arm did not end its motion when told to stop"
+                return MotionResult(MotionOutcome.LINK_LOST, self._lost)
             if not timed_out and time.monotonic() > end_s:
                 timed_out = True
                 self.hold()
@@ -291,6 +304,8 @@ class FrankaArm:
     def _refusal(self) -> str:
         if self._lost:
             return f"the connection is lost: {self._lost}. Start a new process and connect"
+        if self._closing.is_set():
+            return "the arm was closed"
         mode = self.state().mode
         return "" if mode.can_move else f"the arm is in mode {mode}; recover() once a person has looked at it"
 
@@ -300,7 +315,9 @@ class FrankaArm:
     def _poll(self) -> None:
         while not self._closing.wait(POLL_S) and not self._lost:
             try:
-                self._state = self._report()
+                report = self._report()
+                if self._state is None or report.t_controller_s != self._state.t_controller_s:
+                    self._state = report  # franky repeats the last one of a controller that is silent
                 if 0.0 < self._stream_until_s < time.monotonic():
                     self.hold()
             except (self._franky.NetworkException, RobotError) as error:

@@ -11,6 +11,9 @@ from robot_bridge.contracts import ArmMode, ArmState, Pose, quaternion_distance_
 
 Quaternion = tuple[float, float, float, float]
 
+SHOULDER_M: Final = (0.0, 0.0, 0.333)
+REACH_M: Final = 0.855
+"""Of flange from shoulder, as the data sheet has it."""
 QUARTER: Final = (0.0, 0.0, math.sin(math.pi / 4), math.cos(math.pi / 4))
 QUARTER_BACK: Final = (0.0, 0.0, -math.sin(math.pi / 4), math.cos(math.pi / 4))
 
@@ -47,6 +50,18 @@ def to_pose(affine: Any) -> Pose:
 def to_affine(franky: Any, pose: Pose) -> Any:
     """Returns the hand's pose for our tool's."""
     return franky.Affine(list(pose.position_m), list(times(pose.quaternion_xyzw, QUARTER_BACK)))
+
+
+def steepest_share(here: Pose, target: Pose) -> float:
+    """Returns the largest part that one axis of the base has in a way: franky limits each axis, not the tool."""
+    way = [abs(b - a) for a, b in zip(here.position_m, target.position_m, strict=True)]
+    length = math.hypot(*way)
+    return max(way) / length if length > 0.0 else 1.0
+
+
+def out_of_reach(target: Pose, flange_to_tip_m: float) -> bool:
+    """Returns whether the flange would be further from the shoulder than the arm is long; the tool points anywhere."""
+    return math.dist(target.position_m, SHOULDER_M) > REACH_M + flange_to_tip_m
 
 
 def line_motion(franky: Any, target: Pose) -> Any:

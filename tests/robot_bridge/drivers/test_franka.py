@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ from robot_bridge.drivers.franka import DRIVER, GRIPPER_DRIVER, FrankaArm
 from robot_bridge.drivers.franka_frames import QUARTER, QUARTER_BACK, times
 from robot_bridge.drivers.franka_gripper import FrankaGripperOptions
 from robot_bridge.drivers.franka_options import FrankaOptions
+from robot_bridge.robot import ToolPose
+from tests.contracts.arm import ArmContract
 from tests.contracts.gripper import GripperContract
 
 PROGRAM = shutil.which("franky-sim")
@@ -241,6 +244,45 @@ class TestArm:
         assert closed.object_sensed is ObjectSensed.NO, "nothing is between the fingers, whatever grasp() says"
         assert closed.width_m < 0.003
         hand.close()
+
+
+@pytest.mark.realtime
+@needs_sim
+@pytest.mark.timeout(300)
+class TestFrankaArm(ArmContract):
+    START = ToolPose(0.42, 0.0, 0.35, 0.0)
+    DEADLINE_S = 90.0  # franky-sim runs at a fraction of real time
+
+    @pytest.fixture
+    def kept(self):
+        """The driver that is connected, if one is: the controller takes one at a time."""
+        arms = []
+        yield arms
+        for arm in arms:
+            arm.close()
+
+    @pytest.fixture
+    def open_arm(self, shared, kept):
+        pytest.importorskip("franky", reason="franky-control is not installed: pip install qtopt[franka]")
+        shared.ask(mode="kIdle", force=[0.0] * 6)
+
+        def open_one():
+            while kept:
+                kept.pop().close()
+            kept.append(DRIVER.open(FrankaOptions(shared.address, realtime=False)))
+            return kept[0]
+
+        return open_one
+
+    @pytest.fixture
+    def unready(self, shared):
+        @contextmanager
+        def user_stop():
+            shared.ask(mode="kUserStopped")
+            yield
+            shared.ask(mode="kIdle")
+
+        return user_stop
 
 
 @pytest.mark.realtime
