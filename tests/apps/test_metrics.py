@@ -51,7 +51,7 @@ def test_a_collector_tells_the_same_to_the_table_and_to_prometheus(rng, tmp_path
         reporting.take(Collected(episode, 2, version, 1.0, 0.5, 0.5))
     unknown = dataclasses.replace(make_episode(rng, 3), outcome=Outcome.UNKNOWN)
     now[0] = 107.0
-    reporting.take(Collected(unknown, 3, 4, 1.0, 0.5, 0.5))
+    reporting.take(Collected(unknown, 3, 4, 1.0, 0.5, 0.5, set_aside=2))
     with expose(MetricsConfig(port=0), reporting.role, reporting.figures) as port:
         found = scrape(port)
     robot = ("robot", "arm-3")
@@ -59,6 +59,7 @@ def test_a_collector_tells_the_same_to_the_table_and_to_prometheus(rng, tmp_path
     assert found["qtopt_episodes_total", ("outcome", "unknown"), robot] == 1
     assert found["qtopt_episodes_total", ("outcome", "dropped"), robot] == 0
     assert found["qtopt_spool_episodes", robot] == board.figures["spooled"] == 3
+    assert found["qtopt_spool_set_aside_episodes", robot] == board.figures["set_aside"] == 2
     assert found["qtopt_policy_version", robot] == 4
     assert found["qtopt_policy_age_seconds", robot] == board.figures["policy_age_s"] == 7.0
     assert found["qtopt_success_ratio", robot] == board.figures["success_recent"] == 0.5
