@@ -7,6 +7,7 @@ import sqlite3
 import pytest
 
 from qtopt.apps.benches.servers import process, serving
+from tests.episodes import make_episode
 from tests.waiting import wait_until
 
 IMAGE_PX = 72
@@ -74,3 +75,16 @@ def test_a_collector_outlives_a_failing_disk_of_the_server(tmp_path, fault, said
         assert end["waiting"] == 0
         assert stored() == end["episodes"]
     assert not (spool / "quarantine").exists()
+
+
+def test_a_server_that_starts_again_says_what_it_found_and_how_long_it_took(tmp_path, rng):
+    log = tmp_path / "server.log"
+    with serving(tmp_path, IMAGE_PX) as (connection, server):
+        assert lines(log, "store opened")[0]["episodes"] == 0
+        for _ in range(3):
+            connection.replay.append(make_episode(rng, 4, size_px=IMAGE_PX))
+        server.kill()
+    with serving(tmp_path, IMAGE_PX):
+        _, again = lines(log, "store opened")
+    assert (again["episodes"], again["landed_steps"], again["segments"], again["quarantined"]) == (3, 15, 0, 0)
+    assert (again["level"], again["took_s"] < 30.0) == ("info", True)
