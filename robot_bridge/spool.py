@@ -3,6 +3,9 @@
 One safetensors file an episode, written aside, synced, renamed, and its directory synced: a file with an episode's
 name is whole, whenever the power failed. Its digest is in its header, so a file that rots later is noticed, set aside
 and reported.
+
+What is set aside lies in ``quarantine`` in the spool's directory, and there it stays. A file that is moved back is
+delivered after the next start, at its old place in the line.
 """
 
 import contextlib
@@ -12,6 +15,8 @@ import json
 import logging
 import os
 import threading
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +24,17 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from qtopt.errors import ConfigError, CorruptEpisode, EpisodeConflict, SchemaMismatch, StoreFull
+from qtopt.errors import (
+    AccessDenied,
+    ConfigError,
+    CorruptEpisode,
+    EpisodeConflict,
+    RemoteError,
+    SchemaMismatch,
+    ServerUnavailable,
+    StoreError,
+    StoreFull,
+)
 from qtopt.interfaces import EpisodeSink
 from qtopt.specs import EPISODE_SPECS, IS_INTERVENTION, SCHEMA_VERSION
 from qtopt.types import Episode, EpisodeEnd, Outcome
@@ -27,6 +42,9 @@ from qtopt.types import Episode, EpisodeEnd, Outcome
 _log = logging.getLogger(__name__)
 _SUFFIX = ".safetensors"
 _PARTIAL = ".partial"
+_QUARANTINE = "quarantine"
+_PATIENCE = 10
+"""Refusals of one episode before those behind it are tried: what was damaged on the way is sound the next time."""
 
 
 class Spool:
@@ -48,6 +66,7 @@ class Spool:
     def __init__(self, directory: Path, max_bytes: int = 4 << 30) -> None:
         self._directory, self._max_bytes = directory, max_bytes
         self._changing = threading.Lock()  # guards what is known of the files; never held while a sink is asked
+        self._refusals: Counter[str] = Counter()  # by UUID, since the directory was opened
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = (directory / "lock").open("w")
@@ -70,6 +89,11 @@ class Spool:
 
     def __len__(self) -> int:
         return len(self._files)
+
+    @property
+    def set_aside(self) -> int:
+        """Episodes that were set aside, by earlier processes too."""
+        return sum(1 for _ in (self._directory / _QUARANTINE).glob(f"*{_SUFFIX}"))
 
     def put(self, episode: Episode) -> None:
         """Keeps an episode; when this returns it survives a power cut. The same episode is kept once.
@@ -105,12 +129,12 @@ class Spool:
         try:
             return decode_episode(path)
         except CorruptEpisode as error:
-            aside = self._set_aside(uuid)
-            _log.error("spool: %s; set aside as %s", error, aside)
+            self._put_aside(uuid, error)
             raise
 
     def delivered(self, uuid: str) -> None:
         """Forgets an episode that a server has acknowledged; an unknown UUID is no error."""
+        self._refusals.pop(uuid, None)
         with self._changing:
             path = self._files.pop(uuid, None)
             if path is not None:
@@ -120,21 +144,57 @@ class Spool:
     def deliver(self, sink: EpisodeSink, limit: int) -> int:
         """Hands over at most ``limit`` episodes, oldest first; returns how many were acknowledged.
 
-        What is damaged, or in conflict with another episode of its UUID, is set aside and reported; any other error of
-        the sink passes through, and the episode goes on waiting.
+        A file that is damaged, or in conflict with another episode of its UUID, is set aside and reported. Any other
+        error of the sink passes through, the episode goes on waiting, and nothing overtakes it. Only when one was
+        refused ten times are those behind it tried: if one of them is taken and it is refused even then, the fault is
+        its own, and it is set aside too.
         """
         done = 0
-        for uuid in self.pending()[:limit]:
-            try:
-                sink.append(self.load(uuid))
-            except CorruptEpisode:
-                continue
-            except EpisodeConflict as error:
-                _log.error("spool: %s; set aside as %s", error, self._set_aside(uuid))
-                continue
-            self.delivered(uuid)
-            done += 1
+        stuck: dict[str, StoreError | RemoteError] = {}
+        for uuid in self.pending():
+            if done == limit:
+                break
+            error = self._offer(uuid, sink)
+            if error is None:
+                done += 1 + self._offer_again(stuck, sink)
+                stuck.clear()
+            elif uuid in self._files:
+                self._refusals[uuid] += 1
+                if self._refusals[uuid] < _PATIENCE:
+                    raise error
+                stuck[uuid] = error
+        if stuck:
+            raise next(iter(stuck.values()))
         return done
+
+    def _offer(self, uuid: str, sink: EpisodeSink) -> StoreError | RemoteError | None:
+        """Hands over an episode; returns why it was not taken, unless that has nothing to do with the episode."""
+        try:
+            episode = self.load(uuid)
+        except CorruptEpisode as error:
+            return error
+        try:
+            sink.append(episode)
+        except (ServerUnavailable, AccessDenied, StoreFull):
+            raise
+        except EpisodeConflict as error:
+            self._put_aside(uuid, error)
+            return error
+        except (StoreError, RemoteError) as error:
+            return error
+        self.delivered(uuid)
+        return None
+
+    def _offer_again(self, uuids: Iterable[str], sink: EpisodeSink) -> int:
+        """Hands over what was refused before; sets aside what is refused again; returns how many were taken."""
+        taken = 0
+        for uuid in uuids:
+            error = self._offer(uuid, sink)
+            if error is None:
+                taken += 1
+            elif uuid in self._files:
+                self._put_aside(uuid, error)
+        return taken
 
     def close(self) -> None:
         """Lets another process have the directory."""
@@ -163,13 +223,15 @@ class Spool:
         self._bytes += len(content)
         self._next += 1
 
-    def _set_aside(self, uuid: str) -> Path:
+    def _put_aside(self, uuid: str, error: Exception) -> None:
+        self._refusals.pop(uuid, None)
         with self._changing:
             path = self._files.pop(uuid)
             self._bytes -= path.stat().st_size
-            place = self._directory / "quarantine"
+            place = self._directory / _QUARANTINE
             place.mkdir(exist_ok=True)
-            return path.rename(place / path.name)
+            aside = path.rename(place / path.name)
+        _log.error("spool: %s; set aside as %s", error, aside)
 
     def _sync_directory(self) -> None:
         handle = os.open(self._directory, os.O_RDONLY)

@@ -62,5 +62,6 @@ class Figures:
         }
         if self._last is not None:
             values |= {"policy_version": float(self._version), "spooled": float(self._last.waiting)}
+            values["set_aside"] = float(self._last.set_aside)
             values["policy_age_s"] = self._clock() - self._version_since_s
         return {name: value for name, value in values.items() if not math.isnan(value)}

@@ -77,6 +77,7 @@ _TABLE: Final[Mapping[str, tuple[_Row, ...]]] = {
         _Row("episodes", "", "the sum over outcomes"),
         _Row("outcome_{outcome}", "qtopt_episodes", "Episodes finished", counts=True),
         _Row("spooled", "qtopt_spool_episodes", "Episodes that wait on the collector's disk"),
+        _Row("set_aside", "qtopt_spool_set_aside_episodes", "Episodes in quarantine there: they are not delivered"),
         _Row("success_recent", "qtopt_success_ratio", "Success of the last 200 episodes"),
         _Row("success_{behaviour}", "qtopt_behaviour_success_ratio", "Success of the last 200 episodes of each actor"),
         _Row("share_{part}", "qtopt_time_ratio", "Where the last minute went"),

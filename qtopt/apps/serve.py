@@ -1,6 +1,7 @@
 """The server's process: episode store, labels, networks, figures and policy service on one port."""
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,6 +109,7 @@ def main(config: Config) -> int:
     opened: list[EpisodeStore] = []
 
     def open_store() -> EpisodeStore:
+        began_s = time.monotonic()
         fmt = StoreFormat.for_images(config.image_px, codec=config.replay.codec)
         rng = np.random.default_rng(config.seed)
         opened.append(EpisodeStore(config.store.absolute(), fmt, config.replay, rng=rng))
@@ -115,6 +117,9 @@ def main(config: Config) -> int:
             metrics.expect(opened[0].collectors(_LOOK_BACK_EPISODES))
         except StoreError as error:
             logger().warning("robots are counted from their next episode on", error=str(error))
+        held = opened[0].stats()
+        recovered = {name: held[name] for name in ("episodes", "quarantined", "segments", "landed_steps", "labels")}
+        logger().info("store opened", took_s=round(time.monotonic() - began_s, 2), **recovered)
         return opened[0]
 
     services = Services(

@@ -53,6 +53,7 @@ class Collected:
         environment_s: time in the cell: physics, rendering, motion [s].
         policy_s: time choosing actions [s].
         other_s: the rest of its time: looking for a newer policy, waiting for deliveries, packing, reporting [s].
+        set_aside: episodes on the disk that could not be delivered and no longer wait.
     """
 
     episode: Episode
@@ -61,6 +62,7 @@ class Collected:
     environment_s: float
     policy_s: float
     other_s: float
+    set_aside: int = 0
 
 
 class Follower(Generic[T]):
@@ -168,7 +170,7 @@ def collect(
             if on_its_way is not None:
                 delivery, turn, begun = on_its_way
                 delivery.result()  # the calls behind it have deadlines
-                last = _over(turn, begun, outbox.waiting - 1, started)
+                last = _over(turn, begun, started, outbox, newer=1)
             turn = Collected(
                 episode=ran.episode,
                 waiting=0,
@@ -183,14 +185,15 @@ def collect(
         if on_its_way is not None:
             delivery, turn, begun = on_its_way
             delivery.result()
-            yield _over(turn, begun, outbox.waiting, clock())
+            yield _over(turn, begun, clock(), outbox, newer=0)
 
 
-def _over(turn: Collected, started: float, waiting: int, ended: float) -> Collected:
+def _over(turn: Collected, started: float, ended: float, outbox: Outbox, *, newer: int) -> Collected:
     """Returns a turn whose episode was delivered, or is to wait.
 
     Whatever of the turn's time, from ``started`` to ``ended`` [s], was spent neither in the cell nor in the policy goes
-    into ``other_s``: looking for networks, waiting for the delivery before, packing, reporting.
+    into ``other_s``: looking for networks, waiting for the delivery before, packing, reporting. Of the episodes on the
+    disk, so many are ``newer`` than its own.
     """
     other_s = ended - started - turn.environment_s - turn.policy_s
-    return replace(turn, waiting=waiting, other_s=other_s)
+    return replace(turn, waiting=outbox.waiting - newer, other_s=other_s, set_aside=outbox.set_aside)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import structlog
 
-from qtopt.errors import AccessDenied, NotAuthenticated, ServerUnavailable, StoreFull
+from qtopt.errors import AccessDenied, NotAuthenticated, RemoteError, StoreError, StoreFull
 from qtopt.interfaces import EpisodeSink
 from qtopt.loops.metrics import Clock
 from qtopt.loops.retry import Backoff, Stop, never
@@ -31,6 +31,11 @@ class EpisodeSpool(Protocol):
         """Episodes kept."""
         ...
 
+    @property
+    def set_aside(self) -> int:
+        """Episodes that could not be delivered and were set aside on the disk."""
+        ...
+
 
 class Outbox:
     """Keeps every finished episode on the disk before anything else, and delivers from there, oldest first.
@@ -44,15 +49,21 @@ class Outbox:
     """
 
     def __init__(self, sink: EpisodeSink, spool: EpisodeSpool, clock: Clock = time.monotonic) -> None:
-        self._sink, self._spool = sink, spool
+        self._sink, self._spool, self._clock = sink, spool, clock
         self._backoff = Backoff(clock=clock)
         self._delivering = threading.Lock()
         self._was_let_in = False
+        self._behind_since_s: float | None = None  # when the first episode of those that wait was refused
 
     @property
     def waiting(self) -> int:
         """Episodes on the disk."""
         return len(self._spool)
+
+    @property
+    def set_aside(self) -> int:
+        """Episodes set aside on the disk, which are not delivered by themselves."""
+        return self._spool.set_aside
 
     def keep(self, episode: Episode, stop: Stop = never) -> None:
         """Puts an episode on the disk; while that has no room, waits for the server to take older ones.
@@ -92,8 +103,8 @@ class Outbox:
     def flush(self, limit: int = 20) -> None:
         """Delivers at most ``limit`` episodes, oldest first, if it is time to try.
 
-        One that the server refuses, because it has another episode of this UUID, is set aside and reported by the
-        spool.
+        Whatever the server answers, its disk's faults and its own included, makes them wait, in order; the next attempt
+        is later each time. The spool sets aside and reports a single episode that cannot be delivered.
 
         Raises:
             AccessDenied: this role may not deliver, and never could.
@@ -103,11 +114,18 @@ class Outbox:
             if not self.waiting or not self._backoff.ready():
                 return
             try:
-                self._was_let_in |= self._spool.deliver(self._sink, limit) > 0
-            except (ServerUnavailable, StoreFull, AccessDenied) as error:
+                delivered = self._spool.deliver(self._sink, limit)
+            except (RemoteError, StoreError) as error:
                 if isinstance(error, AccessDenied) and not self.bears(error):
                     raise
                 self._backoff.failed()
+                if self._behind_since_s is None:
+                    self._behind_since_s = self._clock()
                 log.warning("episodes wait on the disk", waiting=self.waiting, error=str(error))
-            else:
-                self._backoff.succeeded()
+                return
+            self._backoff.succeeded()
+            self._was_let_in |= delivered > 0
+            if self._behind_since_s is not None and (delivered < limit or not self.waiting):
+                waited_s = round(self._clock() - self._behind_since_s, 1)
+                log.info("the episodes that waited on the disk are delivered", waited_s=waited_s)
+                self._behind_since_s = None

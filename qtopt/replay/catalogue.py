@@ -259,7 +259,7 @@ class Catalogue:
             "SELECT DISTINCT json_extract(facts, '$.collector') FROM "
             "(SELECT facts FROM episode ORDER BY first_position DESC LIMIT ?)"
         )
-        return [str(name) for (name,) in self._read(query, (newest,))]
+        return [str(name) for (name,) in self._read(query, (newest,)) if name is not None]
 
     def backup(self, path: Path) -> None:
         """Writes one state of the database to a new file, however busily others write meanwhile."""

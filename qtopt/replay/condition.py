@@ -50,16 +50,25 @@ class DiskWatch:
 
     @contextmanager
     def commit(self, episode_bytes: int) -> Iterator[None]:
-        """Surrounds a commit of episodes of so many bytes at most; raises StoreFull when there is too little room."""
-        shortage = self._shortage(self._free_bytes())
+        """Surrounds a commit of episodes of so many bytes at most.
+
+        Raises:
+            StoreFull: there is too little room, or the disk fails.
+        """
+        try:
+            shortage = self._shortage(self._free_bytes())
+        except OSError as error:
+            raise self._failing(error) from error
         if shortage:
             raise StoreFull(f"{self._root}: {shortage}; nothing was stored: free disk space and try again")
         self._began_s = time.monotonic()
         try:
             yield
             self._failure = ""
-        except StoreError as error:
+        except (OSError, StoreError) as error:
             self._failure, self._failed_bytes = str(error), episode_bytes
+            if isinstance(error, OSError):
+                raise self._failing(error) from error
             raise
         finally:
             self._began_s = None
@@ -75,6 +84,9 @@ class DiskWatch:
         stalled = f"the disk has not answered for {waited_s:.0f} s" if waited_s > STALLED_S else ""
         reason = self._shortage(free) or stalled or self._still_failing()
         return StoreCondition(writable=not reason, free_bytes=free, reason=reason)
+
+    def _failing(self, error: OSError) -> StoreFull:
+        return StoreFull(f"{self._root}: {error}; nothing was acknowledged: see to the disk and try again")
 
     def _free_bytes(self) -> int:
         disk = os.statvfs(self._root)

@@ -1,6 +1,8 @@
 """What Prometheus gets of a role: the figures of the live table, under names and units of its own."""
 
+import contextlib
 import dataclasses
+import sqlite3
 import urllib.request
 
 import numpy as np
@@ -51,7 +53,7 @@ def test_a_collector_tells_the_same_to_the_table_and_to_prometheus(rng, tmp_path
         reporting.take(Collected(episode, 2, version, 1.0, 0.5, 0.5))
     unknown = dataclasses.replace(make_episode(rng, 3), outcome=Outcome.UNKNOWN)
     now[0] = 107.0
-    reporting.take(Collected(unknown, 3, 4, 1.0, 0.5, 0.5))
+    reporting.take(Collected(unknown, 3, 4, 1.0, 0.5, 0.5, set_aside=2))
     with expose(MetricsConfig(port=0), reporting.role, reporting.figures) as port:
         found = scrape(port)
     robot = ("robot", "arm-3")
@@ -59,6 +61,7 @@ def test_a_collector_tells_the_same_to_the_table_and_to_prometheus(rng, tmp_path
     assert found["qtopt_episodes_total", ("outcome", "unknown"), robot] == 1
     assert found["qtopt_episodes_total", ("outcome", "dropped"), robot] == 0
     assert found["qtopt_spool_episodes", robot] == board.figures["spooled"] == 3
+    assert found["qtopt_spool_set_aside_episodes", robot] == board.figures["set_aside"] == 2
     assert found["qtopt_policy_version", robot] == 4
     assert found["qtopt_policy_age_seconds", robot] == board.figures["policy_age_s"] == 7.0
     assert found["qtopt_success_ratio", robot] == board.figures["success_recent"] == 0.5
@@ -128,6 +131,15 @@ def test_a_server_that_starts_again_counts_the_robots_of_its_store_from_0(rng, t
             assert value("qtopt_episodes_stored_total", {"robot": robot, "outcome": outcome.name.lower()}) == 0
     metrics.stored(dataclasses.replace(make_episode(rng, 1, size_px=4), collector="arm-1"))
     assert value("qtopt_episodes_stored_total", {"robot": "arm-1", "outcome": "success"}) == 1
+
+
+def test_an_episode_without_a_collector_s_name_makes_no_robot_of_its_own(rng, tmp_path):
+    with EpisodeStore(tmp_path, StoreFormat.for_images(4)) as store:
+        store.append(dataclasses.replace(make_episode(rng, 1, size_px=4), collector="arm-0"))
+        store.append(make_episode(rng, 1, size_px=4))
+        with contextlib.closing(sqlite3.connect(tmp_path / "catalogue.db")) as catalogue, catalogue:
+            catalogue.execute("UPDATE episode SET facts = '{}' WHERE first_position > 0")
+        assert store.collectors(10) == ["arm-0"]
 
 
 def test_the_server_sums_up_how_calls_went():

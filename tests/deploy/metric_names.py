@@ -7,6 +7,8 @@ import promql_parser
 import yaml
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
+UP = "up"
+"""What Prometheus says of each target itself."""
 PARTS = ("expr", "lhs", "rhs", "param", "vector_selector", "args")
 
 
@@ -36,5 +38,6 @@ def selectors(expression):
 
 
 def used_names():
-    """Returns the names of all metrics that are asked for; raises ValueError for what is no PromQL."""
-    return {each.name for text in expressions().values() for each in selectors(promql_parser.parse(text))}
+    """Returns the names of all metrics that roles are asked for; raises ValueError for what is no PromQL."""
+    names = {each.name for text in expressions().values() for each in selectors(promql_parser.parse(text))}
+    return names - {UP}

@@ -8,7 +8,7 @@ import promql_parser
 import pytest
 import yaml
 
-from tests.deploy.metric_names import DEPLOY, expressions, used_names
+from tests.deploy.metric_names import DEPLOY, UP, expressions, selectors, used_names
 
 
 @pytest.mark.parametrize("text", expressions().values(), ids=list(expressions()))
@@ -29,6 +29,14 @@ def test_alerts_say_what_to_do():
             assert rule["labels"]["severity"] in ("page", "warn")
             assert rule["annotations"].keys() == {"summary", "description"}
     assert len(set(names)) == len(names) > 8
+
+
+def test_the_death_of_every_job_that_is_scraped_is_told():
+    scraped = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    asked = [each for text in expressions().values() for each in selectors(promql_parser.parse(text))]
+    told = {matcher.value for each in asked if each.name == UP for matcher in each.matchers.matchers}
+    assert told | {"server"} == {job["job_name"] for job in scraped}
+    assert "absent(qtopt_serving" in expressions()["alerts.yml: ServerDoesNotServe"]
 
 
 def test_dashboard_panels_do_not_overlap():

@@ -1,6 +1,7 @@
 """Collection over the simulated cell, with and without a server that answers."""
 
 import contextlib
+import itertools
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,7 @@ import pytest
 import structlog
 
 from qtopt.agent.exploration import ScriptedPolicy
-from qtopt.errors import AccessDenied, ConfigError, ServerUnavailable, StoreFull
+from qtopt.errors import AccessDenied, ConfigError, CorruptEpisode, ServerUnavailable, StoreFull
 from qtopt.loops.collect import CollectLoopConfig, Follower, collect
 from qtopt.loops.episode import run_episode
 from qtopt.loops.outbox import Outbox
@@ -21,6 +22,7 @@ from qtopt.rpc.tokens import TokenEntry, token_digest
 from qtopt.specs import EPISODE_SPECS
 from qtopt.types import Behaviour, EpisodeEnd, Outcome
 from robot_bridge.spool import Spool
+from tests.episodes import make_episode
 from tests.loops.conftest import SIZE_PX
 
 
@@ -220,6 +222,50 @@ def test_collection_outlives_a_real_server(environment, spool, models):
                 time.sleep(0.05)
     assert len(spool) == 0
     assert len(store) == 1 + len(away) + len(back) == 6
+
+
+def test_an_episode_that_a_server_never_takes_does_not_block_the_others(rng, spool, tmp_path):
+    class Picky(MemoryStore):
+        def append(self, episode, digest=None):
+            if episode.uuid == bad.uuid:
+                raise CorruptEpisode(f"episode {bad.uuid}: damaged on the way")
+            return super().append(episode, digest)
+
+    bad, *good = [make_episode(rng, 2) for _ in range(4)]
+    store, now = Picky(StoreFormat.for_images(16)), itertools.count(step=100)
+    with (
+        BackgroundServer(ServerConfig(port=0), Services((16, 16), lambda: store)) as server,
+        connect(server.address) as remote,
+        structlog.testing.capture_logs() as said,
+    ):
+        outbox = Outbox(remote.replay, spool, clock=lambda: float(next(now)))  # no backoff lasts
+        for episode in (bad, *good):
+            outbox.keep(episode)
+        while outbox.waiting:
+            assert len(said) < 30, said
+            outbox.flush()
+    assert [episode.uuid for episode in store.episodes()] == [episode.uuid for episode in good]
+    assert [each.name[-44:-12] for each in (tmp_path / "spool" / "quarantine").iterdir()] == [bad.uuid]
+    assert outbox.set_aside == 1
+    waits = [line for line in said if line["event"] == "episodes wait on the disk"]
+    assert len(waits) == 9
+    assert all(bad.uuid in line["error"] for line in waits)
+
+
+def test_it_is_said_when_what_waited_was_delivered(rng, spool):
+    sink, now = SwitchedSink(MemoryStore(StoreFormat.for_images(16))), itertools.count(step=100)
+    outbox = Outbox(sink, spool, clock=lambda: float(next(now)))
+    with structlog.testing.capture_logs() as said:
+        for sink.on in (True, False, False, True, True):
+            outbox.keep(make_episode(rng, 2))
+            outbox.flush()
+    told = [(line["event"], line["log_level"]) for line in said if line["log_level"] != "debug"]
+    waits, over = (
+        ("episodes wait on the disk", "warning"),
+        ("the episodes that waited on the disk are delivered", "info"),
+    )
+    assert told == [waits, waits, over]
+    assert said[-2]["waited_s"] > 0
 
 
 def test_settings_that_cannot_work_are_refused():

@@ -32,6 +32,25 @@ def test_too_little_room_refuses_before_the_disk_is_full(tmp_path, rng):
         assert len(store) == 0
 
 
+def test_a_disk_that_is_gone_refuses_and_takes_episodes_when_it_is_back(tmp_path, rng):
+    root, aside = tmp_path / "store", tmp_path / "aside"
+    with EpisodeStore(root, FORMAT) as store:
+        root.rename(aside)
+        with pytest.raises(StoreFull, match=r"No such file or directory.*; nothing was acknowledged: see to the disk"):
+            store.append(make_episode(rng))
+        assert "No such file" in store.condition().reason
+        aside.rename(root)
+        assert store.condition().writable
+        assert store.append(make_episode(rng))
+
+
+def test_a_disk_that_fails_within_a_commit_refuses(tmp_path):
+    watch = condition.DiskWatch(tmp_path, 0.0)
+    with pytest.raises(StoreFull, match="Input/output error"), watch.commit(1):
+        raise OSError(5, "Input/output error")
+    assert watch.condition().writable
+
+
 def test_a_failed_commit_is_remembered_until_the_disk_can_be_written(tmp_path, rng, monkeypatch):
     with EpisodeStore(tmp_path / "store", FORMAT) as store:
         episode = make_episode(rng)

@@ -9,7 +9,15 @@ import sys
 import numpy as np
 import pytest
 
-from qtopt.errors import ConfigError, CorruptEpisode, EpisodeConflict, ServerUnavailable, StoreFull
+from qtopt.errors import (
+    ConfigError,
+    CorruptEpisode,
+    EpisodeConflict,
+    RemoteError,
+    ServerUnavailable,
+    StoreError,
+    StoreFull,
+)
 from robot_bridge.spool import Spool
 from tests.episodes import make_episode
 
@@ -30,6 +38,20 @@ class Sink:
             raise self.error
         self.episodes.append(episode)
         return True
+
+
+class PickySink(Sink):
+    """A sink that answers some episodes with an error of their own, and notes what it was asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.refused, self.asked = {}, []
+
+    def append(self, episode):
+        self.asked.append(episode.uuid)
+        if episode.uuid in self.refused:
+            raise self.refused[episode.uuid]
+        return super().append(episode)
 
 
 def assert_same(one, two):
@@ -124,6 +146,86 @@ def test_a_damaged_file_is_set_aside_and_what_is_behind_it_delivered(spool, rng,
     assert "set aside" in caplog.text
     with pytest.raises(KeyError):
         spool.load(bad.uuid)
+
+
+@pytest.mark.parametrize("answer", [CorruptEpisode("damaged on the way"), RemoteError("internal"), StoreError("odd")])
+def test_what_a_server_refuses_is_offered_again_before_anything_overtakes_it(spool, rng, tmp_path, caplog, answer):
+    episodes = [make_episode(rng, steps=2) for _ in range(4)]
+    bad, good = [episode.uuid for episode in episodes[:2]], [episode.uuid for episode in episodes[2:]]
+    for episode in episodes:
+        spool.put(episode)
+    sink = PickySink()
+    sink.refused = dict.fromkeys(bad, answer)
+    for _ in range(9):
+        with pytest.raises(type(answer), match=str(answer)):
+            spool.deliver(sink, 2)
+    assert sink.asked == bad[:1] * 9
+    for _ in range(9):
+        with pytest.raises(type(answer)):
+            spool.deliver(sink, 2)
+    assert set(sink.asked) == set(bad)
+    assert (len(spool), spool.set_aside, caplog.text) == (4, 0, "")
+    assert spool.deliver(sink, 2) == 2
+    assert [episode.uuid for episode in sink.episodes] == good
+    assert (len(spool), spool.set_aside) == (0, 2)
+    assert [f"{answer}; set aside as" in record.getMessage() for record in caplog.records] == [True, True]
+    assert all(record.levelname == "ERROR" for record in caplog.records)
+
+
+def test_a_server_that_takes_nothing_makes_all_wait_in_order(spool, rng):
+    episodes = [make_episode(rng, steps=2) for _ in range(3)]
+    for episode in episodes:
+        spool.put(episode)
+    sink = Sink()
+    sink.error = StoreError("the catalogue is damaged")
+    for _ in range(50):
+        with pytest.raises(StoreError):
+            spool.deliver(sink, 20)
+    sink.error = None
+    assert spool.deliver(sink, 20) == 3
+    assert [episode.uuid for episode in sink.episodes] == [episode.uuid for episode in episodes]
+    assert spool.set_aside == 0
+
+
+def test_a_server_that_recovers_between_two_episodes_gets_both(spool, rng):
+    class Recovering(Sink):
+        def append(self, episode):
+            if episode.uuid == second.uuid:
+                self.error = None
+            return super().append(episode)
+
+    first, second = make_episode(rng, steps=2), make_episode(rng, steps=2)
+    spool.put(first)
+    sink = Recovering()
+    sink.error = StoreError("the catalogue is damaged")
+    for _ in range(12):
+        with pytest.raises(StoreError):
+            spool.deliver(sink, 20)
+    spool.put(second)
+    assert spool.deliver(sink, 20) == 2
+    assert spool.set_aside == 0
+
+
+def test_what_was_set_aside_is_delivered_when_it_is_put_back(tmp_path, rng):
+    bad, good = make_episode(rng, steps=2), make_episode(rng, steps=2)
+    spool = Spool(tmp_path)
+    spool.put(bad)
+    sink = PickySink()
+    sink.refused = {bad.uuid: CorruptEpisode("damaged on the way")}
+    for _ in range(10):
+        with pytest.raises(CorruptEpisode):
+            spool.deliver(sink, 20)
+    spool.put(good)
+    assert spool.deliver(sink, 20) == 1
+    spool.close()
+    (file,) = (tmp_path / "quarantine").iterdir()
+    file.rename(tmp_path / file.name)
+    again = Spool(tmp_path)
+    assert (again.pending(), again.set_aside) == ([bad.uuid], 0)
+    sink.refused = {}
+    assert again.deliver(sink, 20) == 1
+    assert_same(sink.episodes[-1], bad)
+    again.close()
 
 
 def test_loading_a_torn_file_says_so(spool, episode, tmp_path):
