@@ -152,7 +152,7 @@ class Spool:
         done = 0
         stuck: dict[str, StoreError | RemoteError] = {}
         for uuid in self.pending():
-            if done == limit:
+            if done >= limit:
                 break
             error = self._offer(uuid, sink)
             if error is None:
