@@ -271,11 +271,14 @@ class Catalogue:
         query = f"SELECT {EPISODE_COLUMNS} FROM episode WHERE first_position >= ? AND first_position < ? ORDER BY 1"
         return [episode_from(row) for row in self._read(query, (start, stop))]
 
-    def batches(self, start: int = 0, size: int = 4096) -> Iterator[list[EpisodeRow]]:
-        """Yields the episodes that begin from ``start`` on in order of position, ``size`` at a time."""
+    def batches(self, start: int = 0, stop: int = 2**62, *, size: int = 4096) -> Iterator[list[EpisodeRow]]:
+        """Yields the episodes that begin from ``start`` up to ``stop`` in order of position, ``size`` at a time."""
         while True:
-            query = f"SELECT {EPISODE_COLUMNS} FROM episode WHERE first_position >= ? ORDER BY 1 LIMIT ?"
-            batch = [episode_from(row) for row in self._read(query, (start, size))]
+            query = (
+                f"SELECT {EPISODE_COLUMNS} FROM episode WHERE first_position >= ? AND first_position < ? "
+                "ORDER BY 1 LIMIT ?"
+            )
+            batch = [episode_from(row) for row in self._read(query, (start, stop, size))]
             if not batch:
                 return
             yield batch

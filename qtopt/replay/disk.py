@@ -224,6 +224,11 @@ class DiskShelf:
         kind = Damaged if self.catalogue.has_segment(row.number) else Retired
         return kind(range(row.first_position, row.first_position + row.rows), str(error))
 
+    @property
+    def end(self) -> int:
+        """Position behind all that can be read: of a store open for reading only, as of when it was opened."""
+        return self._steps.end
+
     def segment_path(self, row: SegmentRow) -> Path:
         """Returns the directory of a segment."""
         return self.root / SEGMENTS / segment_name(row.number)
@@ -237,6 +242,8 @@ class DiskShelf:
         row = self.catalogue.episode(key)
         if row is None:
             raise UnknownEpisode(f"{self.root}: no episode {key!r}; `qtopt data info` tells what there is")
+        if row.first_position >= self.end:
+            raise UnknownEpisode(f"{self.root}: episode {key!r} came after the store was opened; open it again")
         return row
 
     def quarantine(self, first_positions: Sequence[int], reason: str | None) -> None:

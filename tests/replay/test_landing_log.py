@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from qtopt.errors import StoreError, StoreFull
+from qtopt.errors import StoreError, StoreFull, UnknownEpisode
 from qtopt.replay import EpisodeStore, StoreFormat, landing, read_format
 from qtopt.replay.schema import STORE_FILE
 from tests.episodes import make_episode
@@ -169,6 +169,28 @@ def test_a_reader_keeps_what_is_sealed_after_it_has_opened(tmp_path, episodes):
             store.seal()
             assert not list((tmp_path / "store" / "landing").iterdir())
             assert reader.verify().sound
+
+
+def test_a_reader_ends_at_what_there_was_when_it_opened(tmp_path, episodes):
+    with EpisodeStore(tmp_path / "store", FORMAT) as store:
+        for episode in episodes[:6]:
+            store.append(episode)
+        with EpisodeStore(tmp_path / "store", read_only=True) as reader:
+            for sealed in (False, True):
+                store.append(episodes[6 + sealed])
+                if sealed:
+                    store.seal()
+                report = reader.verify()
+                assert (report.sound, report.episodes) == (True, 6)
+                assert [episode.uuid for episode in reader.episodes()] == [episode.uuid for episode in episodes[:6]]
+                for newer in (
+                    episodes[6 + sealed].uuid,
+                    store._shelf.episode(episodes[6 + sealed].uuid).first_position,
+                ):
+                    with pytest.raises(UnknownEpisode, match="after the store was opened"):
+                        reader._shelf.episode(newer)
+                with pytest.raises(UnknownEpisode, match="after the store was opened"):
+                    reader.read_episode(episodes[6 + sealed].uuid)
 
 
 def test_ctrl_c_in_a_thread_that_stores_for_others_ends_the_storing_and_loses_nothing(tmp_path, episodes, monkeypatch):
