@@ -86,7 +86,15 @@ class DiskShelf:
             self._layout = Layout.of(self.catalogue.segments())
             self._steps = StepTable(self._layout.base, self._layout.end - self._layout.base + SEGMENT_ROWS)
             self._load_sealed()
-            self._landed = Landed(root, self.catalogue, files, publish, steps=self._steps, segment_bytes=segment_bytes)
+            self._landed = Landed(
+                root,
+                self.catalogue,
+                files,
+                publish,
+                steps=self._steps,
+                segment_bytes=segment_bytes,
+                quarantine=self._quarantine,
+            )
             bad = self._landed.load()
             logged = {episode.row.uuid for episode in self._landed.lost}
             self.unexplained = self._look_for_lost(bad, logged)
@@ -321,6 +329,14 @@ class DiskShelf:
                 self._open.pop(row.number, None)
             shutil.rmtree(self.segment_path(row), ignore_errors=True)
         return len(leaving)
+
+    def left_out(self) -> dict[str, Path | None]:
+        """Returns in words what of the landing log no episode is made of, and where it is kept; None: nowhere else.
+
+        What the end of a file cuts off was never acknowledged, and does not count.
+        """
+        found = [(piece, piece.data()) for piece in self._landed.left_out() if not piece.cut_off]
+        return {str(piece): self._quarantine.kept_bytes(piece.name, data) for piece, data in found if data}
 
     def take_damage(self) -> list[Damaged]:
         """Returns the damage found while opening and sealing, once."""

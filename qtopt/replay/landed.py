@@ -13,8 +13,9 @@ from qtopt.errors import CorruptEpisode, StoreFull
 from qtopt.replay.catalogue import Catalogue
 from qtopt.replay.index import IndexEntries
 from qtopt.replay.landing import GROUP_EPISODES, land
-from qtopt.replay.landing_log import LANDING, LandedEpisode, LandingLog, LogFile
+from qtopt.replay.landing_log import LANDING, LandedEpisode, LandingLog, LeftOut, LogFile, first_whole
 from qtopt.replay.opening import landed_rows
+from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow, Record
 from qtopt.replay.schema import Rows
 from qtopt.replay.shelf import Publish
@@ -36,6 +37,7 @@ class Landed:
         publish: told of episodes.
         steps: all rows of the store; those of the landed episodes are added to them.
         segment_bytes: frames that make a segment.
+        quarantine: where goes what no episode is made of.
 
     Attributes:
         start: position behind what is sealed.
@@ -52,10 +54,12 @@ class Landed:
         *,
         steps: StepTable,
         segment_bytes: int,
+        quarantine: Quarantine,
     ) -> None:
         self._catalogue = catalogue
         self._publish = publish
         self._segment_bytes = segment_bytes
+        self._quarantine = quarantine
         self._log = LandingLog(root / LANDING, files, segment_bytes)
         self._since = time.monotonic()
         self._steps = steps
@@ -84,8 +88,11 @@ class Landed:
         """Lands what the catalogue lost; where there is no room, the first commit that succeeds does it."""
         try:
             self._land_lost()
+            self._log.set_aside(self._quarantine)
         except StoreFull as error:
             _log.warning("episodes wait in the landing log until there is room", error=str(error))
+        except OSError as error:
+            _log.warning("what is left out of the landing log is not kept aside yet", error=str(error))
 
     def land(self, records: Sequence[Record]) -> list[EpisodeRow | bytes]:
         """Stores records and publishes them; see ``landing.land``."""
@@ -111,18 +118,25 @@ class Landed:
         """Lands again what was lost, before anything new takes its place."""
         while self.lost:
             group = list(itertools.islice(self.lost, GROUP_EPISODES))
-            self._land([record for episode in group if (record := self._sound(episode)) is not None])
+            self._land([record for episode in group if (record := self._whole(episode)) is not None])
             for _ in group:
                 self.lost.popleft()
         self._log.settle(self._steps.end)
-        self._log.drop_before(self.start)
+        self._log.drop_before(self.start, self._quarantine)
 
-    def _sound(self, episode: LandedEpisode) -> Record | None:
+    def _whole(self, episode: LandedEpisode) -> Record | None:
         try:
-            return self._log.record(episode)
+            return first_whole(episode)[1]
         except CorruptEpisode as error:
             _log.warning("an episode that was never acknowledged, or is damaged, is left out", error=str(error))
+            self._log.leave_out(episode)
             return None
+
+    def left_out(self) -> list[LeftOut]:
+        """Returns what of the log no episode is made of."""
+        for episode in self.lost.copy():  # those that wait for room, or for who writes the store
+            self._whole(episode)
+        return self._log.left_out()
 
     def frame(self, position: int) -> bytes | None:
         """Returns a landed frame, unchecked; None when it is not there, or no longer."""
@@ -164,4 +178,4 @@ class Landed:
             self.start = position
             self.frame_bytes -= frame_bytes
             self._since = time.monotonic()
-        self._log.drop_before(position)
+        self._log.drop_before(position, self._quarantine)

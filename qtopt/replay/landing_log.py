@@ -1,9 +1,10 @@
 """The landing log: episodes as they arrive, record behind record, in files that only grow until all in them is sealed.
 
 A record holds the whole of an episode with checksums of its own. A group of episodes costs one write and one flush, and
-is durable with that: what the catalogue has not heard of when the power fails is landed again from here. What counts is
-what the catalogue names by position and UUID; other records (refused, or landed again elsewhere) do no harm. A file
-that was there when the store was opened is never written again, so that a torn record at its end is passed over.
+is durable with that: what the catalogue has not heard of when the power fails is landed again from here. An episode
+that was landed again has several records, and the first whose frames match their checksums counts: a failure while it
+was written again costs nothing. Records of what was refused do no harm. A file that was there when the store was opened
+is never written again, so that a torn record at its end is passed over.
 """
 
 import contextlib
@@ -11,15 +12,16 @@ import json
 import os
 import struct
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 
 from qtopt.errors import CorruptEpisode, StoreError, StoreFull
 from qtopt.replay.checksum import crc32c
+from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow, Record
 from qtopt.replay.schema import frame_sizes, rows_from_bytes, rows_to_bytes
 from qtopt.replay.segment_files import flush
@@ -34,6 +36,8 @@ _HEADER: Final = struct.Struct("<8sIIII")
 """Magic, bytes of the episode's row (JSON), of its steps, of its frames, and the CRC-32C of all that but the frames."""
 _CRC_BYTES: Final = 4
 _SEARCHED_BYTES: Final = 1 << 20
+_BLOCK_BYTES: Final = 4096
+_UNTOLD: Final = "an episode that is damaged, or was never acknowledged"
 
 
 class LogFile:
@@ -44,7 +48,6 @@ class LogFile:
         self.handle = os.open(path, flags, 0o644)
         self.bytes = 0
         self.end = 0  # position behind the last record
-        self.damaged: list[tuple[int, int]] = []  # where bytes lie that are no whole record
 
     def read(self, offset: int, size: int) -> bytes:
         """Returns what is there; nothing when it cannot be read, which matches no checksum."""
@@ -78,13 +81,55 @@ def _paths(directory: Path) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class LandedEpisode:
-    """An episode in the log: its row, its T + 1 steps as bytes, where its record and where its frames begin."""
+    """An episode in the log: its row, its T + 1 steps as bytes, where its record and where its frames begin.
+
+    ``again`` are the records of the same that came later.
+    """
 
     row: EpisodeRow
     steps: bytes
     file: LogFile
     start: int
     offset: int
+    again: "list[LandedEpisode]" = field(default_factory=list)
+
+    @property
+    def records(self) -> "tuple[LandedEpisode, ...]":
+        """All records of it, the oldest first."""
+        return (self, *self.again)
+
+    @property
+    def position(self) -> int:
+        """Where it was landed last."""
+        return self.records[-1].row.first_position
+
+    def sizes(self) -> list[int]:
+        """Returns the sizes of its frames."""
+        return frame_sizes(self.steps, self.row.length + 1)
+
+
+class LeftOut(NamedTuple):
+    """Bytes of the log that no episode is made of, and what they are; ``cut_off`` by the end of the file, or not."""
+
+    file: LogFile
+    start: int
+    stop: int
+    what: str
+    cut_off: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.file.path}: bytes {self.start} to {self.stop} are {self.what}"
+
+    @property
+    def name(self) -> str:
+        """What they are kept under."""
+        return f"landing-{self.file.path.stem}-{self.start}"
+
+    def data(self) -> bytes:
+        """Returns them, zeros for those that cannot be read; none where there was never more than zeros."""
+        blocks = ((at, min(_BLOCK_BYTES, self.stop - at)) for at in range(self.start, self.stop, _BLOCK_BYTES))
+        found = b"".join(self.file.read(at, size).ljust(size, b"\0") for at, size in blocks)
+        return found if found.strip(b"\0") else b""
 
 
 class LandingLog:
@@ -106,16 +151,21 @@ class LandingLog:
         self._places: dict[int, tuple[LogFile, int, int]] = {}
         self._files = list(files)
         self._current: LogFile | None = None
-        self._found: dict[tuple[int, str], LandedEpisode] = {}
+        self._found: dict[tuple[Any, ...], LandedEpisode] = {}  # by all that makes it the same episode
+        self._left_out: list[LeftOut] = []
         for file in files:
             self._read(file)
 
     def _read(self, file: LogFile) -> None:
         try:
-            for episode in _scan(file):
-                row = episode.row
-                self._found[row.first_position, row.uuid] = episode
-                file.end = max(file.end, row.first_position + row.length + 1)
+            for found in _scan(file):
+                if isinstance(found, LeftOut):
+                    self._left_out.append(found)
+                    continue
+                first = self._found.setdefault(_content(found.row), found)
+                if first is not found:
+                    first.again.append(found)
+                file.end = max(file.end, found.row.first_position + found.row.length + 1)
         except OSError as error:
             raise StoreError(
                 f"{file.path}: cannot be read ({error}); see to the disk and open the store again"
@@ -129,21 +179,41 @@ class LandingLog:
 
     def adopt(self, row: EpisodeRow) -> bytes:
         """Serves the frames of an episode found on opening; returns its steps as bytes, none when it is not there."""
-        episode = self._found.pop((row.first_position, row.uuid), None)
-        if episode is None:
+        found = self._found.pop(_content(row), None)
+        if found is None:
             return b""
-        sizes = frame_sizes(episode.steps, episode.row.length + 1)
-        self._enter(episode.file, row.first_position, episode.offset, sizes)
+        episode = self._counting(found)
+        self._enter(episode.file, row.first_position, episode.offset, episode.sizes())
         return episode.steps
+
+    def _counting(self, episode: LandedEpisode) -> LandedEpisode:
+        """Returns which of several records counts; the frames of a single one are checked when they are read."""
+        if not episode.again:
+            return episode
+        try:
+            return first_whole(episode)[0]
+        except CorruptEpisode:
+            self.leave_out(episode)
+            return episode
 
     def take_rest(self, start: int) -> list[LandedEpisode]:
         """Returns what nobody adopted from position ``start`` on, in order of position, and keeps it no longer."""
-        found, self._found = sorted(self._found.items()), {}
-        return [episode for (first, _), episode in found if first >= start]
+        found, self._found = self._found.values(), {}
+        rest = [episode for episode in found if episode.position >= start]
+        return sorted(rest, key=lambda episode: (episode.position, episode.row.uuid))
 
-    def damaged(self) -> list[tuple[LogFile, int, int]]:
-        """Returns where bytes lie that are no whole record: damaged, or torn before they were acknowledged."""
-        return [(file, *place) for file in self._files for place in file.damaged]
+    def leave_out(self, episode: LandedEpisode) -> None:
+        """Says that no record of an episode can be used."""
+        self._left_out += [piece for piece in pieces(episode) if piece not in self._left_out]
+
+    def left_out(self) -> list[LeftOut]:
+        """Returns what no episode is made of, in the files that there are."""
+        return list(self._left_out)
+
+    def set_aside(self, quarantine: Quarantine, files: Collection[LogFile] | None = None) -> list[tuple[LeftOut, Path]]:
+        """Keeps what is left out, of all files or of some, in the quarantine; returns where. Raises OSError."""
+        chosen = [piece for piece in self._left_out if files is None or piece.file in files]
+        return [(piece, quarantine.keep_bytes(piece.name, data)) for piece in chosen if (data := piece.data())]
 
     @contextlib.contextmanager
     def appended(self, records: Sequence[Record]) -> Iterator[None]:
@@ -208,22 +278,12 @@ class LandingLog:
         """Lets go of all files; whoever reads one just now still can."""
         with self._lock:
             self._files, self._current, self._places, self._found = [], None, {}, {}
+            self._left_out = []
 
     def frame(self, position: int) -> bytes | None:
         """Returns a landed frame, unchecked; None when it is not there, or no longer."""
         place = self._places.get(position)
         return None if place is None else place[0].read(*place[1:])
-
-    def record(self, episode: LandedEpisode) -> Record:
-        """Reads all of an episode; raises CorruptEpisode when it does not match its checksums."""
-        rows = rows_from_bytes([episode.steps], [episode.row.length + 1])
-        frames, offset = [], episode.offset
-        for size, expected in zip(rows["frame_bytes"].tolist(), rows["frame_crc32c"].tolist(), strict=True):
-            frames.append(episode.file.read(offset, size))
-            offset += size
-            if crc32c(frames[-1]) != expected:
-                raise CorruptEpisode(f"landed episode {episode.row.uuid}: a frame does not match its checksum")
-        return Record(episode.row, rows, tuple(frames))
 
     def settle(self, end: int) -> None:
         """Says that all records in the files count as lying before ``end``, wherever else some were landed before."""
@@ -231,20 +291,59 @@ class LandingLog:
             for file in self._files:
                 file.end = min(file.end, end)
 
-    def drop_before(self, position: int) -> None:
-        """Forgets what is before ``position`` and removes the files that hold nothing else."""
+    def drop_before(self, position: int, quarantine: Quarantine) -> None:
+        """Forgets what is before ``position`` and removes the files that hold nothing else.
+
+        What is left out of them goes to the quarantine first.
+        """
         with self._lock:
             for file in [file for file in self._files if file.end <= position]:
                 try:
+                    self.set_aside(quarantine, [file])
                     file.path.unlink(missing_ok=True)
                 except OSError as error:
                     _log.warning("a sealed file of the landing log stays for now", error=str(error))
                     continue
                 self._files.remove(file)
+                self._left_out = [piece for piece in self._left_out if piece.file is not file]
                 if file is self._current:
                     self._current = None
             for known in [known for known in self._places if known < position]:
                 del self._places[known]
+
+
+def pieces(episode: LandedEpisode) -> list[LeftOut]:
+    """Returns the bytes of all records of an episode."""
+    what = f"landed episode {episode.row.uuid}, a frame of which does not match its checksum"
+    return [LeftOut(each.file, each.start, each.offset + sum(each.sizes()), what) for each in episode.records]
+
+
+def first_whole(episode: LandedEpisode) -> tuple[LandedEpisode, Record]:
+    """Returns the first record of an episode that matches its checksums, and all of it.
+
+    Raises:
+        CorruptEpisode: none does.
+    """
+    for each in episode.records:
+        with contextlib.suppress(CorruptEpisode):
+            return each, _read_record(each)
+    raise CorruptEpisode(f"landed episode {episode.row.uuid}: a frame does not match its checksum")
+
+
+def _read_record(episode: LandedEpisode) -> Record:
+    rows = rows_from_bytes([episode.steps], [episode.row.length + 1])
+    frames, offset = [], episode.offset
+    for size, expected in zip(rows["frame_bytes"].tolist(), rows["frame_crc32c"].tolist(), strict=True):
+        frames.append(episode.file.read(offset, size))
+        offset += size
+        if crc32c(frames[-1]) != expected:
+            raise CorruptEpisode(f"landed episode {episode.row.uuid}: a frame does not match its checksum")
+    return Record(episode.row, rows, tuple(frames))
+
+
+def _content(row: EpisodeRow) -> tuple[Any, ...]:
+    """Returns all of a row but where it lies."""
+    return row.lasting()[1:]
 
 
 def _head(record: Record) -> bytes:
@@ -255,10 +354,11 @@ def _head(record: Record) -> bytes:
     return b"".join((sizes, crc32c(sizes, body).to_bytes(_CRC_BYTES, "little"), body))
 
 
-def _scan(file: LogFile) -> Iterator[LandedEpisode]:
-    """Yields the whole records of a file; after a damaged one it goes on with the next that is sound."""
+def _scan(file: LogFile) -> Iterator[LandedEpisode | LeftOut]:
+    """Yields the whole records of a file and what is none; after a damaged one it goes on with the next sound one."""
     size = os.fstat(file.handle).st_size
     at, lost = 0, -1
+    cut_off = True
     while at >= 0 and len(head := os.pread(file.handle, _HEADER.size, at)) == _HEADER.size:
         magic, about_bytes, step_bytes, frame_bytes, crc = _HEADER.unpack(head)
         offset = at + _HEADER.size + about_bytes + step_bytes
@@ -266,18 +366,19 @@ def _scan(file: LogFile) -> Iterator[LandedEpisode]:
         if magic == _MAGIC and offset + frame_bytes <= size:
             body = os.pread(file.handle, about_bytes + step_bytes, at + _HEADER.size)
         if not body or crc32c(head[:-_CRC_BYTES], body) != crc:
-            lost = at if lost < 0 else lost
+            if lost < 0:
+                lost, cut_off = at, magic == _MAGIC and offset + frame_bytes > size
             at = _find_magic(file, at + 1)
             continue
         if lost >= 0:
-            file.damaged.append((lost, at))
-            lost = -1
+            yield LeftOut(file, lost, at, _UNTOLD)
+            lost, cut_off = -1, True
         first_position, uuid, digest, *others = json.loads(body[:about_bytes])
         row = EpisodeRow(first_position, uuid, bytes.fromhex(digest), *others)
         yield LandedEpisode(row, body[about_bytes:], file, at, offset)
         at = offset + frame_bytes
     if lost >= 0 or at < size:
-        file.damaged.append((lost if lost >= 0 else at, size))
+        yield LeftOut(file, lost if lost >= 0 else at, size, _UNTOLD, cut_off)
 
 
 def _find_magic(file: LogFile, start: int) -> int:
