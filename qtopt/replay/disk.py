@@ -96,14 +96,13 @@ class DiskShelf:
                 quarantine=self._quarantine,
             )
             bad = self._landed.load()
-            logged = {episode.row.uuid for episode in self._landed.lost}
-            self.unexplained = self._look_for_lost(bad, logged)
+            self.unexplained = self._look_for_lost(bad, self._landed.waiting())
         if bad:
             self._found.append(Damaged(bad, "landed steps do not match their checksum"))
         self.lost_entries = len(self._landed.lost)
         if not read_only:
             self._landed.recover()
-            remove_unknown(root / SEGMENTS, self.catalogue, bad, self._quarantine)
+            remove_unknown(root / SEGMENTS, self.catalogue, bad, self._landed.waiting(), self._quarantine)
         self._committer = None if read_only else GroupCommitter(self._commit, max_waiting)
 
     def _look_for_lost(self, missing: Collection[int], logged: Set[str]) -> str:
@@ -288,6 +287,10 @@ class DiskShelf:
             StoreFull: no room; everything is as it was.
         """
         with self._seal_lock:
+            if self._landed.lost:
+                raise StoreFull(
+                    f"{self.root}: nothing is sealed before there is room for what waits in the landing log"
+                )
             episodes, rows = self._landed.oldest()
             if not episodes:
                 return False
@@ -347,7 +350,9 @@ class DiskShelf:
         final = self.segment_path(segment)
         temporary = final.with_suffix(".tmp")
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(final, ignore_errors=True)  # of a seal whose transaction failed
+        if final.exists():  # of a seal whose transaction failed, or was lost
+            require_explained(final.parent, self.catalogue)
+            shutil.rmtree(final)
         try:
             write_segment(temporary, self._format, segment, rows, self._landed_frames(segment, rows, bad), episodes)
             temporary.rename(final)

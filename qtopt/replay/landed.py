@@ -132,6 +132,10 @@ class Landed:
             self._log.leave_out(episode)
             return None
 
+    def waiting(self) -> set[str]:
+        """Returns the UUIDs of the episodes that are to be landed again."""
+        return {episode.row.uuid for episode in self.lost.copy()}
+
     def left_out(self) -> list[LeftOut]:
         """Returns what of the log no episode is made of."""
         for episode in self.lost.copy():  # those that wait for room, or for who writes the store

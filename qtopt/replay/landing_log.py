@@ -330,6 +330,14 @@ def first_whole(episode: LandedEpisode) -> tuple[LandedEpisode, Record]:
     raise CorruptEpisode(f"landed episode {episode.row.uuid}: a frame does not match its checksum")
 
 
+def is_whole(episode: LandedEpisode) -> bool:
+    """Whether any record of an episode matches its checksums."""
+    try:
+        return bool(first_whole(episode))
+    except CorruptEpisode:
+        return False
+
+
 def _read_record(episode: LandedEpisode) -> Record:
     rows = rows_from_bytes([episode.steps], [episode.row.length + 1])
     frames, offset = [], episode.offset

@@ -187,7 +187,8 @@ def test_on_a_disk_without_room_what_was_lost_waits_and_nothing_takes_its_place(
             assert len(store) == 4
             with pytest.raises(StoreFull):
                 store.append(make_episode(rng))
-            store.seal()
+            with pytest.raises(StoreFull, match="what waits in the landing log"):
+                store.seal()
     assert_holds(path, episodes)
 
 
