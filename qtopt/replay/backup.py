@@ -17,6 +17,7 @@ from typing import Final
 
 from qtopt.errors import StoreError, StoreFull
 from qtopt.replay.catalogue import CATALOGUE_FILE, Catalogue, SegmentRow
+from qtopt.replay.copies import require_nothing_more
 from qtopt.replay.disk import SEGMENTS
 from qtopt.replay.episode_store import LABELS_FILE
 from qtopt.replay.landing import one_moment
@@ -59,7 +60,7 @@ def back_up(source: Path, target: Path, *, link: bool = False) -> BackupReport:
             helps against mistakes but not against a broken disk.
 
     Raises:
-        StoreError: there is no store, it is damaged, or ``target`` is something else than its copy.
+        StoreError: there is no store, it is damaged, or ``target`` is something else than its copy, or was written to.
         StoreFull: ``target`` cannot be written; it is what it was.
     """
     fmt = read_format(source)
@@ -134,6 +135,7 @@ class _Backup:
         ):
             waiting = _waiting(self._source, catalogue, files)
             require_explained(self._source / SEGMENTS, catalogue, logged=waiting)  # else the copy would lose them
+            require_nothing_more(self._target, self._source, catalogue, waiting)
             catalogue.backup(self._temporary / CATALOGUE_FILE)
             for file in files:
                 _copy_log(file, self._temporary / LANDING / file.path.name)

@@ -209,9 +209,20 @@ class Catalogue:
 
     def retired(self) -> dict[int, int]:
         """Returns the number of episodes in each segment that was ever retired, by the segment's number."""
-        if not self._read("SELECT 1 FROM sqlite_master WHERE name = 'retired'"):  # an older store, read only
+        if not self._has_retired():
             return {}
         return dict(self._read("SELECT number, episodes FROM retired"))
+
+    def retired_segments(self) -> list[SegmentRow]:
+        """Returns the segments that were ever retired in order of position; how they were cut is not known: 0 bytes."""
+        if not self._has_retired():
+            return []
+        query = "SELECT number, first_position, rows, episodes, frame_bytes, 0 FROM retired ORDER BY first_position"
+        return [SegmentRow(*values) for values in self._read(query)]
+
+    def _has_retired(self) -> bool:
+        """Whether there is that table: not in an older store, read only."""
+        return bool(self._read("SELECT 1 FROM sqlite_master WHERE name = 'retired'"))
 
     def enter_segment(self, segment: SegmentRow, episodes: Sequence[EpisodeRow]) -> None:
         """Enters a segment together with its episodes, for rebuilding."""
