@@ -21,7 +21,8 @@ from qtopt.replay.copies import require_nothing_more
 from qtopt.replay.disk import SEGMENTS
 from qtopt.replay.episode_store import LABELS_FILE
 from qtopt.replay.landing import one_moment
-from qtopt.replay.landing_log import LANDING, LandingLog, LogFile, is_whole, next_path
+from qtopt.replay.landing_file import LogFile, is_whole
+from qtopt.replay.landing_log import LANDING, LandingLog, next_path
 from qtopt.replay.lock import WriterLock
 from qtopt.replay.opening import require_explained
 from qtopt.replay.schema import STORE_FILE, read_format

@@ -9,7 +9,8 @@ from pathlib import Path
 from qtopt.errors import CorruptEpisode, StoreError
 from qtopt.replay.catalogue import CATALOGUE_FILE, Catalogue, SegmentRow
 from qtopt.replay.disk import SEGMENTS
-from qtopt.replay.landing_log import LANDING, LandingLog, is_whole, open_files
+from qtopt.replay.landing_file import is_whole
+from qtopt.replay.landing_log import LANDING, LandingLog, open_files
 from qtopt.replay.record import REPLACED, EpisodeRow
 from qtopt.replay.segment_files import UNREADABLE, read_tables
 

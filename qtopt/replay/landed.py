@@ -13,7 +13,8 @@ from qtopt.errors import CorruptEpisode, StoreFull
 from qtopt.replay.catalogue import Catalogue
 from qtopt.replay.index import IndexEntries
 from qtopt.replay.landing import GROUP_EPISODES, land
-from qtopt.replay.landing_log import LANDING, LandedEpisode, LandingLog, LeftOut, LogFile, first_whole
+from qtopt.replay.landing_file import LandedEpisode, LeftOut, LogFile, first_whole
+from qtopt.replay.landing_log import LANDING, LandingLog
 from qtopt.replay.opening import landed_rows
 from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow, Record

@@ -14,7 +14,8 @@ from qtopt.replay.checksum import crc32c
 from qtopt.replay.disk import QUARANTINE, SEGMENTS
 from qtopt.replay.episode_store import LABELS_FILE
 from qtopt.replay.landing import GROUP_EPISODES, land
-from qtopt.replay.landing_log import LANDING, LandedEpisode, LandingLog, first_whole, open_files
+from qtopt.replay.landing_file import LandedEpisode, first_whole
+from qtopt.replay.landing_log import LANDING, LandingLog, open_files
 from qtopt.replay.lock import WriterLock
 from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import REPLACED, EpisodeRow, Record
