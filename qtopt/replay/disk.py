@@ -284,14 +284,10 @@ class DiskShelf:
         """Moves the oldest landed episodes into a segment; returns False when none is landed.
 
         Raises:
-            StoreFull: no room; everything is as it was.
+            StoreFull: no room beyond what is kept free; everything is as it was.
         """
         with self._seal_lock:
-            if self._landed.lost:
-                raise StoreFull(
-                    f"{self.root}: nothing is sealed before there is room for what waits in the landing log"
-                )
-            episodes, rows = self._landed.oldest()
+            episodes, rows = self._landed.oldest(self._watch.spare_bytes())
             if not episodes:
                 return False
             start, size = episodes[0].first_position, int(rows["frame_bytes"].sum())

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -18,7 +19,7 @@ from qtopt.replay.landing_log import LANDING, LandingLog
 from qtopt.replay.opening import landed_rows
 from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow, Record
-from qtopt.replay.schema import Rows
+from qtopt.replay.schema import STEP_DTYPE, Rows
 from qtopt.replay.shelf import Publish
 from qtopt.replay.step_table import StepTable
 
@@ -26,6 +27,12 @@ _log = structlog.get_logger(__name__)
 
 SEGMENT_ROWS = 1 << 17
 """Rows that fill a segment whatever their frames' size: those of the log are what takes longest to read at opening."""
+_FILES: Final = 4
+"""Files of the log in a segment's worth of frames: what can be sealed where there is no room for a whole segment."""
+_SEGMENT_BYTES: Final = 1 << 20
+_EPISODE_BYTES: Final = 256
+_ROW_BYTES: Final = STEP_DTYPE.itemsize + 8
+"""What a segment, each of its episodes and each of its rows take beside frames and facts, at most."""
 
 
 class Landed:
@@ -61,7 +68,7 @@ class Landed:
         self._publish = publish
         self._segment_bytes = segment_bytes
         self._quarantine = quarantine
-        self._log = LandingLog(root / LANDING, files, segment_bytes)
+        self._log = LandingLog(root / LANDING, files, segment_bytes / _FILES)
         self._since = time.monotonic()
         self._steps = steps
         self.start = steps.end
@@ -159,17 +166,42 @@ class Landed:
             return True
         return bool(0 < after_s < time.monotonic() - self._since and self.frame_bytes)
 
-    def oldest(self) -> tuple[list[EpisodeRow], Rows]:
-        """Returns the oldest ones that fill a segment, and their rows."""
-        start = self.start
+    def oldest(self, room: float) -> tuple[list[EpisodeRow], Rows]:
+        """Returns the oldest ones that fill a segment, and their rows.
+
+        Where there is too little room for these, it is what is in as many files of the log as there is room for: when
+        they are removed the room is back.
+
+        Args:
+            room: bytes that the segment may take.
+
+        Raises:
+            StoreFull: there is room for not even one file, or what comes before has not been landed again for want of
+                it.
+        """
+        if self.lost:
+            raise StoreFull("nothing is sealed before there is room for what waits in the landing log: free disk space")
+        start, ends = self.start, self._log.ends()
         chosen: list[EpisodeRow] = []
-        stop, size = start, 0
-        for row in self._catalogue.episodes(start, self._steps.end):
+        stop, size, needed, fitting = start, 0, _SEGMENT_BYTES, 0
+        for row in itertools.chain.from_iterable(self._catalogue.batches(start, self._steps.end)):
             if size >= self._segment_bytes or stop - start >= SEGMENT_ROWS:
                 break
             chosen.append(row)
             stop = row.first_position + row.length + 1
-            size += int(self._steps.between(row.first_position, stop)["frame_bytes"].sum())
+            frame_bytes = int(self._steps.between(row.first_position, stop)["frame_bytes"].sum())
+            size += frame_bytes
+            needed += frame_bytes + _EPISODE_BYTES + len(row.facts) + (row.length + 1) * _ROW_BYTES
+            if needed <= room and stop in ends:
+                fitting = len(chosen)
+        if chosen and needed > room:
+            if not fitting:
+                raise StoreFull(
+                    f"a segment of {needed / 1e6:.1f} MB has {max(0.0, room) / 1e6:.1f} MB beyond what is kept free "
+                    "(--replay.min-free-mb); the episodes stay in the landing log: free disk space"
+                )
+            del chosen[fitting:]
+            stop = chosen[-1].first_position + chosen[-1].length + 1
         return chosen, self._steps.between(start, stop)
 
     def close(self) -> None:

@@ -214,6 +214,11 @@ class LandingLog:
             for file in self._files:
                 file.end = min(file.end, end)
 
+    def ends(self) -> set[int]:
+        """Returns the positions before which whole files lie."""
+        with self._lock:
+            return {file.end for file in self._files}
+
     def drop_before(self, position: int, quarantine: Quarantine) -> None:
         """Forgets what is before ``position`` and removes the files that hold nothing else.
 
