@@ -26,9 +26,15 @@ def require_nothing_more(copy: Path, source: Path, store: Catalogue, waiting: Se
     """
     given_up = store.retired_segments()
     same = {_identity(segment) for segment in (*store.segments(), *given_up)}
+    try:
+        held = list(_held(copy, same))
+    except StoreError as error:
+        raise StoreError(
+            f"{copy}: what it holds cannot be told ({error}), and it was left as it is: give another directory for the "
+            "copy"
+        ) from error
     more = sum(
-        row.uuid not in waiting and store.episode(row.uuid) is None and not _is_within(row, given_up)
-        for row in _held(copy, same)
+        row.uuid not in waiting and store.episode(row.uuid) is None and not _is_within(row, given_up) for row in held
     )
     if more:
         raise StoreError(

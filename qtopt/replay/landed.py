@@ -14,7 +14,7 @@ from qtopt.errors import CorruptEpisode, StoreFull
 from qtopt.replay.catalogue import Catalogue
 from qtopt.replay.index import IndexEntries
 from qtopt.replay.landing import GROUP_EPISODES, land
-from qtopt.replay.landing_file import LandedEpisode, LeftOut, LogFile, first_whole
+from qtopt.replay.landing_file import LandedEpisode, LeftOut, LogFile, first_whole, is_whole, pieces
 from qtopt.replay.landing_log import LANDING, LandingLog
 from qtopt.replay.opening import landed_rows
 from qtopt.replay.quarantine import Quarantine
@@ -146,9 +146,8 @@ class Landed:
 
     def left_out(self) -> list[LeftOut]:
         """Returns what of the log no episode is made of."""
-        for episode in self.lost.copy():  # those that wait for room, or for who writes the store
-            self._whole(episode)
-        return self._log.left_out()
+        waiting = [piece for episode in self.lost.copy() if not is_whole(episode) for piece in pieces(episode)]
+        return [*self._log.left_out(), *waiting]
 
     def frame(self, position: int) -> bytes | None:
         """Returns a landed frame, unchecked; None when it is not there, or no longer."""

@@ -59,15 +59,14 @@ class Quarantine:
     def keep_bytes(self, name: str, data: bytes) -> Path:
         """Keeps bytes of whatever kind, durably and whatever the limit, once; returns where. Raises OSError."""
         path = self._place(name, data)
-        if path.exists():
-            return path
-        self._directory.mkdir(exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(data)
-        flush(temporary)
-        temporary.rename(path)
+        if not path.exists():
+            self._directory.mkdir(exist_ok=True)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_bytes(data)
+            flush(temporary)
+            temporary.rename(path)
+            log.warning("bytes that nothing is made of are kept aside", path=str(path))
         flush(self._directory)
-        log.warning("bytes that nothing is made of are kept aside", path=str(path))
         return path
 
     def kept_bytes(self, name: str, data: bytes) -> Path | None:

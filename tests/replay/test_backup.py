@@ -246,6 +246,14 @@ class TestRestoredAndInUse:
         rebuild_catalogue(path)
         assert len(uuids(path)) == 11
 
+    def test_where_it_cannot_be_told_nothing_is_changed(self, tmp_path, copy):
+        restore(copy, tmp_path / "restored")
+        damaged = bytes(4096) + (tmp_path / "restored" / "catalogue.db").read_bytes()[4096:]
+        (tmp_path / "restored" / "catalogue.db").write_bytes(damaged)
+        with pytest.raises(StoreError, match=r"cannot be told .* give another directory"):
+            back_up(copy, tmp_path / "restored")
+        assert (tmp_path / "restored" / "catalogue.db").read_bytes() == damaged
+
     def test_what_the_store_gave_up_goes_from_the_copy(self, tmp_path, copy, rng):
         """Episodes that the copy has sealed, and such as it has landed."""
         path = tmp_path / "store"
