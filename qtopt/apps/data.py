@@ -294,6 +294,13 @@ def _tell(report: VerifyReport, root: Path, *, repaired: bool) -> int:
             f"{len(report.quarantined)} quarantined episodes, not served: where a copy has them, "
             f"`qtopt data merge --store COPY --into {root}` takes them from there"
         )
+    for words, kept in report.left_out.items():
+        say(f"left out: {words}; {f'kept in {kept}' if kept else 'kept aside when the store is next opened to write'}")
+    if report.left_out:
+        say(
+            f"{len(report.left_out)} pieces of the landing log are no episode that can be served: damaged, or never "
+            f"acknowledged. `qtopt data merge --store COPY --into {root}` takes from a copy what it has of them"
+        )
     if report.unexplained:
         say(report.unexplained)
     if report.damaged:

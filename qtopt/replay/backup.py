@@ -6,8 +6,10 @@ that names them, under names that the copy has not yet, and go after the one tha
 anywhere is the one before or the one after.
 """
 
+import math
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +17,12 @@ from typing import Final
 
 from qtopt.errors import StoreError, StoreFull
 from qtopt.replay.catalogue import CATALOGUE_FILE, Catalogue, SegmentRow
+from qtopt.replay.copies import require_nothing_more
 from qtopt.replay.disk import SEGMENTS
 from qtopt.replay.episode_store import LABELS_FILE
 from qtopt.replay.landing import one_moment
-from qtopt.replay.landing_log import LANDING, LogFile, next_path
+from qtopt.replay.landing_file import LogFile, is_whole
+from qtopt.replay.landing_log import LANDING, LandingLog, next_path
 from qtopt.replay.lock import WriterLock
 from qtopt.replay.opening import require_explained
 from qtopt.replay.schema import STORE_FILE, read_format
@@ -57,7 +61,7 @@ def back_up(source: Path, target: Path, *, link: bool = False) -> BackupReport:
             helps against mistakes but not against a broken disk.
 
     Raises:
-        StoreError: there is no store, it is damaged, or ``target`` is something else than its copy.
+        StoreError: there is no store, it is damaged, or ``target`` is something else than its copy, or was written to.
         StoreFull: ``target`` cannot be written; it is what it was.
     """
     fmt = read_format(source)
@@ -130,7 +134,9 @@ class _Backup:
             closing(Catalogue(self._source, read_only=True)) as catalogue,
             one_moment(catalogue, self._source) as files,
         ):
-            require_explained(self._source / SEGMENTS, catalogue)  # else the copy would lose what it has lost
+            waiting = _waiting(self._source, catalogue, files)
+            require_explained(self._source / SEGMENTS, catalogue, logged=waiting)  # else the copy would lose them
+            require_nothing_more(self._target, self._source, catalogue, waiting)
             catalogue.backup(self._temporary / CATALOGUE_FILE)
             for file in files:
                 _copy_log(file, self._temporary / LANDING / file.path.name)
@@ -198,6 +204,12 @@ class _Backup:
         if fmt.format_version > copied.format_version or (fmt.store_id and not copied.store_id):
             fmt.write(self._target / STORE_FILE)
             flush(self._target)
+
+
+def _waiting(root: Path, catalogue: Catalogue, files: Sequence[LogFile]) -> set[str]:
+    """Returns the UUIDs of the whole episodes in the landing log that the catalogue has lost: a copy has them too."""
+    rest = LandingLog(root / LANDING, files, math.inf).take_rest(0)
+    return {episode.row.uuid for episode in rest if catalogue.episode(episode.row.uuid) is None and is_whole(episode)}
 
 
 def _copy_log(file: LogFile, to: Path) -> None:

@@ -209,9 +209,20 @@ class Catalogue:
 
     def retired(self) -> dict[int, int]:
         """Returns the number of episodes in each segment that was ever retired, by the segment's number."""
-        if not self._read("SELECT 1 FROM sqlite_master WHERE name = 'retired'"):  # an older store, read only
+        if not self._has_retired():
             return {}
         return dict(self._read("SELECT number, episodes FROM retired"))
+
+    def retired_segments(self) -> list[SegmentRow]:
+        """Returns the segments that were ever retired in order of position; how they were cut is not known: 0 bytes."""
+        if not self._has_retired():
+            return []
+        query = "SELECT number, first_position, rows, episodes, frame_bytes, 0 FROM retired ORDER BY first_position"
+        return [SegmentRow(*values) for values in self._read(query)]
+
+    def _has_retired(self) -> bool:
+        """Whether there is that table: not in an older store, read only."""
+        return bool(self._read("SELECT 1 FROM sqlite_master WHERE name = 'retired'"))
 
     def enter_segment(self, segment: SegmentRow, episodes: Sequence[EpisodeRow]) -> None:
         """Enters a segment together with its episodes, for rebuilding."""
@@ -271,11 +282,14 @@ class Catalogue:
         query = f"SELECT {EPISODE_COLUMNS} FROM episode WHERE first_position >= ? AND first_position < ? ORDER BY 1"
         return [episode_from(row) for row in self._read(query, (start, stop))]
 
-    def batches(self, start: int = 0, size: int = 4096) -> Iterator[list[EpisodeRow]]:
-        """Yields the episodes that begin from ``start`` on in order of position, ``size`` at a time."""
+    def batches(self, start: int = 0, stop: int = 2**62, *, size: int = 4096) -> Iterator[list[EpisodeRow]]:
+        """Yields the episodes that begin from ``start`` up to ``stop`` in order of position, ``size`` at a time."""
         while True:
-            query = f"SELECT {EPISODE_COLUMNS} FROM episode WHERE first_position >= ? ORDER BY 1 LIMIT ?"
-            batch = [episode_from(row) for row in self._read(query, (start, size))]
+            query = (
+                f"SELECT {EPISODE_COLUMNS} FROM episode WHERE first_position >= ? AND first_position < ? "
+                "ORDER BY 1 LIMIT ?"
+            )
+            batch = [episode_from(row) for row in self._read(query, (start, stop, size))]
             if not batch:
                 return
             yield batch

@@ -88,6 +88,17 @@ class DiskWatch:
     def _failing(self, error: OSError) -> StoreFull:
         return StoreFull(f"{self._root}: {error}; nothing was acknowledged: see to the disk and try again")
 
+    def spare_bytes(self) -> int:
+        """Returns how much may be written that is not an episode's first copy: the room beyond what is kept free.
+
+        Raises:
+            StoreFull: the disk does not say.
+        """
+        try:
+            return self._free_bytes() - int(self._min_free_bytes)
+        except OSError as error:
+            raise StoreFull(f"{self._root}: {error}; see to the disk") from error
+
     def _free_bytes(self) -> int:
         disk = os.statvfs(self._root)
         return disk.f_bavail * disk.f_frsize

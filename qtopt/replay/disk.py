@@ -86,16 +86,23 @@ class DiskShelf:
             self._layout = Layout.of(self.catalogue.segments())
             self._steps = StepTable(self._layout.base, self._layout.end - self._layout.base + SEGMENT_ROWS)
             self._load_sealed()
-            self._landed = Landed(root, self.catalogue, files, publish, steps=self._steps, segment_bytes=segment_bytes)
+            self._landed = Landed(
+                root,
+                self.catalogue,
+                files,
+                publish,
+                steps=self._steps,
+                segment_bytes=segment_bytes,
+                quarantine=self._quarantine,
+            )
             bad = self._landed.load()
-            logged = {episode.row.uuid for episode in self._landed.lost}
-            self.unexplained = self._look_for_lost(bad, logged)
+            self.unexplained = self._look_for_lost(bad, self._landed.waiting())
         if bad:
             self._found.append(Damaged(bad, "landed steps do not match their checksum"))
         self.lost_entries = len(self._landed.lost)
         if not read_only:
             self._landed.recover()
-            remove_unknown(root / SEGMENTS, self.catalogue, bad, self._quarantine)
+            remove_unknown(root / SEGMENTS, self.catalogue, bad, self._landed.waiting(), self._quarantine)
         self._committer = None if read_only else GroupCommitter(self._commit, max_waiting)
 
     def _look_for_lost(self, missing: Collection[int], logged: Set[str]) -> str:
@@ -224,6 +231,11 @@ class DiskShelf:
         kind = Damaged if self.catalogue.has_segment(row.number) else Retired
         return kind(range(row.first_position, row.first_position + row.rows), str(error))
 
+    @property
+    def end(self) -> int:
+        """Position behind all that can be read: of a store open for reading only, as of when it was opened."""
+        return self._steps.end
+
     def segment_path(self, row: SegmentRow) -> Path:
         """Returns the directory of a segment."""
         return self.root / SEGMENTS / segment_name(row.number)
@@ -237,6 +249,8 @@ class DiskShelf:
         row = self.catalogue.episode(key)
         if row is None:
             raise UnknownEpisode(f"{self.root}: no episode {key!r}; `qtopt data info` tells what there is")
+        if row.first_position >= self.end:
+            raise UnknownEpisode(f"{self.root}: episode {key!r} came after the store was opened; open it again")
         return row
 
     def quarantine(self, first_positions: Sequence[int], reason: str | None) -> None:
@@ -270,10 +284,10 @@ class DiskShelf:
         """Moves the oldest landed episodes into a segment; returns False when none is landed.
 
         Raises:
-            StoreFull: no room; everything is as it was.
+            StoreFull: no room beyond what is kept free; everything is as it was.
         """
         with self._seal_lock:
-            episodes, rows = self._landed.oldest()
+            episodes, rows = self._landed.oldest(self._watch.spare_bytes())
             if not episodes:
                 return False
             start, size = episodes[0].first_position, int(rows["frame_bytes"].sum())
@@ -315,6 +329,14 @@ class DiskShelf:
             shutil.rmtree(self.segment_path(row), ignore_errors=True)
         return len(leaving)
 
+    def left_out(self) -> dict[str, Path | None]:
+        """Returns in words what of the landing log no episode is made of, and where it is kept; None: nowhere else.
+
+        What the end of a file cuts off was never acknowledged, and does not count.
+        """
+        found = [(piece, piece.data()) for piece in self._landed.left_out() if not piece.cut_off]
+        return {str(piece): self._quarantine.kept_bytes(piece.name, data) for piece, data in found if data}
+
     def take_damage(self) -> list[Damaged]:
         """Returns the damage found while opening and sealing, once."""
         found, self._found = self._found, []
@@ -324,7 +346,9 @@ class DiskShelf:
         final = self.segment_path(segment)
         temporary = final.with_suffix(".tmp")
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(final, ignore_errors=True)  # of a seal whose transaction failed
+        if final.exists():  # of a seal whose transaction failed, or was lost
+            require_explained(final.parent, self.catalogue)
+            shutil.rmtree(final)
         try:
             write_segment(temporary, self._format, segment, rows, self._landed_frames(segment, rows, bad), episodes)
             temporary.rename(final)

@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 LABELS_FILE = "labels.npz"
 _TICK_S = 0.5
 _LABELS_EVERY_S = 60.0
-_RETRY_SEAL_S = 5.0
+_RETRY_SEAL_S = 30.0
 _RETIRE_EVERY_S = 60.0
 
 
@@ -81,6 +81,7 @@ class EpisodeStore(ReplayStore):
                 self._lock.release()
             raise
         self._closed = threading.Event()
+        self._failing: set[str] = set()  # what could not be done the last time
         self._take_damage()
         self._load_labels()
         self._keeper = threading.Thread(target=self._keep_house, name="store-keeper", daemon=True)
@@ -175,12 +176,17 @@ class EpisodeStore(ReplayStore):
                 save_after = now
 
     def _try(self, what: str, work: Callable[[], object]) -> bool:
-        """Does what can be done again later; returns whether it was done."""
+        """Does what can be done again later; returns whether it was done. Failures in a row are told once."""
         try:
             work()
         except StoreError as error:
-            log.warning(f"nothing could be {what}; trying again", error=str(error))
+            if what not in self._failing:
+                log.warning(f"nothing could be {what}; trying again", error=str(error))
+            self._failing.add(what)
             return False
+        if what in self._failing:
+            log.info(f"what waited is {what}")
+        self._failing.discard(what)
         return True
 
     def _seal_one(self) -> None:

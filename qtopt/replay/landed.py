@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -13,10 +14,12 @@ from qtopt.errors import CorruptEpisode, StoreFull
 from qtopt.replay.catalogue import Catalogue
 from qtopt.replay.index import IndexEntries
 from qtopt.replay.landing import GROUP_EPISODES, land
-from qtopt.replay.landing_log import LANDING, LandedEpisode, LandingLog, LogFile
+from qtopt.replay.landing_file import LandedEpisode, LeftOut, LogFile, first_whole, is_whole, pieces
+from qtopt.replay.landing_log import LANDING, LandingLog
 from qtopt.replay.opening import landed_rows
+from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow, Record
-from qtopt.replay.schema import Rows
+from qtopt.replay.schema import STEP_DTYPE, Rows
 from qtopt.replay.shelf import Publish
 from qtopt.replay.step_table import StepTable
 
@@ -24,6 +27,12 @@ _log = structlog.get_logger(__name__)
 
 SEGMENT_ROWS = 1 << 17
 """Rows that fill a segment whatever their frames' size: those of the log are what takes longest to read at opening."""
+_FILES: Final = 4
+"""Files of the log in a segment's worth of frames: what can be sealed where there is no room for a whole segment."""
+_SEGMENT_BYTES: Final = 1 << 20
+_EPISODE_BYTES: Final = 256
+_ROW_BYTES: Final = STEP_DTYPE.itemsize + 8
+"""What a segment, each of its episodes and each of its rows take beside frames and facts, at most."""
 
 
 class Landed:
@@ -36,6 +45,7 @@ class Landed:
         publish: told of episodes.
         steps: all rows of the store; those of the landed episodes are added to them.
         segment_bytes: frames that make a segment.
+        quarantine: where goes what no episode is made of.
 
     Attributes:
         start: position behind what is sealed.
@@ -52,11 +62,13 @@ class Landed:
         *,
         steps: StepTable,
         segment_bytes: int,
+        quarantine: Quarantine,
     ) -> None:
         self._catalogue = catalogue
         self._publish = publish
         self._segment_bytes = segment_bytes
-        self._log = LandingLog(root / LANDING, files, segment_bytes)
+        self._quarantine = quarantine
+        self._log = LandingLog(root / LANDING, files, segment_bytes / _FILES)
         self._since = time.monotonic()
         self._steps = steps
         self.start = steps.end
@@ -84,8 +96,11 @@ class Landed:
         """Lands what the catalogue lost; where there is no room, the first commit that succeeds does it."""
         try:
             self._land_lost()
+            self._log.set_aside(self._quarantine)
         except StoreFull as error:
             _log.warning("episodes wait in the landing log until there is room", error=str(error))
+        except OSError as error:
+            _log.warning("what is left out of the landing log is not kept aside yet", error=str(error))
 
     def land(self, records: Sequence[Record]) -> list[EpisodeRow | bytes]:
         """Stores records and publishes them; see ``landing.land``."""
@@ -111,18 +126,28 @@ class Landed:
         """Lands again what was lost, before anything new takes its place."""
         while self.lost:
             group = list(itertools.islice(self.lost, GROUP_EPISODES))
-            self._land([record for episode in group if (record := self._sound(episode)) is not None])
+            self._land([record for episode in group if (record := self._whole(episode)) is not None])
             for _ in group:
                 self.lost.popleft()
         self._log.settle(self._steps.end)
-        self._log.drop_before(self.start)
+        self._log.drop_before(self.start, self._quarantine)
 
-    def _sound(self, episode: LandedEpisode) -> Record | None:
+    def _whole(self, episode: LandedEpisode) -> Record | None:
         try:
-            return self._log.record(episode)
+            return first_whole(episode)[1]
         except CorruptEpisode as error:
             _log.warning("an episode that was never acknowledged, or is damaged, is left out", error=str(error))
+            self._log.leave_out(episode)
             return None
+
+    def waiting(self) -> set[str]:
+        """Returns the UUIDs of the episodes that are to be landed again."""
+        return {episode.row.uuid for episode in self.lost.copy()}
+
+    def left_out(self) -> list[LeftOut]:
+        """Returns what of the log no episode is made of."""
+        waiting = [piece for episode in self.lost.copy() if not is_whole(episode) for piece in pieces(episode)]
+        return [*self._log.left_out(), *waiting]
 
     def frame(self, position: int) -> bytes | None:
         """Returns a landed frame, unchecked; None when it is not there, or no longer."""
@@ -140,17 +165,42 @@ class Landed:
             return True
         return bool(0 < after_s < time.monotonic() - self._since and self.frame_bytes)
 
-    def oldest(self) -> tuple[list[EpisodeRow], Rows]:
-        """Returns the oldest ones that fill a segment, and their rows."""
-        start = self.start
+    def oldest(self, room: float) -> tuple[list[EpisodeRow], Rows]:
+        """Returns the oldest ones that fill a segment, and their rows.
+
+        Where there is too little room for these, it is what is in as many files of the log as there is room for: when
+        they are removed the room is back.
+
+        Args:
+            room: bytes that the segment may take.
+
+        Raises:
+            StoreFull: there is room for not even one file, or what comes before has not been landed again for want of
+                it.
+        """
+        if self.lost:
+            raise StoreFull("nothing is sealed before there is room for what waits in the landing log: free disk space")
+        start, ends = self.start, self._log.ends()
         chosen: list[EpisodeRow] = []
-        stop, size = start, 0
-        for row in self._catalogue.episodes(start, self._steps.end):
+        stop, size, needed, fitting = start, 0, _SEGMENT_BYTES, 0
+        for row in itertools.chain.from_iterable(self._catalogue.batches(start, self._steps.end)):
             if size >= self._segment_bytes or stop - start >= SEGMENT_ROWS:
                 break
             chosen.append(row)
             stop = row.first_position + row.length + 1
-            size += int(self._steps.between(row.first_position, stop)["frame_bytes"].sum())
+            frame_bytes = int(self._steps.between(row.first_position, stop)["frame_bytes"].sum())
+            size += frame_bytes
+            needed += frame_bytes + _EPISODE_BYTES + len(row.facts) + (row.length + 1) * _ROW_BYTES
+            if needed <= room and stop in ends:
+                fitting = len(chosen)
+        if chosen and needed > room:
+            if not fitting:
+                raise StoreFull(
+                    f"a segment of {needed / 1e6:.1f} MB has {max(0.0, room) / 1e6:.1f} MB beyond what is kept free "
+                    "(--replay.min-free-mb); the episodes stay in the landing log: free disk space"
+                )
+            del chosen[fitting:]
+            stop = chosen[-1].first_position + chosen[-1].length + 1
         return chosen, self._steps.between(start, stop)
 
     def close(self) -> None:
@@ -164,4 +214,4 @@ class Landed:
             self.start = position
             self.frame_bytes -= frame_bytes
             self._since = time.monotonic()
-        self._log.drop_before(position)
+        self._log.drop_before(position, self._quarantine)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from qtopt.errors import StoreError
 from qtopt.replay.catalogue import Catalogue, Known
-from qtopt.replay.landing_log import LANDING, LandingLog, LogFile, open_files
+from qtopt.replay.landing_file import LogFile
+from qtopt.replay.landing_log import LANDING, LandingLog, open_files
 from qtopt.replay.record import EpisodeRow, Record
 
 GROUP_EPISODES = 64

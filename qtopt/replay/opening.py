@@ -113,22 +113,27 @@ def landed_rows(episodes: Sequence[EpisodeRow], blobs: Sequence[bytes]) -> tuple
     return rows, bad
 
 
-def remove_unknown(segments: Path, catalogue: Catalogue, missing: Collection[int], aside: Quarantine) -> None:
+def remove_unknown(
+    segments: Path, catalogue: Catalogue, missing: Collection[int], waiting: Set[str], aside: Quarantine
+) -> None:
     """Removes what an interrupted seal or retirement left.
 
     Args:
         segments: directory of the segments.
         catalogue: of the store.
         missing: first positions of landed episodes whose rows the landing log has not, or not whole.
+        waiting: UUIDs of the episodes that are still to be landed again. An interrupted seal may have made a segment of
+            them, which stays until they are.
         aside: where things go that are no segments.
 
     Raises:
         StoreError: there are segments that the catalogue ought to know.
     """
-    require_explained(segments, catalogue, missing)
+    require_explained(segments, catalogue, missing, waiting)
     names = {segment_name(row.number) for row in catalogue.segments()}
+    given_up = {segment_name(number) for number in catalogue.retired()}
     for path in sorted(segments.iterdir()):
-        if path.name in names:
+        if path.name in names or (waiting and path.suffix == ".zarr" and path.name not in given_up):
             continue
         if path.suffix in (".tmp", ".zarr"):
             shutil.rmtree(path)

@@ -57,13 +57,25 @@ class Quarantine:
         return path
 
     def keep_bytes(self, name: str, data: bytes) -> Path:
-        """Keeps bytes of whatever kind, durably and whatever the limit; returns where. Raises OSError."""
-        self._directory.mkdir(exist_ok=True)
-        path = self._directory / f"{name}-{crc32c(data):08x}.bytes"
-        path.write_bytes(data)
-        flush(path)
+        """Keeps bytes of whatever kind, durably and whatever the limit, once; returns where. Raises OSError."""
+        path = self._place(name, data)
+        if not path.exists():
+            self._directory.mkdir(exist_ok=True)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_bytes(data)
+            flush(temporary)
+            temporary.rename(path)
+            log.warning("bytes that nothing is made of are kept aside", path=str(path))
         flush(self._directory)
         return path
+
+    def kept_bytes(self, name: str, data: bytes) -> Path | None:
+        """Returns where ``keep_bytes`` has kept them; None when it has not."""
+        path = self._place(name, data)
+        return path if path.exists() else None
+
+    def _place(self, name: str, data: bytes) -> Path:
+        return self._directory / f"{name}-{crc32c(data):08x}.bytes"
 
     def keep_directory(self, path: Path) -> Path:
         """Moves a directory here; returns where it is now."""

@@ -14,12 +14,13 @@ from qtopt.replay.checksum import crc32c
 from qtopt.replay.disk import QUARANTINE, SEGMENTS
 from qtopt.replay.episode_store import LABELS_FILE
 from qtopt.replay.landing import GROUP_EPISODES, land
-from qtopt.replay.landing_log import LANDING, LandedEpisode, LandingLog, open_files
+from qtopt.replay.landing_file import LandedEpisode, first_whole
+from qtopt.replay.landing_log import LANDING, LandingLog, open_files
 from qtopt.replay.lock import WriterLock
 from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import REPLACED, EpisodeRow, Record
 from qtopt.replay.reentry import RebuildReport, enter_segments
-from qtopt.replay.schema import frame_sizes, read_format, rows_from_bytes
+from qtopt.replay.schema import read_format, rows_from_bytes
 from qtopt.replay.segment_files import flush
 
 _TEMPORARY = "rebuild.tmp"
@@ -101,7 +102,7 @@ def _logged(log: LandingLog, damaged: list[LandedEpisode]) -> Iterator[Record]:
     """Yields the sound episodes of the landing log; adds the others to ``damaged``."""
     for episode in log.take_rest(0):
         try:
-            yield log.record(episode)
+            yield first_whole(episode)[1]
         except CorruptEpisode:
             damaged.append(episode)
 
@@ -115,19 +116,12 @@ def _set_aside(
 ) -> None:
     """Keeps the bytes of what is damaged in the log, and nowhere else in the store, in the quarantine."""
     known = catalogue.known([episode.row.uuid for episode in damaged])
-    pieces = [(*place, "an episode that is damaged, or was never acknowledged") for place in log.damaged()]
-    pieces += [
-        (episode.file, episode.start, episode.offset + sum(frame_sizes(episode.steps, episode.row.length + 1)), name)
-        for episode in damaged
-        for name in [f"landed episode {episode.row.uuid}, a frame of which does not match its checksum"]
-        if episode.row.uuid not in known or known[episode.row.uuid].quarantined
-    ]
-    for file, start, stop, name in pieces:
-        data = file.read(start, stop - start)
-        if any(data):  # else a file system's zeros behind what was written
-            kept = quarantine.keep_bytes(f"landing-{file.path.stem}-{start}", data)
-            report.set_aside += 1
-            report.notes.append(f"{file.path}: bytes {start} to {stop} are {name}; kept in {kept}")
+    for episode in damaged:
+        if episode.row.uuid not in known or known[episode.row.uuid].quarantined:
+            log.leave_out(episode)
+    for piece, kept in log.set_aside(quarantine):
+        report.set_aside += 1
+        report.notes.append(f"{piece}; kept in {kept}")
 
 
 def _landed(reader: sqlite3.Connection, report: RebuildReport) -> Iterator[Record]:

@@ -49,7 +49,7 @@ class ReplayConfig:
         max_open_segments: segments whose frame files are held open at a time.
         max_waiting: appended episodes that may wait for the disk; more make their senders wait.
         quarantine_mb: room for episodes kept aside [MB]; what comes beyond it is refused and logged only.
-        min_free_mb: room on a disk below which no episode is taken and health says that the server does not serve [MB].
+        min_free_mb: room on a disk below which no episode is taken, nothing sealed, and health says not serving [MB].
         retention: how much of the past is kept.
     """
 

@@ -42,6 +42,7 @@ class VerifyReport:
         replaced: how many damaged ones were stored again since.
         healed: first positions of quarantined episodes that are sound.
         explained: damaged files of segments with such episodes.
+        left_out: in words, what of the landing log no episode is made of, and where it is kept; None: nowhere else.
         unexplained: in words, what segments the catalogue knows nothing of; empty for none.
         notes: other damage: what other readers would stumble over, but not this store.
     """
@@ -54,31 +55,35 @@ class VerifyReport:
     replaced: int = 0
     healed: list[int] = field(default_factory=list)
     explained: list[str] = field(default_factory=list)
+    left_out: dict[str, Path | None] = field(default_factory=dict)
     unexplained: str = ""
     notes: list[str] = field(default_factory=list)
 
     @property
     def sound(self) -> bool:
         """Whether nothing is damaged."""
-        return self.nothing_new and not (self.quarantined or self.replaced or self.explained)
+        return self.nothing_new and not (self.quarantined or self.replaced or self.explained or self.left_out)
 
     @property
     def nothing_new(self) -> bool:
-        """Whether nothing is damaged beyond the episodes that were quarantined before."""
-        return not (self.damaged or self.notes or self.unexplained)
+        """Whether nothing is damaged beyond what was quarantined before."""
+        return not (self.damaged or self.notes or self.unexplained or None in self.left_out.values())
 
 
 def verify(shelf: DiskShelf, fmt: StoreFormat, just_found: Collection[int] = ()) -> VerifyReport:
-    """Reads every byte of a store and checks it.
+    """Reads every byte of a store, up to what was there when it began, and checks it.
 
     Args:
         shelf: of the store.
         fmt: of the store.
         just_found: first positions of episodes that were quarantined since it was opened.
     """
-    report = VerifyReport(unexplained=shelf.unexplained)
-    hurt = _check_episodes(shelf, fmt, just_found, report)
+    report = VerifyReport(unexplained=shelf.unexplained, left_out=shelf.left_out())
+    end = shelf.end
+    hurt = _check_episodes(shelf, fmt, just_found, end, report)
     for segment in shelf.segments():
+        if segment.first_position + segment.rows > end:
+            continue  # sealed meanwhile, with episodes that nobody looked at
         tables, arrays = _check_segment(shelf.segment_path(segment), segment)
         if (tables or arrays) and not shelf.catalogue.has_segment(segment.number):
             continue  # retired meanwhile
@@ -90,11 +95,11 @@ def verify(shelf: DiskShelf, fmt: StoreFormat, just_found: Collection[int] = ())
 
 
 def _check_episodes(
-    shelf: DiskShelf, fmt: StoreFormat, just_found: Collection[int], report: VerifyReport
+    shelf: DiskShelf, fmt: StoreFormat, just_found: Collection[int], end: int, report: VerifyReport
 ) -> Counter[int | None]:
-    """Adds what there is to say of all episodes to ``report``; returns how many are damaged in each segment."""
+    """Adds what there is to say of episodes before ``end`` to ``report``; returns how many each segment has damaged."""
     hurt: Counter[int | None] = Counter()
-    for batch in shelf.catalogue.batches():
+    for batch in shelf.catalogue.batches(stop=end):
         for row in batch:
             try:
                 reason = row.quarantined if row.quarantined in (REPLACED, UNTOLD) else _check_episode(shelf, fmt, row)

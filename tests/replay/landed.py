@@ -2,6 +2,8 @@
 
 import os
 
+from qtopt.replay.landing_log import LandingLog, open_files
+
 
 def spoil_frame(store, position):
     """Overwrites the landed frame at a position."""
@@ -17,6 +19,13 @@ def spoil_steps(path, uuid):
         if place >= 0:
             after = data.index(b"]", place) + 5
             _overwrite(file, after, bytes([data[after] ^ 1]))
+
+
+def spoil_frames(file):
+    """Makes the frames of all records in a file of the log zeros, as after a power cut that kept sizes, not data."""
+    (log,) = [each for each in open_files(file.parent) if each.path == file]
+    for episode in LandingLog(file.parent, [log], 0).take_rest(0):
+        _overwrite(file, episode.offset, bytes(sum(episode.sizes())))
 
 
 def _overwrite(path, offset, data):

@@ -16,6 +16,7 @@ from qtopt.replay import (
     backup,
     landing,
     read_format,
+    rebuild_catalogue,
     restore,
 )
 from tests.episodes import make_episode
@@ -190,6 +191,79 @@ def test_a_copy_is_renewed_with_its_store(tmp_path, rng):
         back_up(source, copy)
     assert read_format(copy) == FORMAT
     assert uuids(copy) == expected
+
+
+class TestRestoredAndInUse:
+    """A restored store has its copy's identity; once it goes on the copy must not take its place."""
+
+    @pytest.fixture
+    def copy(self, tmp_path, rng):
+        with EpisodeStore(tmp_path / "store", FORMAT) as store:
+            fill(store, rng)
+            store.seal()
+            fill(store, rng)
+        back_up(tmp_path / "store", tmp_path / "copy")
+        return tmp_path / "copy"
+
+    def assert_refused(self, copy, path, more):
+        expected = uuids(path)
+        said = rf"holds {more} episodes .* neither has nor has given up.*qtopt data merge --store \S+ --into \S+"
+        for _ in range(2):
+            with pytest.raises(StoreError, match=said):
+                back_up(copy, path)
+            assert uuids(path) == expected
+
+    @pytest.mark.parametrize("seal", [False, True])
+    def test_its_new_episodes_are_not_overwritten(self, tmp_path, copy, rng, seal):
+        path = tmp_path / "restored"
+        restore(copy, path)
+        with EpisodeStore(path) as store:
+            fill(store, rng, 5)
+            if seal:
+                store.seal()
+        self.assert_refused(copy, path, 5)
+        with EpisodeStore(copy) as store, EpisodeStore(path, read_only=True) as source:
+            assert sum(map(store.take, source.records())) == 5
+        back_up(copy, path)
+        assert len(uuids(path)) == 11
+
+    def test_also_when_its_catalogue_has_lost_them(self, tmp_path, copy, rng):
+        path = tmp_path / "restored"
+        restore(copy, path)
+        shutil.copy(path / "catalogue.db", tmp_path / "earlier.db")
+        with EpisodeStore(path) as store:
+            fill(store, rng, 5)
+        shutil.copy(tmp_path / "earlier.db", path / "catalogue.db")
+        self.assert_refused(copy, path, 5)
+        assert len(list((path / "landing").iterdir())) == 2
+        with EpisodeStore(path) as store:
+            assert len(store) == 11
+            store.seal()
+        for file in path.glob("catalogue.db*"):
+            file.unlink()
+        with pytest.raises(StoreError, match="holds 5 episodes"):
+            back_up(copy, path)
+        rebuild_catalogue(path)
+        assert len(uuids(path)) == 11
+
+    def test_where_it_cannot_be_told_nothing_is_changed(self, tmp_path, copy):
+        restore(copy, tmp_path / "restored")
+        damaged = bytes(4096) + (tmp_path / "restored" / "catalogue.db").read_bytes()[4096:]
+        (tmp_path / "restored" / "catalogue.db").write_bytes(damaged)
+        with pytest.raises(StoreError, match=r"cannot be told .* give another directory"):
+            back_up(copy, tmp_path / "restored")
+        assert (tmp_path / "restored" / "catalogue.db").read_bytes() == damaged
+
+    def test_what_the_store_gave_up_goes_from_the_copy(self, tmp_path, copy, rng):
+        """Episodes that the copy has sealed, and such as it has landed."""
+        path = tmp_path / "store"
+        with EpisodeStore(path, config=ReplayConfig(retention=RetentionConfig(max_gb=1e-9))) as store:
+            store.seal()
+            kept = fill(store, rng)
+            store.seal()
+            store.retire()  # unless it has done so by itself by now
+        assert back_up(path, copy).removed == 1
+        assert uuids(copy) == kept
 
 
 def test_what_is_no_copy_of_this_store_is_left_alone(tmp_path, rng):

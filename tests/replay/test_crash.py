@@ -120,18 +120,6 @@ def check(store, stored):
     assert store.verify().sound
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 12 MB of its own."""
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(mount)], capture_output=True)
-    if made.returncode:
-        pytest.skip("mounting a file system is not allowed here")
-    yield mount
-    subprocess.run(["umount", "-l", str(mount)], check=True)
-
-
 def test_a_full_disk_refuses_and_goes_on_when_there_is_room(small_disk, rng):
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(3 << 20))

@@ -9,11 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from qtopt.errors import StoreError, StoreFull
-from qtopt.replay import EpisodeStore, StoreFormat, landing, read_format
+from qtopt.apps import data
+from qtopt.errors import StoreError, StoreFull, UnknownEpisode
+from qtopt.replay import EpisodeStore, StoreFormat, landing, read_format, rebuild_catalogue
 from qtopt.replay.schema import STORE_FILE
 from tests.episodes import make_episode
-from tests.replay.landed import spoil_steps
+from tests.replay.landed import spoil_frames, spoil_steps
 
 FORMAT = StoreFormat.for_images(16)
 
@@ -34,20 +35,25 @@ def path(tmp_path, episodes):
     with EpisodeStore(path) as store:
         for episode in episodes[4:]:
             store.append(episode)
-    for file in path.glob("catalogue.db*"):
-        file.unlink()
+    without_catalogue(path)
     shutil.copy(earlier, path / "catalogue.db")
     return path
 
 
-def assert_holds(path, episodes):
+def without_catalogue(path):
+    for file in path.glob("catalogue.db*"):
+        file.unlink()
+
+
+def assert_holds(path, episodes, left_out=0):
     for read_only in (False, True):
         with EpisodeStore(path, read_only=read_only) as store:
             for found, expected in zip(store.episodes(), episodes, strict=True):
                 assert found.uuid == expected.uuid
                 assert np.array_equal(found.images, expected.images)
                 assert np.array_equal(found.rewards, expected.rewards)
-            assert store.verify().sound
+            report = store.verify()
+            assert (len(report.left_out), report.sound, report.nothing_new) == (left_out, not left_out, True)
 
 
 def test_what_the_catalogue_lost_is_landed_again(path, episodes):
@@ -70,7 +76,70 @@ def test_a_record_that_was_cut_off_costs_itself_only(path, episodes):
 
 def test_a_damaged_record_costs_itself_only(path, episodes):
     spoil_steps(path, episodes[5].uuid)
-    assert_holds(path, [*episodes[:5], *episodes[6:]])
+    assert_holds(path, [*episodes[:5], *episodes[6:]], left_out=1)
+
+
+class TestLandedAgain:
+    """A power cut while lost episodes are landed again, after which the older records are the only good ones."""
+
+    @pytest.fixture
+    def path(self, path):
+        """Of the last four episodes there are two records each, the newer ones with zeros for frames."""
+        before = set((path / "landing").iterdir())
+        EpisodeStore(path).close()
+        (newer,) = set((path / "landing").iterdir()) - before
+        spoil_frames(newer)
+        return path
+
+    def test_with_the_catalogue_lost_again_the_good_record_is_landed(self, path, episodes, tmp_path):
+        without_catalogue(path)
+        shutil.copy(tmp_path / "earlier.db", path / "catalogue.db")
+        assert_holds(path, episodes)
+        with EpisodeStore(path) as store:
+            store.seal()
+        assert_holds(path, episodes)
+        assert not (path / "quarantine").exists()
+
+    def test_where_the_catalogue_names_it_the_good_record_is_served_and_sealed(self, path, episodes):
+        assert_holds(path, episodes)
+        with EpisodeStore(path) as store:
+            store.seal()
+        assert_holds(path, episodes)
+
+    def test_a_rebuild_takes_the_good_record(self, path, episodes):
+        without_catalogue(path)
+        report = rebuild_catalogue(path)
+        assert (report.landed, report.whole) == (8, True)
+        assert_holds(path, episodes)
+
+    def test_one_with_no_good_record_is_told_and_kept_aside_before_its_files_go(self, path, episodes, tmp_path, capsys):
+        for file in (path / "landing").iterdir():
+            spoil_frames(file)
+        spoiled = {file.name: file.read_bytes() for file in (path / "landing").iterdir()}
+        without_catalogue(path)
+        shutil.copy(tmp_path / "earlier.db", path / "catalogue.db")
+        assert data.main(data.Config("verify", (path,))) == 1
+        assert "8 pieces of the landing log are no episode" in capsys.readouterr().out
+        with EpisodeStore(path) as store:
+            report = store.verify()
+            assert len(report.left_out) == 8
+            assert len(report.damaged) == 4
+            store.seal()
+        assert not list((path / "landing").iterdir())
+        kept = [file.read_bytes() for file in (path / "quarantine").glob("landing-*.bytes")]
+        assert len(kept) == 8
+        assert all(any(piece in whole for whole in spoiled.values()) for piece in kept)
+
+    def test_nothing_goes_that_cannot_be_kept_aside(self, path, episodes, tmp_path):
+        for file in (path / "landing").iterdir():
+            spoil_frames(file)
+        without_catalogue(path)
+        shutil.copy(tmp_path / "earlier.db", path / "catalogue.db")
+        (path / "quarantine").write_text("in the way")
+        with EpisodeStore(path) as store:
+            store.seal()
+            assert len(store.verify().left_out) == 8
+        assert len(list((path / "landing").iterdir())) == 2
 
 
 def test_what_could_not_be_flushed_is_taken_back(tmp_path, episodes, monkeypatch):
@@ -118,7 +187,8 @@ def test_on_a_disk_without_room_what_was_lost_waits_and_nothing_takes_its_place(
             assert len(store) == 4
             with pytest.raises(StoreFull):
                 store.append(make_episode(rng))
-            store.seal()
+            with pytest.raises(StoreFull, match="what waits in the landing log"):
+                store.seal()
     assert_holds(path, episodes)
 
 
@@ -169,6 +239,28 @@ def test_a_reader_keeps_what_is_sealed_after_it_has_opened(tmp_path, episodes):
             store.seal()
             assert not list((tmp_path / "store" / "landing").iterdir())
             assert reader.verify().sound
+
+
+def test_a_reader_ends_at_what_there_was_when_it_opened(tmp_path, episodes):
+    with EpisodeStore(tmp_path / "store", FORMAT) as store:
+        for episode in episodes[:6]:
+            store.append(episode)
+        with EpisodeStore(tmp_path / "store", read_only=True) as reader:
+            for sealed in (False, True):
+                store.append(episodes[6 + sealed])
+                if sealed:
+                    store.seal()
+                report = reader.verify()
+                assert (report.sound, report.episodes) == (True, 6)
+                assert [episode.uuid for episode in reader.episodes()] == [episode.uuid for episode in episodes[:6]]
+                for newer in (
+                    episodes[6 + sealed].uuid,
+                    store._shelf.episode(episodes[6 + sealed].uuid).first_position,
+                ):
+                    with pytest.raises(UnknownEpisode, match="after the store was opened"):
+                        reader._shelf.episode(newer)
+                with pytest.raises(UnknownEpisode, match="after the store was opened"):
+                    reader.read_episode(episodes[6 + sealed].uuid)
 
 
 def test_ctrl_c_in_a_thread_that_stores_for_others_ends_the_storing_and_loses_nothing(tmp_path, episodes, monkeypatch):
