@@ -1,4 +1,4 @@
-"""How much of the server one client may take: calls at once, calls a second, and how long it may take to ask."""
+"""How much of the server one client, and all strangers, may take: calls at once and a second, and time to ask."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,16 +19,16 @@ _GENERAL_SHARE: Final = 4
 class Limits:
     """Limits against clients that take too much, whether they mean to or not.
 
-    A client is who its certificate or token says; where neither is asked for, a connection, and for calls that are not
-    this project's own (health, reflection) a host, as for strangers: those who need not say who they are.
+    A client is who its certificate or token says; where neither is asked for, a connection. Calls to health and
+    reflection count for the host there, as those of strangers do everywhere, who ask for health without saying who they
+    are.
 
     Attributes:
         calls_at_once: of one client; more are refused.
         calls_per_s: of one client, on average; twice as many may come in one second.
         general_calls: to health and reflection, of one client at once; they count among ``calls_at_once`` too.
         strangers_calls: of all strangers at once; beside ``max_calls`` of the others, who so always have their share.
-        stream_s: after which an answer that is a stream, as of those who watch health, ends and is to be asked for anew
-            [s].
+        stream_s: after which a stream of answers ends, as to those who watch health; they ask again [s].
         request_s: how long a request may be on its way after its call began [s].
         handshake_s: how long a new connection may take over TLS and HTTP/2 [s].
         connections: at a time; more are closed at once.
