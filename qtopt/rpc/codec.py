@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Final, cast
 
 import numpy as np
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -48,6 +48,9 @@ from qtopt.types import (
     Targets,
     Transitions,
 )
+
+MAX_METADATA: Final = 1 << 20
+"""Characters of an episode's metadata as JSON: more may take memory and time out of all proportion to its length."""
 
 
 def encode_observations(
@@ -323,6 +326,11 @@ def _check_episode(episode: Episode) -> None:
 
 
 def _object(text: str) -> dict[str, JsonValue]:
+    if len(text) > MAX_METADATA:
+        raise SchemaMismatch(
+            f"episode metadata: found JSON of {len(text)} characters, expected at most {MAX_METADATA}: store less with "
+            "each episode"
+        )
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

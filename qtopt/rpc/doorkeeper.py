@@ -1,7 +1,8 @@
 """Connections that ended without a call, for the audit log: gRPC refuses a bad certificate without telling anybody.
 
 gRPC asks for the server's certificates before each handshake; that tells of a connection, not whose. The kernel's table
-has the addresses: those that appear there and go again without a call were turned away, gave up or were too slow.
+has the addresses: those that appear there and go again without a call were turned away, gave up or were too slow. Those
+that come and go between two looks at it are told as a number, without an address.
 """
 
 import asyncio

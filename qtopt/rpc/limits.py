@@ -1,4 +1,4 @@
-"""How much of the server one client may take: calls at once, calls a second, and how long it may take to ask."""
+"""How much of the server one client, and all strangers, may take: calls at once and a second, and time to ask."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,19 +8,27 @@ from typing import Final
 
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError, ServerUnavailable
+from qtopt.rpc.callers import Caller
 
 _FORGET_S: Final = 60.0
+_GENERAL_SHARE: Final = 4
+"""Calls to health and reflection are at most this part of all calls."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """Limits against clients that take too much, whether they mean to or not.
 
-    A client is who its certificate or token says; where neither is asked for, a connection.
+    A client is who its certificate or token says; where neither is asked for, a connection. Calls to health and
+    reflection count for the host there, as those of strangers do everywhere, who ask for health without saying who they
+    are.
 
     Attributes:
         calls_at_once: of one client; more are refused.
         calls_per_s: of one client, on average; twice as many may come in one second.
+        general_calls: to health and reflection, of one client at once; they count among ``calls_at_once`` too.
+        strangers_calls: of all strangers at once; beside ``max_calls`` of the others, who so always have their share.
+        stream_s: after which a stream of answers ends, as to those who watch health; they ask again [s].
         request_s: how long a request may be on its way after its call began [s].
         handshake_s: how long a new connection may take over TLS and HTTP/2 [s].
         connections: at a time; more are closed at once.
@@ -32,6 +40,9 @@ class Limits:
 
     calls_at_once: int = 64
     calls_per_s: float = 500.0
+    general_calls: int = 8
+    strangers_calls: int = 32
+    stream_s: float = 60.0
     request_s: float = 60.0
     handshake_s: float = 10.0
     connections: int = 1024
@@ -77,43 +88,84 @@ class Bucket:
         return True
 
 
+class Crowded(ServerUnavailable):
+    """All clients together make as many calls as the server takes: no fault of the one who is refused."""
+
+
+@dataclass(slots=True)
+class _Bound:
+    what: str
+    most: int
+    refusal: type[ServerUnavailable] = ServerUnavailable
+    inside: int = 0
+
+    def check(self) -> None:
+        if self.inside >= self.most:
+            raise self.refusal(
+                f"{self.inside} {self.what} are under way, expected at most {self.most}: make fewer at a time"
+            )
+
+
 @dataclass(slots=True)
 class _Client:
     bucket: Bucket
-    inside: int = 0
+    calls: _Bound
+    general: _Bound
 
 
-class ClientLimiter:
-    """Counts each client's calls; for one event loop."""
+class CallLimiter:
+    """Counts the calls under way, of each client and of all; for one event loop.
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        limits: of one client, and of strangers.
+        max_calls: of all clients who have said who they are, or need not since nobody is asked.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, limits: Limits, max_calls: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits, self._clock = limits, clock
+        self._all = _Bound("calls of all clients", max_calls, Crowded)
+        general = max(max_calls // _GENERAL_SHARE, 1)
+        self._general = _Bound("calls of all clients to health and reflection", general, Crowded)
+        self._strangers = _Bound("calls of strangers", limits.strangers_calls, Crowded)
         self._clients: dict[str, _Client] = {}
         self._swept_at = clock()
 
     @contextmanager
-    def call(self, client: str) -> Iterator[None]:
-        """Counts a call of ``client`` during the block; raises ServerUnavailable when it is one too many."""
+    def call(self, caller: Caller, *, general: bool) -> Iterator[None]:
+        """Counts a call of ``caller`` during the block; raises ServerUnavailable when it is one too many.
+
+        Args:
+            caller: who calls.
+            general: whether it is a call that is not this project's own; see ``roles.is_general``.
+        """
         self._sweep()
-        limits = self._limits
-        known = self._clients.get(client)
-        if known is None:
-            bucket = Bucket(limits.calls_per_s, 2 * limits.calls_per_s, self._clock)
-            known = self._clients[client] = _Client(bucket)
-        if known.inside >= limits.calls_at_once:
+        client = self._client(caller.account)
+        bounds = [client.calls, *([client.general] if general else [])]
+        bounds += [self._strangers] if caller.identity is None else [self._all, *([self._general] if general else [])]
+        for bound in bounds:
+            bound.check()
+        if not client.bucket.take():
             raise ServerUnavailable(
-                f"{known.inside} calls of this client are under way, expected at most {limits.calls_at_once}: make "
-                "fewer at a time"
+                f"more than {self._limits.calls_per_s:g} calls a second of this client: make fewer, or try again later"
             )
-        if not known.bucket.take():
-            raise ServerUnavailable(
-                f"more than {limits.calls_per_s:g} calls a second of this client: make fewer, or try again later"
-            )
-        known.inside += 1
+        for bound in bounds:
+            bound.inside += 1
         try:
             yield
         finally:
-            known.inside -= 1
+            for bound in bounds:
+                bound.inside -= 1
+
+    def _client(self, account: str) -> _Client:
+        limits = self._limits
+        if account not in self._clients:
+            self._clients[account] = _Client(
+                Bucket(limits.calls_per_s, 2 * limits.calls_per_s, self._clock),
+                _Bound("calls of this client", limits.calls_at_once),
+                _Bound("calls of this client or host to health and reflection", limits.general_calls),
+            )
+        return self._clients[account]
 
     def _sweep(self) -> None:
         """Forgets clients that have been silent, so that many names do not fill the memory."""
@@ -121,6 +173,6 @@ class ClientLimiter:
         if now - self._swept_at < _FORGET_S:
             return
         self._swept_at = now
-        silent = [name for name, each in self._clients.items() if not each.inside and now - each.bucket.at > _FORGET_S]
-        for name in silent:
-            del self._clients[name]
+        for name, each in list(self._clients.items()):
+            if not each.calls.inside and now - each.bucket.at > _FORGET_S:
+                del self._clients[name]

@@ -52,11 +52,12 @@ class ServerMetrics:
         )
         self._robots: set[str] = set()
 
-    def answered(self, method: str, code: str, seconds: float) -> None:
-        """Counts a call: its full method name, the name of its status and the time it took [s]."""
+    def answered(self, method: str, code: str, seconds: float | None) -> None:
+        """Counts a call: its full method name, the name of its status and the time it took [s]; None for a stream's."""
         name = _METHODS.get(method, OTHERS)
         self._calls.labels(name, code).inc()
-        self._seconds.labels(name).observe(seconds)
+        if seconds is not None:
+            self._seconds.labels(name).observe(seconds)
 
     def expect(self, robots: Iterable[str]) -> None:
         """Begins at 0 for robots that are known from before, so that one that does not come back is missed."""
@@ -119,8 +120,6 @@ class CountingInterceptor(Interceptor):
         method = handler_call_details.method
         handler = await continuation(handler_call_details)
         assert handler is not None  # the gate behind has one for every method, those that there are not included
-        if handler.response_streaming:
-            return handler
         inner = behaviour_of(handler)
 
         async def answer(request: Any, context: Context) -> Any:
@@ -134,7 +133,8 @@ class CountingInterceptor(Interceptor):
                 code = _name(context.code())
                 raise
             finally:
-                self._metrics.answered(method, code, time.perf_counter() - begun_s)
+                took_s = time.perf_counter() - begun_s
+                self._metrics.answered(method, code, None if handler.response_streaming else took_s)
 
         return with_behaviour(handler, answer)
 

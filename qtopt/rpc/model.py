@@ -5,6 +5,7 @@ import time
 from typing import Final
 
 from qtopt.rpc import codec
+from qtopt.rpc.callers import current_caller
 from qtopt.rpc.channel import Channel
 from qtopt.rpc.gen import model_pb2 as pb
 from qtopt.rpc.gen.model_pb2_grpc import ModelServiceServicer, ModelServiceStub
@@ -37,7 +38,7 @@ class ModelServicer(ModelServiceServicer):
             codec.check_payload(request.payload, request.digest)
             return self._registry.publish(request.step, request.payload)
 
-        return pb.PublishResponse(version=await self._workers.run(work, context.peer()))
+        return pb.PublishResponse(version=await self._workers.run(work, current_caller().account))
 
     async def GetLatest(self, request: pb.GetLatestRequest, context: Context) -> pb.GetLatestResponse:
         """Answers with newer networks, or without any after ``wait_s``; those who wait hold no thread."""
@@ -49,7 +50,7 @@ class ModelServicer(ModelServiceServicer):
             return pb.GetLatestResponse()
         found = snapshot
         return await self._workers.run(
-            lambda: pb.GetLatestResponse(snapshot=codec.encode_snapshot(found)), context.peer()
+            lambda: pb.GetLatestResponse(snapshot=codec.encode_snapshot(found)), current_caller().account
         )
 
 

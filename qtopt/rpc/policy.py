@@ -7,7 +7,7 @@ state of its generator travels there and back with each call, so that a remote p
 import asyncio
 import json
 import uuid
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -17,15 +17,24 @@ import numpy as np
 from qtopt.errors import RemoteError, SchemaMismatch
 from qtopt.interfaces import Policy
 from qtopt.rpc import codec
+from qtopt.rpc.callers import ANYBODY, current_caller
 from qtopt.rpc.channel import Channel
 from qtopt.rpc.gen import policy_pb2 as pb
 from qtopt.rpc.gen.policy_pb2_grpc import PolicyServiceServicer, PolicyServiceStub
 from qtopt.rpc.interceptors import Context
+from qtopt.rpc.roles import Identity
 from qtopt.rpc.workers import Workers
 from qtopt.types import Decision, Observation
 
 MAX_SESSIONS: Final = 64
-"""Sessions held; beyond that the one unused for the longest is dropped."""
+"""Sessions held; beyond that one of the client who has most is dropped, the one unused for the longest."""
+MAX_SESSIONS_EACH: Final = 16
+"""Sessions of one client, where clients are asked who they are; beyond that it loses its own."""
+MAX_STATE: Final = 4096
+"""Characters of a generator's state; those of PCG64 are some 200."""
+
+_Key = tuple[Identity | None, str]
+"""A session belongs to the client that began it: another's of the same name is another session."""
 
 
 @dataclass
@@ -53,7 +62,7 @@ class PolicyServicer(PolicyServiceServicer):
         self._make_policy = make_policy
         self._version = version
         self._image_size = image_size
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._sessions: OrderedDict[_Key, _Session] = OrderedDict()  # the one unused for the longest first
         self._workers = Workers("policy", 2)
 
     async def close(self) -> None:
@@ -66,35 +75,49 @@ class PolicyServicer(PolicyServiceServicer):
             raise SchemaMismatch(f"policy session: found a name of {len(request.session)} characters, expected 1 to 64")
         rng = np.random.default_rng()
         _set_state(rng, request.rng_json)
-        session = self._sessions.get(request.session)
+        caller = current_caller()
+        key = caller.identity, request.session
+        session = self._sessions.get(key)
         if session is None:
-            session = _Session(await self._workers.run(self._make_policy, context.peer()), rng)
-            self._sessions[request.session] = session
-            while len(self._sessions) > MAX_SESSIONS:
-                self._sessions.popitem(last=False)
-        self._sessions.move_to_end(request.session)
+            session = _Session(await self._workers.run(self._make_policy, caller.account), rng)
+            self._sessions[key] = session
+        self._sessions.move_to_end(key)
+        self._drop_surplus()
         async with session.lock:
             policy = session.policy
             session.rng = rng
-            await self._workers.run(lambda: policy.begin_episode(rng), context.peer())
+            await self._workers.run(lambda: policy.begin_episode(rng), caller.account)
             return pb.BeginEpisodeResponse(rng_json=_state(rng), policy_version=self._version())
 
     async def SelectAction(self, request: pb.SelectActionRequest, context: Context) -> pb.SelectActionResponse:
         """Answers with the session's decision."""
-        session = self._sessions.get(request.session)
+        caller = current_caller()
+        key = caller.identity, request.session
+        session = self._sessions.get(key)
         if session is None:
             raise RemoteError(f"policy session {request.session!r} is not known (any more): begin the episode again")
-        self._sessions.move_to_end(request.session)
-        observation = codec.decode_observation(request.observation, self._image_size)
+        self._sessions.move_to_end(key)
         async with session.lock:
             policy = session.policy
             _set_state(session.rng, request.rng_json)
-            decision = await self._workers.run(lambda: policy.select(observation), context.peer())
+            decision = await self._workers.run(
+                lambda: policy.select(codec.decode_observation(request.observation, self._image_size)), caller.account
+            )
             return pb.SelectActionResponse(
                 decision=codec.encode_decision(decision),
                 rng_json=_state(session.rng),
                 policy_version=self._version(),
             )
+
+    def _drop_surplus(self) -> None:
+        """Drops what is more than may be; nobody loses a session to a client that has more of them."""
+        counts = Counter(identity for identity, _ in self._sessions)
+        for key in list(self._sessions):
+            identity, most = key[0], max(counts.values())
+            is_too_many = counts[identity] > MAX_SESSIONS_EACH and identity != ANYBODY
+            if is_too_many or (counts.total() > MAX_SESSIONS and counts[identity] == most):
+                del self._sessions[key]
+                counts[identity] -= 1
 
 
 class PolicyClient:
@@ -142,6 +165,11 @@ def _state(rng: np.random.Generator) -> str:
 
 
 def _set_state(rng: np.random.Generator, text: str) -> None:
+    if len(text) > MAX_STATE:
+        raise SchemaMismatch(
+            f"policy: found a random generator's state of {len(text)} characters, expected at most {MAX_STATE}: send "
+            "that of a PCG64, as numpy.random.default_rng makes it"
+        )
     try:
         rng.bit_generator.state = json.loads(text)
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:

@@ -10,6 +10,7 @@ import structlog
 from qtopt.errors import QtOptError, SchemaMismatch, ServerUnavailable
 from qtopt.interfaces import BatchSource, EpisodeSink, TargetSink, TransitionSource
 from qtopt.rpc import codec
+from qtopt.rpc.callers import current_caller
 from qtopt.rpc.channel import Channel
 from qtopt.rpc.gen import replay_pb2 as pb
 from qtopt.rpc.gen import types_pb2 as types_pb
@@ -108,7 +109,7 @@ class ReplayServicer(ReplayServiceServicer):
     async def AppendEpisode(self, request: pb.AppendEpisodeRequest, context: Context) -> pb.AppendEpisodeResponse:
         """Acknowledges an episode after the store's ``append`` has returned."""
         store = self._open()
-        return await self._appends.run(lambda: self._append(store, request.episode), context.peer())
+        return await self._appends.run(lambda: self._append(store, request.episode), current_caller().account)
 
     async def SampleTransitions(self, request: pb.SampleRequest, context: Context) -> pb.SampleTransitionsResponse:
         """Draws transitions within the request's ``timeout_s``, time in line included."""
@@ -123,12 +124,12 @@ class ReplayServicer(ReplayServiceServicer):
             codec.encode_transitions(batch, response.transitions, frames)
             return response
 
-        return await self._transitions.run(draw, context.peer())
+        return await self._transitions.run(draw, current_caller().account)
 
     async def PutTargets(self, request: pb.PutTargetsRequest, context: Context) -> pb.PutTargetsResponse:
         """Enters labels."""
-        store = self._open()
-        await self._quick.run(lambda: store.put_targets(codec.decode_targets(request.targets)), context.peer())
+        store, client = self._open(), current_caller().account
+        await self._quick.run(lambda: store.put_targets(codec.decode_targets(request.targets)), client)
         return pb.PutTargetsResponse()
 
     async def SampleLabelled(self, request: pb.SampleRequest, context: Context) -> pb.SampleLabelledResponse:
@@ -144,11 +145,11 @@ class ReplayServicer(ReplayServiceServicer):
             codec.encode_labelled(batch, response.batch, frames)
             return response
 
-        return await self._labelled.run(draw, context.peer())
+        return await self._labelled.run(draw, current_caller().account)
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
         """Answers with the store's figures."""
-        stats = await self._quick.run(self._open().stats, context.peer())
+        stats = await self._quick.run(self._open().stats, current_caller().account)
         texts = {name: value for name, value in stats.items() if isinstance(value, str)}
         figures = {name: float(value) for name, value in stats.items() if not isinstance(value, str)}
         return pb.GetStatsResponse(figures=figures, texts=texts)

@@ -97,6 +97,11 @@ def is_open(method: str) -> bool:
     return None in ROLES.get(method, ())
 
 
+def is_general(method: str) -> bool:
+    """Whether a method is none of this project's: health, reflection, or one that there is not."""
+    return method not in ROLES or not method.startswith("/qtopt.")
+
+
 def check_role(identity: Identity, method: str) -> None:
     """Raises AccessDenied unless the table lets the identity's role call ``method``."""
     allowed = ROLES.get(method, frozenset())

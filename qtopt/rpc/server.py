@@ -15,12 +15,13 @@ from grpc_reflection.v1alpha import reflection
 
 from qtopt.errors import ConfigError
 from qtopt.interfaces import Policy
+from qtopt.rpc.access import Access
 from qtopt.rpc.allocator import keep_freed_memory
 from qtopt.rpc.audit import Audit
 from qtopt.rpc.board import FigureBoard
 from qtopt.rpc.channel import SERVER_OPTIONS
 from qtopt.rpc.doorkeeper import Doorkeeper
-from qtopt.rpc.gate import Access, Gate
+from qtopt.rpc.gate import Gate
 from qtopt.rpc.gen import model_pb2_grpc, monitor_pb2_grpc, policy_pb2_grpc, replay_pb2_grpc
 from qtopt.rpc.health import Health, Look
 from qtopt.rpc.interceptors import ErrorInterceptor
@@ -37,6 +38,8 @@ log = logging.getLogger(__name__)
 
 _PREFIX: Final = "qtopt.v1."
 _OPENING: Final = "the store is being opened"
+_REFUSED_BY_THE_GATE: Final = 2
+"""gRPC takes so many times as many calls as are handled: it would refuse whoever comes next, the gate knows whom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,7 @@ class Server:
         server = grpc.aio.server(
             interceptors=[CountingInterceptor(self._services.metrics), ErrorInterceptor(), self._gate],
             options=[*SERVER_OPTIONS, *config.limits.channel_options()],
-            maximum_concurrent_rpcs=config.max_calls,
+            maximum_concurrent_rpcs=_REFUSED_BY_THE_GATE * (config.max_calls + config.limits.strangers_calls),
         )
         replay_pb2_grpc.add_ReplayServiceServicer_to_server(self._replay, server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(self._model, server)

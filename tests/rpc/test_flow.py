@@ -13,10 +13,10 @@ import grpc
 from qtopt.errors import ServerUnavailable, StoreFull
 from qtopt.loops.outbox import Outbox
 from qtopt.rpc import BackgroundServer, ServerConfig, Services, connect
-from qtopt.rpc.gate import READ_AT_ONCE
 from qtopt.rpc.gen.replay_pb2 import HandshakeRequest
 from qtopt.rpc.gen.replay_pb2_grpc import ReplayServiceStub
 from qtopt.rpc.handshake import local_schema
+from qtopt.rpc.inbox import READ_AT_ONCE
 from robot_bridge.spool import Spool
 from tests.episodes import make_episode
 from tests.rpc.conftest import SIZE
@@ -121,7 +121,7 @@ def test_an_answered_request_leaves_nothing_for_the_garbage_collector_to_free(co
     channel, schema = connection.replay._channel, local_schema(SIZE)
     handshake = ReplayServiceStub(channel.grpc).Handshake
     request = HandshakeRequest(schema=schema)
-    request.schema.package_version = "x" * (1 << 20)  # any request will do that is large and answered
+    request.schema.package_version = "x" * (1000 << 10)  # any request will do that is large and answered
     channel.call(handshake, request, "handshake")
     gc.collect()
     gc.disable()

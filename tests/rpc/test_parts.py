@@ -2,14 +2,18 @@
 
 import asyncio
 import threading
+from contextlib import ExitStack
 from functools import partial
 
 import pytest
 
 from qtopt.errors import CheckpointError, ConfigError, SchemaMismatch, ServerUnavailable, StoreFull
-from qtopt.rpc import FigureBoard, ModelRegistry, board, registry
+from qtopt.rpc import FigureBoard, Limits, ModelRegistry, board, registry
+from qtopt.rpc.callers import Caller
 from qtopt.rpc.gen import replay_pb2 as pb
 from qtopt.rpc.handshake import check_schemas, local_schema
+from qtopt.rpc.limits import CallLimiter, Crowded
+from qtopt.rpc.roles import Identity, Role
 from qtopt.rpc.workers import Workers
 
 
@@ -120,6 +124,34 @@ class TestModelRegistry:
         threading.Timer(0.05, lambda: ours.publish(1, b"x")).start()
         assert ours.wait(0, 5.0).version == 1
         assert ours.wait(1, 0.01) is None
+
+
+class TestCallLimiter:
+    def test_strangers_of_many_hosts_leave_the_clients_their_share(self):
+        limiter = CallLimiter(Limits(general_calls=2, strangers_calls=5), 8)
+        viewer = Caller(Identity("a", Role.VIEWER), "viewer a")
+        with ExitStack() as calls:
+            for host in "abc":
+                for _ in range(2 if host != "c" else 1):
+                    calls.enter_context(limiter.call(Caller(None, f"host {host}"), general=True))
+            with pytest.raises(Crowded, match="5 calls of strangers are under way, expected at most 5"):
+                calls.enter_context(limiter.call(Caller(None, "host c"), general=True))
+            with pytest.raises(ServerUnavailable, match="2 calls of this client or host to health"):
+                calls.enter_context(limiter.call(Caller(None, "host a"), general=True))
+            for _ in range(8):
+                calls.enter_context(limiter.call(viewer, general=False))
+            with pytest.raises(Crowded, match="8 calls of all clients"):
+                calls.enter_context(limiter.call(viewer, general=False))
+        with limiter.call(viewer, general=True), limiter.call(Caller(None, "host c"), general=True):
+            pass
+
+    def test_health_of_all_clients_is_at_most_a_quarter_of_the_calls(self):
+        limiter = CallLimiter(Limits(), 8)
+        with ExitStack() as calls:
+            for name in "ab":
+                calls.enter_context(limiter.call(Caller(Identity(name, Role.VIEWER), name), general=True))
+            with pytest.raises(Crowded, match="2 calls of all clients to health"):
+                calls.enter_context(limiter.call(Caller(Identity("c", Role.VIEWER), "c"), general=True))
 
 
 class TestWorkers:

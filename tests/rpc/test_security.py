@@ -1,6 +1,5 @@
 """TLS, client certificates, tokens, roles, limits and the audit log, on a server that really has them."""
 
-import json
 import socket
 import ssl
 import stat
@@ -14,53 +13,16 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from qtopt.apps.certificates import host_name
 from qtopt.apps.certs import Keys
 from qtopt.errors import AccessDenied, ConfigError, NotAuthenticated, ServerUnavailable
 from qtopt.rpc import Audit, BackgroundServer, ClientConfig, Limits, ModelRegistry, ServerConfig, Services, connect
 from qtopt.rpc.doorkeeper import read_connections
 from qtopt.rpc.gen import model_pb2, monitor_pb2, policy_pb2, replay_pb2
-from qtopt.rpc.roles import ROLES, Role, make_identity
+from qtopt.rpc.roles import ROLES, make_identity
 from tests.rpc.conftest import SIZE
+from tests.rpc.secured import NAMES, client_of, listening, written
 from tests.rpc.stores import DictStore, GatedStore
 from tests.waiting import wait_until
-
-NAMES = [host_name("localhost"), host_name("127.0.0.1")]
-
-
-@pytest.fixture
-def keys(tmp_path):
-    made = Keys(tmp_path / "keys")
-    made.make_authority()
-    made.make_server(NAMES, 10.0)
-    for role in Role:
-        made.make_client(make_identity(f"a-{role}", str(role)), 10.0)
-    return made
-
-
-def listening(tmp_path, *, certificates=True, tokens=True, **given):
-    own = tmp_path / "keys" / "server"
-    return ServerConfig(
-        host="0.0.0.0",
-        port=0,
-        cert_file=own / "server.crt",
-        key_file=own / "server.key",
-        client_ca_file=own / "ca.crt" if certificates else None,
-        token_file=own / "tokens" if tokens else None,
-        **given,
-    )
-
-
-def client_of(server, tmp_path, role, *, certificates=True, tokens=True):
-    own = tmp_path / "keys" / "clients" / f"a-{role}"
-    return ClientConfig(
-        address=f"127.0.0.1:{server.port}",
-        ca_file=own / "ca.crt",
-        cert_file=own / "client.crt" if certificates else None,
-        key_file=own / "client.key" if certificates else None,
-        token_file=own / "token" if tokens else None,
-        connect_timeout_s=5.0,
-    )
 
 
 @pytest.fixture
@@ -69,11 +31,6 @@ def guarded(keys, tmp_path):
     with BackgroundServer(listening(tmp_path), Services(SIZE, DictStore, audit=kept)) as server:
         yield server
     kept.close()
-
-
-def written(tmp_path):
-    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
-    return [line for line in lines if line.get("what") != "connection"]  # which a slow machine may have to try again
 
 
 def test_every_method_has_its_roles():

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 
 from qtopt.apps.benches.episodes import make_episode
 from qtopt.rpc import codec
-from qtopt.rpc.gen import model_pb2, replay_pb2, types_pb2
+from qtopt.rpc.gen import model_pb2, policy_pb2, replay_pb2, types_pb2
 from qtopt.rpc.roles import ROLES, Role
 from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES
 
@@ -29,10 +29,17 @@ APPEND: Final = "/qtopt.v1.ReplayService/AppendEpisode"
 PUBLISH: Final = "/qtopt.v1.ModelService/Publish"
 STATS: Final = "/qtopt.v1.ReplayService/GetStats"
 HANDSHAKE: Final = "/qtopt.v1.ReplayService/Handshake"
+WATCH: Final = "/grpc.health.v1.Health/Watch"
+BEGIN: Final = "/qtopt.v1.PolicyService/BeginEpisode"
 CONNECTION: Final = "connection"
 _DEADLINE_S: Final = 60.0
 _LINES: Final = 40
 _HUGE_PX: Final = 60_000
+_STREAMS: Final = 64
+"""Streams of each of so many connections as, together, are more than the calls that a server handles at a time."""
+_STREAMING: Final = 9
+_AT_ONCE: Final = 12
+_LARGE_BYTES: Final = 60 << 20
 
 
 class GotThrough(Exception):
@@ -64,7 +71,7 @@ def _channel(site: Site, folder: str, *, certified: bool = True, token_of: str =
     authority = (site.keys / "good" / "ca.crt").read_bytes()
     credentials = grpc.ssl_channel_credentials(authority, *(pair if certified else (None, None)))
     token = (site.keys / (token_of or folder) / "token").read_text().strip()
-    options = [("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0)]
+    options = [("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
     with grpc.secure_channel(f"127.0.0.1:{site.port}", credentials, options) as channel:
         yield _Caller(channel, (("authorization", f"Bearer {token}"),) if token else ())
 
@@ -82,6 +89,23 @@ class _Caller:
         except grpc.RpcError as error:
             return _checked(error, codes)
         raise GotThrough(f"{method} was answered")
+
+    def refused_at_once(self, method: str, request: bytes, count: int, *codes: grpc.StatusCode) -> str:
+        """Makes ``count`` calls at a time; returns what ``refused`` does, of the last of them."""
+        call = self._channel.unary_unary(method, _as_it_is, _as_it_is)
+        calls = [call.future(request, timeout=_DEADLINE_S, metadata=self._metadata) for _ in range(count)]
+        said = ""
+        for each in calls:
+            error = each.exception()
+            if error is None:
+                raise GotThrough(f"{method} was answered")
+            said = _checked(error, codes)
+        return said
+
+    def streams(self, method: str, count: int) -> list[grpc.Call]:
+        """Opens streams of answers."""
+        open_one = self._channel.unary_stream(method, _as_it_is, _as_it_is)
+        return [open_one(b"", timeout=_DEADLINE_S, metadata=self._metadata) for _ in range(count)]
 
     def stalled(self, method: str) -> str:
         """Opens a call and sends nothing; returns with which words it was ended."""
@@ -102,7 +126,7 @@ def _as_it_is(data: bytes) -> bytes:
     return data
 
 
-def _checked(error: Exception, codes: tuple[grpc.StatusCode, ...]) -> str:
+def _checked(error: object, codes: tuple[grpc.StatusCode, ...]) -> str:
     if not isinstance(error, grpc.Call):
         raise GotThrough(f"ended with {type(error).__name__} ({error}), expected a status")
     code, details = error.code(), str(error.details() or "")
@@ -185,6 +209,45 @@ def oversized_message(site: Site) -> str:
     """Sends more than a message may have."""
     with _channel(site, "collector") as caller:
         return caller.refused(APPEND, bytes(MESSAGE_LIMIT_BYTES + 1), grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+def open_method_flood(site: Site) -> str:
+    """Watches health, as anybody may, with more streams than the server takes calls; other calls still go through."""
+    with contextlib.ExitStack() as lines:
+        callers = [lines.enter_context(_channel(site, "viewer")) for _ in range(_STREAMING)]
+        streams = [stream for caller in callers for stream in caller.streams(WATCH, _STREAMS)]
+        deadline = time.monotonic() + _DEADLINE_S / 2
+        most = len(streams) // 50
+        while (held := sum(stream.is_active() for stream in streams)) > most:
+            if time.monotonic() > deadline:
+                raise GotThrough(f"{held} of {len(streams)} streams were open, expected at most {most}")
+            time.sleep(0.1)
+        said = {_checked(stream, _AWAY) for stream in streams if not stream.is_active()}
+        with _channel(site, "viewer") as caller:
+            caller.refused(HANDSHAKE, b"", *_BAD)  # as an empty one is, by its servicer
+        return f"{len(streams) - held} of {len(streams)} streams: {min(said)}"
+
+
+def large_to_small(site: Site) -> str:
+    """Sends 60 MB to a method that takes a few bytes, many times at once."""
+    with _channel(site, "viewer") as caller:
+        return caller.refused_at_once(STATS, bytes(_LARGE_BYTES), _AT_ONCE, *_BAD)
+
+
+def json_bomb(site: Site) -> str:
+    """Sends JSON of many small lists, which take many times their length: as a generator's state, and as metadata."""
+    with _channel(site, "collector") as caller:
+        for count in (_LARGE_BYTES // 4, 200_000):
+            begin = policy_pb2.BeginEpisodeRequest(session="bomb", rng_json=_lists(count))
+            caller.refused(BEGIN, begin.SerializeToString(), *_BAD)
+        episode = codec.encode_episode(make_episode(np.random.default_rng(0), site.image_px))
+        episode.metadata_json = f'{{"x": {_lists(_LARGE_BYTES // 4)}}}'
+        episode.digest = codec.episode_digest(episode)
+        return caller.refused(APPEND, _append(episode), *_BAD)
+
+
+def _lists(count: int) -> str:
+    return f"[{'[],' * count}0]"
 
 
 def garbage(site: Site) -> str:
@@ -309,6 +372,9 @@ ATTACKS: Final[dict[str, tuple[Callable[[Site], str], str]]] = {
     "expired token": (expired_token, STATS),
     "wrong role": (wrong_role, PUBLISH),
     "oversized message": (oversized_message, APPEND),
+    "large messages to a small method": (large_to_small, STATS),
+    "JSON bomb": (json_bomb, APPEND),
+    "open-method flood": (open_method_flood, WATCH),
     "garbage": (garbage, APPEND),
     "slow-loris, handshake": (slow_handshake, CONNECTION),
     "slow-loris, request": (slow_request, APPEND),

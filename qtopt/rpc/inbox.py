@@ -1,0 +1,127 @@
+"""How requests come into memory: a few at a time, and none larger than its method needs.
+
+gRPC reads a request of up to ``MESSAGE_LIMIT_BYTES`` whole wherever one is asked for, and of what is not asked for
+``UNREAD_BYTES``. So a place comes first; what is larger than it may be is dropped before it is parsed.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+from qtopt.errors import RemoteError, SchemaMismatch, ServerUnavailable
+from qtopt.rpc.callers import Caller
+from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES, ServerConfig
+from qtopt.rpc.turns import Turns
+
+READ_AT_ONCE: Final = {
+    "/qtopt.v1.ReplayService/AppendEpisode": 16,
+    "/qtopt.v1.ReplayService/PutTargets": 16,
+    "/qtopt.v1.PolicyService/SelectAction": 16,
+    "/qtopt.v1.ModelService/Publish": 2,
+}
+"""Requests of megabytes, by method: how many are in memory at a time, from when they are read until they are answered.
+The others wait with their clients."""
+SMALL_BYTES: Final = 1 << 20
+"""The largest request of any other method."""
+_SLOW_S: Final = 1.0
+_SLOW_BESIDE: Final = 3
+"""A request that has not come after so long lets another one in, until there are so many times as many in memory."""
+_SMALL_EACH: Final = 2
+
+Parse = Callable[[bytes], Any]
+
+
+class Inbox:
+    """Reads the requests of one server."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._request_s = config.limits.request_s
+        self._large = {
+            method: Turns(
+                method.rpartition("/")[2],
+                count,
+                waiting=config.max_calls,
+                waiting_each=config.max_calls,
+                lendable=_SLOW_BESIDE * count,
+            )
+            for method, count in READ_AT_ONCE.items()
+        }
+        self._small = _SmallPlaces("small requests", 8, config.max_calls)
+        self._strangers = _SmallPlaces("requests of strangers", 2, config.max_calls)
+        self._streams = _SmallPlaces("requests of a stream", 4, config.max_calls)  # which may be long in coming
+
+    @property
+    def large_inside(self) -> int:
+        """Calls with large requests that are inside or wait for being read."""
+        return sum(turns.inside for turns in self._large.values())
+
+    @asynccontextmanager
+    async def only(self, requests: Any, method: str, caller: Caller, parse: Parse) -> AsyncIterator[Any]:
+        """Holds the one request of a call, parsed, during the block: a large one in a place of its own."""
+        if method not in self._large:
+            places = self._strangers if caller.identity is None else self._small
+            async with places.place(caller.account):
+                given = _small(await self._next(requests), method, parse)
+            yield given
+            return
+        async with self._large[method].place(caller.account, _SLOW_S) as place:
+            given = parse(await self._next(requests))
+            place.arrived()
+            yield given
+
+    async def each(self, requests: Any, method: str, caller: Caller, parse: Parse) -> AsyncIterator[Any]:
+        """Yields the requests of a stream, parsed."""
+        stream = aiter(requests)
+        while True:
+            async with self._streams.place(caller.account):
+                try:
+                    given = _small(await anext(stream), method, parse)
+                except StopAsyncIteration:
+                    return
+            yield given
+
+    async def _next(self, requests: Any) -> bytes:
+        """Returns the one request of a call."""
+        stream = aiter(requests)
+        try:
+            async with asyncio.timeout(self._request_s):
+                found: bytes = await anext(stream)
+                return found
+        except TimeoutError:
+            raise ServerUnavailable(
+                f"the request had not come {self._request_s:g} s after its call began: send it faster"
+            ) from None
+        except StopAsyncIteration:
+            raise RemoteError(
+                f"no request came, or one of more than {MESSAGE_LIMIT_BYTES} bytes, which is the limit"
+            ) from None
+        finally:
+            await stream.aclose()  # left open, it keeps the request until the garbage collector comes by, much later
+
+
+class _SmallPlaces:
+    """Places that are given back when a request has arrived: some for all clients, fewer for each."""
+
+    def __init__(self, name: str, count: int, waiting: int) -> None:
+        self._turns = Turns(name, count, waiting=waiting, waiting_each=waiting, lendable=count)
+        self._own: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # while a call holds them
+
+    @asynccontextmanager
+    async def place(self, account: str) -> AsyncIterator[None]:
+        """Holds a place during the block."""
+        own = self._own.setdefault(account, asyncio.Semaphore(_SMALL_EACH))
+        async with own, self._turns.place(account, _SLOW_S):
+            yield
+
+
+def _small(data: bytes, method: str, parse: Parse) -> Any:
+    size = len(data)
+    if size > SMALL_BYTES:
+        del data  # which the error would keep in memory until it is sent
+        raise SchemaMismatch(
+            f"{method.rpartition('/')[2]}: found a request of {size} bytes, expected at most {SMALL_BYTES}: only "
+            "those with images, labels or networks may be larger; send less in one call"
+        )
+    return parse(data)
