@@ -1,0 +1,56 @@
+"""One target of ``guided_fuzz`` under atheris, whose instruments see only what is imported after them."""
+
+import logging
+import random
+import sys
+import warnings
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["qtopt", "robot_bridge"]):
+    import numpy as np
+    import structlog
+
+    from qtopt.apps.drills.file_targets import file_targets
+    from qtopt.apps.drills.rpc_targets import rpc_targets
+    from qtopt.errors import QtOptError
+
+
+def main(name: str, room: Path, corpus: Path, seed: int, options: list[str]) -> None:
+    """Feeds the target of that name until libFuzzer's ``options`` end it; ends this process.
+
+    Args:
+        name: of the target.
+        room: an empty directory on a fast disk, for the files of targets.
+        corpus: directory of inputs that reach something new; it begins with the target's seeds.
+        seed: of the seeds' content.
+        options: of libFuzzer.
+    """
+    logging.disable(logging.CRITICAL)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    warnings.simplefilter("ignore")  # of libraries about what is damaged
+    chance = np.random.default_rng(seed)
+    target = next(each for each in (*rpc_targets(chance), *file_targets(chance, room)) if each.name == name)
+    for number, data in enumerate(target.seeds):
+        (corpus / f"seed-{number}").write_bytes(data)
+
+    def take(data: bytes) -> None:
+        try:
+            target.take(data)
+        except QtOptError:
+            return
+
+    def mutate(data: bytes, most_bytes: int, chance: int) -> bytes:
+        """Damages as ``fuzz`` does, which knows messages and checksums, or as libFuzzer does."""
+        rng = random.Random(chance)
+        if rng.random() < 0.5:
+            return bytes(atheris.Mutate(data, most_bytes))
+        return target.damage(rng, data or rng.choice(target.seeds))[:most_bytes]
+
+    atheris.Setup([sys.argv[0], *options, str(corpus)], take, custom_mutator=mutate)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5:])
