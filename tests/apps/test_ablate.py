@@ -88,6 +88,7 @@ def store(tmp_path):
     return path
 
 
+@pytest.mark.drill
 @pytest.mark.timeout(400)
 def test_two_variants_from_grasps_to_table(qtopt, store, tmp_path):
     output = tmp_path / "ablation"

@@ -89,6 +89,7 @@ def trained(tmp_path):
     return directory
 
 
+@pytest.mark.drill
 @pytest.mark.timeout(300)
 def test_finals_evaluates_the_last_checkpoints_once(qtopt, trained, tmp_path):
     output = tmp_path / "result.json"

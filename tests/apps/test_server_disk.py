@@ -42,7 +42,11 @@ def lines(log, event):
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"), [(unmounted, "No such file or directory"), (unreadable_catalogue, "no such table")]
+    ("fault", "said"),
+    [
+        (unmounted, "No such file or directory"),
+        pytest.param(unreadable_catalogue, "no such table", marks=pytest.mark.drill),
+    ],
 )
 def test_a_collector_outlives_a_failing_disk_of_the_server(tmp_path, fault, said):
     spool, log = tmp_path / "spool", tmp_path / "collector.log"

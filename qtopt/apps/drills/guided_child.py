@@ -6,16 +6,6 @@ import sys
 import warnings
 from pathlib import Path
 
-import atheris
-
-with atheris.instrument_imports(include=["qtopt", "robot_bridge"]):
-    import numpy as np
-    import structlog
-
-    from qtopt.apps.drills.file_targets import file_targets
-    from qtopt.apps.drills.rpc_targets import rpc_targets
-    from qtopt.errors import QtOptError
-
 
 def main(name: str, room: Path, corpus: Path, seed: int, options: list[str]) -> None:
     """Feeds the target of that name until libFuzzer's ``options`` end it; ends this process.
@@ -27,6 +17,15 @@ def main(name: str, room: Path, corpus: Path, seed: int, options: list[str]) -> 
         seed: of the seeds' content.
         options: of libFuzzer.
     """
+    import atheris  # part of an extra
+
+    with atheris.instrument_imports(include=["qtopt", "robot_bridge"]):
+        import numpy as np
+        import structlog
+
+        from qtopt.apps.drills.file_targets import file_targets
+        from qtopt.apps.drills.rpc_targets import rpc_targets
+        from qtopt.errors import QtOptError
     logging.disable(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     warnings.simplefilter("ignore")  # of libraries about what is damaged
