@@ -22,6 +22,7 @@ def main(name: str, room: Path, corpus: Path, seed: int, options: list[str]) -> 
     with atheris.instrument_imports(include=["qtopt", "robot_bridge"]):
         import numpy as np
         import structlog
+        from google.protobuf.message import DecodeError
 
         from qtopt.apps.drills.file_targets import file_targets
         from qtopt.apps.drills.rpc_targets import rpc_targets
@@ -45,7 +46,11 @@ def main(name: str, room: Path, corpus: Path, seed: int, options: list[str]) -> 
         rng = random.Random(chance)
         if rng.random() < 0.5:
             return bytes(atheris.Mutate(data, most_bytes))
-        return target.damage(rng, data or rng.choice(target.seeds))[:most_bytes]
+        try:
+            damaged = target.damage(rng, data)
+        except (ValueError, LookupError, DecodeError):  # what libFuzzer has changed may be no message any more
+            damaged = target.damage(rng, rng.choice(target.seeds))
+        return damaged[:most_bytes]
 
     atheris.Setup([sys.argv[0], *options, str(corpus)], take, custom_mutator=mutate)
     atheris.Fuzz()
