@@ -35,6 +35,7 @@ STANDING_RAD: Final = 5e-4
 STANDING_FOR_S: Final = 0.1
 REACHED_M: Final = 0.003
 REACHED_RAD: Final = 0.02
+_BEYOND: Final = "the target is beyond the arm's reach"
 
 
 class FrankaArm:
@@ -131,7 +132,7 @@ class FrankaArm:
         if not (speed_m_s > 0 and accel_m_s2 > 0):
             return MotionResult(MotionOutcome.REJECTED, "speed and acceleration must be more than 0")
         if out_of_reach(target, self._options.flange_to_tip_m):
-            return MotionResult(MotionOutcome.REJECTED, "the target is beyond the arm's reach")
+            return MotionResult(MotionOutcome.REJECTED, _BEYOND)
         motion = line_motion(self._franky, target)
         if not _leads_up(self.state().pose, target):  # which is the way out of a contact
             force = force_condition(self._franky, self._zero, self._options.contact_force_n)
@@ -158,7 +159,7 @@ class FrankaArm:
         """Takes a new target on the fly; the arm holds when none came for ``valid_for_s``."""
         refusal = self._refusal()
         if not refusal and out_of_reach(target, self._options.flange_to_tip_m):
-            refusal = "the target is beyond the arm's reach"
+            refusal = _BEYOND
         if refusal or not valid_for_s > 0:
             return MotionResult(MotionOutcome.REJECTED, refusal or "valid_for_s must be more than 0")
         try:

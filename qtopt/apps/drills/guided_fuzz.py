@@ -4,6 +4,7 @@ What reaches something new is kept and changed further, so that damage goes deep
 target has a process of its own; a fault, an input of more than five seconds or 2 GB of memory ends it: a breach.
 """
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from qtopt.apps.drills.file_targets import file_targets
 from qtopt.apps.drills.report import DrillConfig, finish
 from qtopt.apps.drills.rpc_targets import rpc_targets
 from qtopt.apps.process import say
+from qtopt.errors import ConfigError
 from qtopt.types import JsonValue
 
 _HANG_S: Final = 5
@@ -50,7 +52,9 @@ class Config(DrillConfig):
 
 
 def main(config: Config) -> int:
-    """Gives each target its share of the time; returns 1 after a breach."""
+    """Gives each target its share of the time; returns 1 after a breach. Raises ConfigError."""
+    if importlib.util.find_spec("atheris") is None:
+        raise ConfigError("guided_fuzz needs atheris: pip install 'qtopt[fuzz]'")
     started = time.monotonic()
     config.faults.mkdir(parents=True, exist_ok=True)
     found: dict[str, JsonValue] = {}
@@ -60,6 +64,9 @@ def main(config: Config) -> int:
         (room / "names").mkdir()
         chance = np.random.default_rng(config.seed)
         names = [each.name for each in (*rpc_targets(chance), *file_targets(chance, room / "names"))]
+        unknown = sorted(set(config.only) - set(names))
+        if unknown:
+            raise ConfigError(f"only is {unknown}, expected some of {names}")
         chosen = [name for name in names if name in config.only] or names
         seconds = max(1, round(60 * config.minutes / len(chosen)))
         for number, name in enumerate(chosen):

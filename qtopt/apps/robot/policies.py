@@ -3,23 +3,20 @@
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from qtopt.agent.exploration import ScriptedPolicy
 from qtopt.apps.process import logger
 from qtopt.apps.robot import Collect
 from qtopt.apps.robot.served import ServedPolicy
-from qtopt.errors import CheckpointError, ConfigError
+from qtopt.errors import CheckpointError
 from qtopt.exported import read_manifest
 from qtopt.interfaces import Policy
 from qtopt.loops.collect import Follower
 from qtopt.rpc.connection import Connection
 from qtopt.types import ModelSnapshot
 from robot_bridge.cell_file import CellFile, cell_config
+from robot_bridge.onnx_policy import OnnxPolicy
 from robot_bridge.teleop import Device, Gamepad, Keyboard, TakeoverPolicy, TeleopPolicy
-
-if TYPE_CHECKING:
-    from robot_bridge.onnx_policy import OnnxPolicy
 
 
 class _Nothing:
@@ -40,7 +37,7 @@ class _Exports:
         load: makes the policy of what is there; raises CheckpointError where that is not whole.
     """
 
-    def __init__(self, directory: Path, load: Callable[[], "OnnxPolicy"]) -> None:
+    def __init__(self, directory: Path, load: Callable[[], OnnxPolicy]) -> None:
         self._directory, self._load = directory, load
         self.policy = load()
         self._told = False
@@ -100,18 +97,9 @@ def choose(
 
         return with_person(scripted), Follower(remote.model, build)
     directory = Path(source.removeprefix("onnx:"))
-    exported = _Exports(directory, lambda: _exported(directory, cell))
+    exported = _Exports(directory, lambda: OnnxPolicy(directory, deadline_s=cell.watchdog.policy_hold_s))
     return with_person(exported.policy), Follower(exported, lambda _: with_person(exported.policy))
 
 
 def _always(policy: Policy) -> tuple[Policy, Follower[Policy]]:
     return policy, Follower(_Nothing(), lambda _: policy)
-
-
-def _exported(directory: Path, cell: CellFile) -> "OnnxPolicy":
-    """Returns the exported network's policy; what it chooses too late is a hold."""
-    try:
-        from robot_bridge.onnx_policy import OnnxPolicy
-    except ImportError as error:
-        raise ConfigError(f"an exported policy needs ONNX Runtime: pip install 'qtopt[onnx]' ({error})") from error
-    return OnnxPolicy(directory, deadline_s=cell.watchdog.policy_hold_s)
