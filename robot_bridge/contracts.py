@@ -5,6 +5,7 @@ the driver's edge. Host times are ``time.monotonic_ns()``. A pose is ``T_base_tc
 finger tips. No call blocks without a deadline, and the end of a motion is a value, not an exception.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -98,6 +99,11 @@ class ArmState:
     speed_scale: float = 1.0
     joint_temperature_c: float | None = None
     codes: Mapping[str, int | str] = field(default_factory=dict)
+
+    @property
+    def force_n(self) -> float:
+        """What presses on the tool [N]; nothing where the arm does not feel it."""
+        return math.hypot(*self.wrench[:3]) if self.wrench is not None else 0.0
 
     def is_finite(self) -> bool:
         """Whether pose, velocity and wrench hold nothing but numbers."""

@@ -168,8 +168,10 @@ class ArmChild:
 
     def _rise(self, rule: str) -> MotionCommand:
         """Returns the motion that leads out of a contact, from where the tool came to rest."""
-        by_m = _RELIEF_M if rule == TOUCHED else self._cell.contact.retract_m
-        return straight_up(self._arm.state(), by_m, self._cell.limits.slow_speed_m_s)
+        if rule == TOUCHED:
+            return straight_up(self._arm.state(), _RELIEF_M, self._cell.limits.slow_speed_m_s)
+        with self._judging:
+            return self._monitor.lead_out(self._arm.state())
 
     def _entered(self, phase: Phase) -> None:
         self._tell_safety({"phase": phase.value})

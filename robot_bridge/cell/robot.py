@@ -170,7 +170,7 @@ class CellRobot:
     def _begin_transit(self) -> None:
         """Readies the gripper, once, and rises straight up from where that is known to be safe."""
         arm = self.arm()
-        if arm.wrench is not None and math.hypot(*arm.wrench[:3]) >= self._cell.contact.retract_n:
+        if arm.force_n >= self._cell.contact.retract_n:
             self._require_known(arm)
             self._ask("lead_out", 2 * _LEAD_OUT_S)
         self.enter(Phase.TRANSIT)

@@ -36,6 +36,7 @@ TOUCHED: Final = "contact_descend"
 _PRESSED: Final = "contact_retract"
 _RISES: Final = 2
 """The stop that belongs to the contact may come as a first rise out of it begins, and end it."""
+_RELIEFS: Final = 5
 _READY_S: Final = 3.0
 _READY_LOOK_S: Final = 0.05
 _MOVES: Final = ("move", "lead_out", "grip", "activate", "auto_recover")
@@ -216,9 +217,15 @@ class Worker:
         return {}
 
     def _relieve(self, ask: Ask, result: MotionResult) -> MotionResult:
-        """Rises a little out of what ended a motion: what was touched is pressed no longer."""
+        """Rises little by little out of what ended a motion, until it presses no longer.
+
+        Fingers that close on what still bears the tool wedge themselves in, and press several times as hard.
+        """
         touched = ask.ended_by
-        risen = self._rise_out(ask, TOUCHED, 5.0)
+        for _ in range(_RELIEFS):
+            risen = self._rise_out(ask, TOUCHED, 5.0)
+            if risen.outcome is not MotionOutcome.REACHED or self._monitor.is_relieved(self._arm.state()):
+                break
         if not is_at_least(ask.ended_by, Reaction.STOP):
             ask.ended_by = touched
         return replace(result, pose=risen.pose or result.pose)
@@ -234,7 +241,7 @@ class Worker:
         return _said(ended, pressed)
 
     def _lead_out(self, ask: Ask) -> MotionResult:
-        """Rises straight up, slowly, out of a contact; what follows has to be entered anew."""
+        """Leads the tool out of a contact, slowly; what follows has to be entered anew."""
         refused = self._enter(Phase.RETRACT)
         if refused:
             return MotionResult(MotionOutcome.REJECTED, refused["reason"])

@@ -14,6 +14,8 @@ FAR_OUT_M = 0.05
 """A target so far outside the region is no inaccuracy to be clamped but a mistake."""
 STRAIGHT_M = 0.003
 """A motion that strays less than this from the vertical goes straight up or down."""
+BACK_M = 0.010
+"""A retreat leads so far back along the way that the tool came: what it was pushed against goes on pressing else."""
 _EPSILON = 1e-6
 
 
@@ -36,8 +38,13 @@ class CommandRules:
         near_floor = z_m < self.slow_z_m - _EPSILON
         return self.limits.slow_speed_m_s if slow or near_floor else self.limits.speed_m_s
 
-    def judge(self, command: MotionCommand, state: ArmState, phase: Phase, *, slow: bool) -> Verdict:
-        """Returns ALLOW or CLAMP with the command to send, or what is wrong with it; the report is a sound one."""
+    def judge(
+        self, command: MotionCommand, state: ArmState, phase: Phase, *, slow: bool, origin: Pose | None
+    ) -> Verdict:
+        """Returns ALLOW or CLAMP with the command to send, or what is wrong with it; the report is a sound one.
+
+        ``origin`` is from where the motion before set out: a retreat may lead back towards it.
+        """
         fault = _nonsense(command)
         if fault:
             return Verdict(Reaction.STOP, "bad_command", fault)
@@ -45,7 +52,7 @@ class CommandRules:
             return Verdict(Reaction.HOLD, "phase", "the cell is idle; a motion was not expected")
         home = self._motion.home_yaw_rad
         here, wanted = to_tool(state.pose, home), to_tool(command.target, home)
-        target = self._target(wanted, here, phase)
+        target = self._target(wanted, here, phase, here if origin is None else to_tool(origin, home))
         if isinstance(target, Verdict):
             return target
         if abs(target.yaw_rad - here.yaw_rad) > TRANSIT_YAW_RAD + 0.05:
@@ -57,12 +64,17 @@ class CommandRules:
             return Verdict(Reaction.STOP, "path", f"the way from {start_m} to {end_m} runs through the bin's wall")
         return self._within(command, wanted, target, here, phase, slow=slow)
 
-    def _target(self, wanted: ToolPose, here: ToolPose, phase: Phase) -> ToolPose | Verdict:
+    def _target(self, wanted: ToolPose, here: ToolPose, phase: Phase, origin: ToolPose) -> ToolPose | Verdict:
         point = (wanted.x_m, wanted.y_m, wanted.z_m)
         straight = math.hypot(wanted.x_m - here.x_m, wanted.y_m - here.y_m) < STRAIGHT_M
         rising = straight and wanted.z_m >= here.z_m
-        if phase is Phase.RETRACT and not (rising and wanted.z_m - here.z_m <= self._rise_m + _EPSILON):
-            return Verdict(Reaction.STOP, "retract", "only straight up is allowed after a contact or protective stop")
+        if phase is Phase.RETRACT:
+            back_x_m, back_y_m = _back_m((here.x_m, here.y_m), (origin.x_m, origin.y_m))
+            share = _nearest_share((wanted.x_m - here.x_m, wanted.y_m - here.y_m), (back_x_m, back_y_m))
+            aside_m = math.hypot(wanted.x_m - here.x_m - share * back_x_m, wanted.y_m - here.y_m - share * back_y_m)
+            if not (aside_m < STRAIGHT_M and 0.0 <= wanted.z_m - here.z_m <= self._rise_m + _EPSILON):
+                words = "only up, and a little back, is allowed after a contact or protective stop"
+                return Verdict(Reaction.STOP, "retract", words)
         if phase is Phase.EPISODE:  # a lift may be long and high, but it stays over the bin
             x_m, y_m, z_m = limit_position(point, here, self._motion)
             point = (x_m, y_m, wanted.z_m if rising else z_m)
@@ -98,11 +110,30 @@ class CommandRules:
         return Verdict(Reaction.CLAMP, clamped[0], f"kept within its limits: {', '.join(clamped)}", allowed)
 
 
+def lead_out(state: ArmState, origin: Pose | None, rise_m: float, speed_m_s: float) -> MotionCommand:
+    """Returns the motion that leads up, and a little back to where the tool came from; it has yet to be filtered."""
+    x_m, y_m, z_m = state.pose.position_m
+    back_x_m, back_y_m = (0.0, 0.0) if origin is None else _back_m((x_m, y_m), origin.position_m[:2])
+    target = to_pose(ToolPose(x_m + back_x_m, y_m + back_y_m, z_m + rise_m, to_tool(state.pose).yaw_rad))
+    return MotionCommand(target, speed_m_s, 0.5, 0.1)
+
+
 def straight_up(state: ArmState, rise_m: float, speed_m_s: float) -> MotionCommand:
     """Returns the motion that leads straight up from where the tool is; it has yet to be filtered."""
-    x_m, y_m, z_m = state.pose.position_m
-    target = to_pose(ToolPose(x_m, y_m, z_m + rise_m, to_tool(state.pose).yaw_rad))
-    return MotionCommand(target, speed_m_s, 0.5, 0.1)
+    return lead_out(state, None, rise_m, speed_m_s)
+
+
+def _back_m(here_m: tuple[float, float], origin_m: tuple[float, float]) -> tuple[float, float]:
+    """Returns how far a retreat leads back [m]: towards where the tool came from, ``BACK_M`` at most."""
+    gap_m = math.dist(here_m, origin_m)
+    share = min(1.0, BACK_M / gap_m) if gap_m > 0.0 else 0.0
+    return share * (origin_m[0] - here_m[0]), share * (origin_m[1] - here_m[1])
+
+
+def _nearest_share(point: tuple[float, float], way: tuple[float, float]) -> float:
+    """Returns at which share of a way from the origin it comes nearest to a point."""
+    length = way[0] ** 2 + way[1] ** 2
+    return min(1.0, max(0.0, (point[0] * way[0] + point[1] * way[1]) / length)) if length > 0.0 else 0.0
 
 
 def _nonsense(command: MotionCommand) -> str:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from qtopt.errors import RobotError
 from robot_bridge.cell_file import CellFile
-from robot_bridge.contracts import ArmMode, ArmState, Latch, MotionCommand, Reaction, Verdict
+from robot_bridge.contracts import ArmMode, ArmState, Latch, MotionCommand, Pose, Reaction, Verdict
 from robot_bridge.safety import rules
-from robot_bridge.safety.commands import CommandRules, straight_up
+from robot_bridge.safety.commands import CommandRules, lead_out, straight_up
 from robot_bridge.safety.facts import ALLOWED, CellFacts, Heartbeat, Phase, is_at_least, worst
 from robot_bridge.safety.limits import BOX_TOLERANCE_M, OVERSPEED_FACTOR, OVERSPEED_S
 from robot_bridge.safety.recovery import Recovery
@@ -21,6 +21,7 @@ _DESCENT_M = 0.001
 """A command that leads down by more than this is a descent; in an episode one that leads up by less."""
 _TRACKING_M = 0.003
 """A fast motion that ends, or runs, at the height where slow ones begin may be measured so far below it."""
+_RELIEVED = 1 / 3
 _NO_REPORT = Verdict(Reaction.HOLD, "state_age", "no report from the arm yet")
 
 
@@ -62,6 +63,7 @@ class CellSafetyMonitor:
         self._over_since_ns: int | None = None
         self._was_ready = False
         self._descending = False
+        self._origin: Pose | None = None  # from where the last motion set out that was no retreat
         self._stop_reason: str | None = None  # why a person has to look at the present protective stop
 
     @property
@@ -93,8 +95,8 @@ class CellSafetyMonitor:
             ends = phase is Phase.TRANSIT and self._fresh.rule == rules.POLICY_GONE
             if is_at_least(self._fresh, Reaction.STOP) and not ends:
                 return self._fresh
-            if self._phase is Phase.RETRACT and self._force_n(self._report) >= self._cell.contact.retract_n:
-                reason = f"{self._force_n(self._report):.0f} N press on the tool still"
+            if self._phase is Phase.RETRACT and self._report.force_n >= self._cell.contact.retract_n:
+                reason = f"{self._report.force_n:.0f} N press on the tool still"
                 return Verdict(Reaction.STOP, "contact_retract", reason)
             self._stopped = None
         if phase is Phase.EPISODE:
@@ -133,15 +135,25 @@ class CellSafetyMonitor:
             return self._stopped
         if is_at_least(found, Reaction.HOLD):
             return found
-        verdict = self._take(self.commands.judge(command, state, self._phase, slow=self.slow))
+        verdict = self._take(self.commands.judge(command, state, self._phase, slow=self.slow, origin=self._origin))
         if not is_at_least(verdict, Reaction.HOLD):
             self._descending = descending
+            if self._phase is not Phase.RETRACT:
+                self._origin = state.pose
         return verdict
 
     def observe(self, state: ArmState | None, now_ns: int) -> Verdict:
         """Judges the newest report; see ``SafetyMonitor.observe``."""
         found = self._take(self._judge(state, now_ns, descending=self._descending))
         return _locked(self._latch) if self._latch is not None else found
+
+    def lead_out(self, state: ArmState) -> MotionCommand:
+        """Returns the retreat from a contact: up, slowly, and a little back along the way that the tool came."""
+        return lead_out(state, self._origin, self._cell.contact.retract_m, self._cell.limits.slow_speed_m_s)
+
+    def is_relieved(self, state: ArmState) -> bool:
+        """Whether what ended a descent presses on the tool no longer, or hardly."""
+        return state.force_n < _RELIEVED * self._cell.contact.descend_n
 
     def may_recover(self, state: ArmState, now_ns: int) -> Verdict:
         """Returns ALLOW, with the first motion afterwards, where a protective stop may be cleared without a person.
@@ -244,26 +256,19 @@ class CellSafetyMonitor:
         return Verdict(Reaction.LATCH, "box", reason)
 
     def _contact(self, state: ArmState, *, descending: bool) -> Verdict:
-        contact, force_n = self._cell.contact, self._force_n(state)
+        contact, force_n = self._cell.contact, state.force_n
         if force_n < contact.descend_n:  # the mildest of the three
             return ALLOWED
         reason = f"{force_n:.0f} N press on the tool"
         if force_n >= contact.latch_n:
             return Verdict(Reaction.LATCH, "contact_latch", reason)
         if force_n >= contact.retract_n and self._phase is not Phase.RETRACT:
-            slow_m_s = self._cell.limits.slow_speed_m_s
-            rise = straight_up(state, contact.retract_m, slow_m_s)
-            return Verdict(Reaction.STOP, "contact_retract", reason, rise)
+            return Verdict(Reaction.STOP, "contact_retract", reason, self.lead_out(state))
         # What pushes sideways is moved aside or sends the tool up; only what bears it ends a descent.
         borne_n = abs(state.wrench[2]) if state.wrench is not None else 0.0
         if not (descending and borne_n >= contact.descend_n):
             return ALLOWED
         return Verdict(Reaction.HOLD, "contact_descend", f"{borne_n:.0f} N bear the tool")
-
-    @staticmethod
-    def _force_n(state: ArmState) -> float:
-        """Returns what presses on the tool [N]; nothing where the arm does not feel it."""
-        return math.hypot(*state.wrench[:3]) if state.wrench is not None else 0.0
 
     def _speed(self, state: ArmState, now_ns: int) -> Verdict:
         x, y, z, a, b, c = state.twist

@@ -37,7 +37,6 @@ class Recovery:
         waited_s = (now_ns - self._stops[-1][0]) * 1e-9
         if waited_s < self._limits.wait_s:
             return f"{waited_s:.1f} s since the stop, {self._limits.wait_s:.0f} s must pass"
-        force_n = math.hypot(*state.wrench[:3]) if state.wrench is not None else 0.0
-        if not force_n < self._limits.force_n:
-            return f"{force_n:.0f} N press on the tool, expected less than {self._limits.force_n:.0f} N"
+        if not state.force_n < self._limits.force_n:
+            return f"{state.force_n:.0f} N press on the tool, expected less than {self._limits.force_n:.0f} N"
         return ""

@@ -57,8 +57,8 @@ class Bench:
         if end is None:
             self.pose = target
             return MotionResult(MotionOutcome.REACHED, "", target)
-        end(self)
-        return MotionResult(MotionOutcome.STOPPED, "", self.pose)
+        self.target = target
+        return end(self) or MotionResult(MotionOutcome.STOPPED, "", self.pose)
 
     def ask(self):
         wanted = command(z_m=0.08, speed_m_s=0.05)
@@ -82,10 +82,34 @@ def ended_by(verdict, told=None, force_n=0.0):
     return end
 
 
+def springs_back(force_n):
+    """Returns an end of a motion that gets there, and is pressed so much then."""
+
+    def end(bench):
+        bench.force_n = force_n
+        bench.pose = bench.target
+        return MotionResult(MotionOutcome.REACHED, "", bench.target)
+
+    return end
+
+
 def test_what_is_touched_is_left_by_four_millimetres():
     bench = Bench(ended_by(TOUCH))
     assert bench.ask() == (MotionOutcome.STOPPED, TOUCHED)
     assert bench.moves == [-0.02, 0.004]
+
+
+def test_the_tool_rises_on_while_what_it_touched_still_presses():
+    bench = Bench(ended_by(TOUCH, force_n=12.0), springs_back(8.0), springs_back(4.0), springs_back(0.0))
+    assert bench.ask() == (MotionOutcome.STOPPED, TOUCHED)
+    assert bench.moves == [-0.02, 0.004, 0.004]
+    assert bench.force_n == 4.0
+
+
+def test_what_goes_on_pressing_is_followed_by_no_more_than_two_centimetres():
+    bench = Bench(ended_by(TOUCH, force_n=12.0))
+    assert bench.ask() == (MotionOutcome.STOPPED, TOUCHED)
+    assert bench.moves == [-0.02] + [0.004] * 5
 
 
 def test_a_late_stop_of_the_same_touch_does_not_keep_the_tool_there():

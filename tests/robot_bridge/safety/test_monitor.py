@@ -204,6 +204,20 @@ class TestContact:
         assert allowed.command.speed_m_s <= 0.05
         assert rule_of(bench.send(command(z_m=0.05))) == (STOP, "retract")
 
+    def test_the_way_out_of_a_press_leads_back_a_little_along_the_way_that_was_made(self, bench):
+        bench.put(x_m=0.57, z_m=0.1)
+        assert bench.send(command(x_m=0.60, z_m=0.1)).reaction is ALLOW
+        bench.put(x_m=0.59, z_m=0.1)
+        verdict = bench.force(31.0)
+        assert verdict.command.target.position_m == pytest.approx((0.58, 0.0, 0.13))
+        assert bench.monitor.enter(Phase.RETRACT, bench.now_ns).reaction is ALLOW
+        pressed = {"wrench": (-31.0, 0.0, 0.0, 0.0, 0.0, 0.0)}
+        for x_m, y_m in ((0.60, 0.0), (0.57, 0.0), (0.59, 0.01)):  # on, further back, aside
+            assert rule_of(bench.send(command(x_m=x_m, y_m=y_m, z_m=0.13), **pressed)) == (STOP, "retract")
+        assert bench.send(verdict.command, **pressed).reaction is ALLOW
+        bench.put(x_m=0.58, z_m=0.13)
+        assert bench.monitor.lead_out(bench.state()).target.position_m == pytest.approx((0.57, 0.0, 0.16))
+
     def test_sixty_newtons_lock(self, bench):
         bench.monitor.enter(Phase.RETRACT, bench.now_ns)
         assert rule_of(bench.force(61.0)) == (LATCH, "contact_latch")
