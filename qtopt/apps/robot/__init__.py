@@ -264,6 +264,7 @@ class Transfer:
         contact_n: forces on the tool [N] at which the cell ends a descent, retreats, and is locked. The plain
             simulator's motors press down with 40 N and sideways with 60 N at most; a cell with the defaults of 15, 30
             and 60 N ends some motions earlier.
+        retract_m: how far up such a retreat leads [m]; the plain simulator's tool stays where it was stopped.
         output: a directory for reports, pictures and result.json.
     """
 
@@ -280,6 +281,7 @@ class Transfer:
     shard: int = 0
     shards: int = 1
     contact_n: tuple[float, float, float] = (40.0, 60.0, 95.0)
+    retract_m: float = 0.01
     output: Path = Path("outputs/transfer")
 
     def __post_init__(self) -> None:

@@ -128,6 +128,7 @@ def main(config: Transfer) -> int:
         "path": {key: path[key] for key in _KEPT},
         "plain_minus_path": paired.to_json(),
         "contact_n": list(config.contact_n),
+        "retract_m": config.retract_m,
         "labels": dict(labels),
         "locks": dict(locks),
     }
@@ -175,6 +176,7 @@ def _part(config: Transfer, exported: Path, number: int, output: Path) -> "subpr
         "objects": config.objects,
         "object-set": config.object_set,
         "camera-px": config.camera_px,
+        "retract-m": config.retract_m,
         "host": ipaddress.ip_address(config.host) + number,
         "shard": number,
         "shards": config.cells,
@@ -199,7 +201,8 @@ def _run(
     episodes = len(range(config.shard, config.episodes, config.shards))
     with SimulatedCell("ur", room, config.host, None, options=options) as sim:
         limits = zip(("descend_n", "retract_n", "latch_n"), config.contact_n, strict=True)
-        text = "\n".join(["", "[contact]", *(f"{name} = {force_n}" for name, force_n in limits), ""])
+        lines = [f"{name} = {force_n}" for name, force_n in limits]
+        text = "\n".join(["", "[contact]", *lines, f"retract_m = {config.retract_m}", ""])
         sim.path.write_text(sim.path.read_text() + text)
         cell = load_cell_file(sim.path)
         same = SimConfig(
