@@ -208,11 +208,11 @@ class Hand:
             physicsClientId=self._world.client,
         )
 
-    def load(self, force_n: tuple[float, float, float]) -> None:
-        """Pushes the hand with ``force_n`` [N, base frame] during the next time step, and carries its weight."""
+    def load(self, force_n: Samples) -> None:
+        """Pushes the hand with ``force_n`` (3,) [N, base frame] during the next time step, and carries its weight."""
         client = self._world.client
         x, y, z = bullet.getLinkState(self.body, _PALM, physicsClientId=client)[0]
-        total = (force_n[0], force_n[1], force_n[2] + LIFTED_KG * GRAVITY)
+        total = (*force_n[:2].tolist(), float(force_n[2]) + LIFTED_KG * GRAVITY)
         bullet.applyExternalForce(self.body, _PALM, total, (x, y, z), bullet.WORLD_FRAME, physicsClientId=client)
 
     def motion(self) -> tuple[Samples, Samples]:

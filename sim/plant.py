@@ -113,7 +113,9 @@ class Plant:
         robot = SimRobot(self._world, self._hand, self._camera)
         self._bin = SimBin(self._world, self._hand, self._camera, robot, config, seed)
         self._path, self._fingers, self._motors = Path(HOME), Fingers(MAX_WIDTH_M), Motors()
-        self._force_n = (0.0, 0.0, 0.0)
+        self._force_n = np.zeros(3)
+        self._growth: deque[Samples] = deque()
+        """What is to push in the next time steps."""
         self._wrench = np.zeros(6)
         self._blocked = False
         self._ticks = self._fillings = 0
@@ -226,10 +228,15 @@ class Plant:
         with self._door, self._lock:
             return [each for each in self._trace if each.clock_s > since_s]
 
-    def push(self, force_n: Sequence[float]) -> None:
-        """Pushes the hand with a force (x, y, z) [N, base frame] until told otherwise, as an obstacle would."""
-        x, y, z = force_n
-        self._force_n = float(x), float(y), float(z)
+    def push(self, force_n: Sequence[float], grows_s: float = 0.0) -> None:
+        """Pushes the hand with a force (x, y, z) [N, base frame] until told otherwise, as an obstacle would.
+
+        It grows from what pushed before, evenly, for ``grows_s``.
+        """
+        goal_n = np.array([float(each) for each in force_n])
+        steps = max(1, round(grows_s / TIME_STEP_S))
+        with self._door, self._lock:
+            self._growth = deque(np.linspace(self._force_n, goal_n, steps + 1)[1:])
 
     def _check_open(self) -> None:
         if self._world.client < 0:
@@ -267,12 +274,14 @@ class Plant:
         self._fingers.advance(TIME_STEP_S)
         here, _ = self._hand.motion()
         self._hand.follow(*self._motors.commands(self._path, self._fingers, here))
+        if self._growth:
+            self._force_n = self._growth.popleft()
         self._hand.load(self._force_n)
         self._world.step(1)
         self._ticks += 1
         here, _ = self._hand.motion()
         wrench, holding = self._hand.contact(here[:3])
-        pushed = np.array([*self._force_n, 0.0, 0.0, 0.0])
+        pushed = np.concatenate([self._force_n, np.zeros(3)])
         self._wrench = self._wrench + _SMOOTHING * (wrench + pushed - self._wrench)
         self._fingers.observe(here[4:], self._ticks, holding=holding)
         if self._motors.overloaded(self._path, here):

@@ -109,6 +109,7 @@ _DEAD = ("arm_process", "program_stopped")
 _COLLIDED = ("protective_stop", "program_stopped")
 _MORE = (UR, HTTP)
 _N20, _N40, _N80 = (_how(force_n=[0.0, 0.0, force_n]) for force_n in (20.0, 40.0, 80.0))
+_GROWS = _how(force_n=[0.0, 0.0, 80.0], grows_s=1.0)
 _LATE, _VERY_LATE = _how(most_s=0.05), _how(most_s=0.2)
 _EXPOSED, _MOVED, _JAMMED = _how(what="exposure 1.4"), _how(what="shift 30"), _how(what="jammed")
 _FAILED = ("nothing_grasped", "dropped")
@@ -146,6 +147,7 @@ _ACTIONS: Final = (
     ),
     Case("pose jumps by 80 mm", "pose_jump", "latch", 0.3, ("bad_state", "box", "tcp_speed")),
     Case("pose is not a number", "nan", "latch", _STILL_S, ("bad_state", *_SILENCE)),
+    Case("lengths in other units", "wrong_units", "latch", 0.3, ("bad_state",)),
     Case(
         "20 N on the way down", "push", "nothing", 0.25, label="goes on", how=_N20, protocols=_MORE,
         down=True, rises=True,
@@ -153,6 +155,10 @@ _ACTIONS: Final = (
     Case(
         "40 N on the way down, for a moment", "push", "stop", 0.25, label="goes on", how=_N40, protocols=_MORE,
         down=True, rises=True, lasts_s=0.12,
+    ),
+    Case(
+        "a force that grows to 80 N within a second, on the way down", "push", "latch", 0.45,
+        ("contact_latch", *_COLLIDED), how=_GROWS, protocols=_MORE, down=True, rises=True,
     ),
     Case(
         "80 N on the way down, for a moment", "push", "latch", 0.35, ("contact_latch", *_COLLIDED), how=_N80,

@@ -20,6 +20,7 @@ SLOW_M_S: Final = 0.06
 _LIFT_M: Final = 0.1
 _HEAL: Final = (
     "silent", "frozen_clock", "split_frames", "duplicate_frames", "late_frames", "emergency_stop", "safeguard", "nan",
+    "wrong_units",
 )  # fmt: skip
 _SMALL: Final = ("--camera-px", "128")
 _PRESSED: Final = ("contact_latch", "contact_retract", "protective_stop")

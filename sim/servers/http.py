@@ -38,6 +38,7 @@ class SpoiltArm(SimArm):
         frozen: its clock stands still.
         not_a_number: its poses are none.
         jump_m: its poses are shifted by this.
+        units_in_m: its lengths are told in so many units to the metre.
         slider: the operator's speed slider, 0 to 1.
         stopped: the mode that a stop left it in; None for none.
     """
@@ -45,7 +46,7 @@ class SpoiltArm(SimArm):
     def __init__(self, plant: Plant) -> None:
         super().__init__(SimArmOptions(), plant)
         self.silent = self.frozen = self.not_a_number = False
-        self.jump_m, self.slider = (0.0, 0.0, 0.0), 1.0
+        self.jump_m, self.slider, self.units_in_m = (0.0, 0.0, 0.0), 1.0, 1.0
         self.stopped: ArmMode | None = None
         self._last: ArmState | None = None
 
@@ -58,7 +59,8 @@ class SpoiltArm(SimArm):
             state = dataclasses.replace(state, t_controller_s=self._last.t_controller_s)
         x, y, z = (math.nan,) * 3 if self.not_a_number else state.pose.position_m
         a, b, c = self.jump_m
-        pose = Pose((x + a, y + b, z + c), state.pose.quaternion_xyzw)
+        units = self.units_in_m
+        pose = Pose((units * (x + a), units * (y + b), units * (z + c)), state.pose.quaternion_xyzw)
         mode = self.stopped or state.mode
         self._last = dataclasses.replace(state, pose=pose, mode=mode, speed_scale=self.slider)
         return self._last
@@ -151,9 +153,10 @@ class HttpArmCell:
             "silent": lambda: setattr(arm, "silent", switch),
             "frozen_clock": lambda: setattr(arm, "frozen", switch),
             "nan": lambda: setattr(arm, "not_a_number", switch),
+            "wrong_units": lambda: setattr(arm, "units_in_m", 1000.0 if switch else 1.0),
             "pose_jump": lambda: setattr(arm, "jump_m", (0.0, 0.0, 0.08) if switch else (0.0, 0.0, 0.0)),
             "speed_slider": lambda: setattr(arm, "slider", float(request["fraction"])),
-            "push": lambda: self._plant.push(request["force_n"]),
+            "push": lambda: self._plant.push(request["force_n"], float(request.get("grows_s", 0.0))),
             "slip": self._plant.slip,
             "person": lambda: arm.go_into(None),
             "gripper": lambda: setattr(self._gripper, "fault", str(request["what"]) if switch else ""),

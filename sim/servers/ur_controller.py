@@ -51,6 +51,9 @@ class Controller:
         self.frozen_time_s: float | None = None
         self.pose_jump_m = (0.0, 0.0, 0.0)
         self.not_a_number = False
+        self.units_in_m = 1.0
+        """Reported lengths are told in so many units to the metre."""
+        self.unlock_lies = False
         self.log: list[str] = []
         self._program: Program | None = None
         self._program_from = 0.0
@@ -137,7 +140,8 @@ class Controller:
                     "Cannot unlock protective stop until 5s after occurrence. Always inspect cause of protective stop "
                     "before unlocking"
                 )
-            self.safety_mode = NORMAL
+            if not self.unlock_lies:
+                self.safety_mode = NORMAL
             return "Protective stop releasing"
 
     def emergency_stop(self, *, pressed: bool) -> None:
@@ -289,7 +293,8 @@ class Controller:
         pose = _values(flange @ _matrix(self.tcp))
         speed = state.told_twist
         force = tuple((np.array(state.wrench) - self._force_zero).tolist())
-        shown = (*(a + b for a, b in zip(pose[:3], self.pose_jump_m, strict=True)), *pose[3:])
+        jumped = (a + b for a, b in zip(pose[:3], self.pose_jump_m, strict=True))
+        shown = (*(self.units_in_m * each for each in jumped), *pose[3:])
         if self.not_a_number:
             shown = (math.nan,) * 6
         powered, running = self.robot_mode in (_RUNNING, _IDLE), self.program_running

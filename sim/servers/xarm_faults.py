@@ -30,12 +30,16 @@ class LinkFaults:
     """By up to so many seconds."""
     mute_control: bool = False
     nan: bool = False
+    wrong_units: bool = False
+    """Lengths are told in metres."""
     pose_jump_mm: float = 0.0
 
     def tampered(self, pose: tuple[float, ...]) -> tuple[float, ...]:
         """Returns x, y, z [mm], roll, pitch, yaw [rad] as the reports are to tell it."""
         if self.nan:
             return (math.nan,) * 6
+        if self.wrong_units:
+            return (*(each / 1000.0 for each in pose[:3]), *pose[3:])
         return (pose[0] + self.pose_jump_mm, *pose[1:])
 
 

@@ -76,6 +76,7 @@ def main(config: Config) -> int:
             say(f"{name}: {stats}")
             if code:
                 breaches.append(f"{name} (exit code {code}): {said[-1500:]}")
+                say(breaches[-1])
     inputs = sum(int(str(each["inputs"])) for each in found.values() if isinstance(each, dict))
     figures: dict[str, JsonValue] = {"inputs": inputs, "targets": len(found), "by_target": found}
     return finish("guided_fuzz", figures, breaches, seed=config.seed, started=started, to=config.json)

@@ -117,6 +117,18 @@ def test_a_protective_stop_ends_a_motion_and_is_not_unlocked_before_its_time(con
     assert arm("move", [0.6, 0.0, 0.25, 0.0], 0.2, 1.0, 10.0)["outcome"] == "reached"
 
 
+def test_an_unlock_that_is_only_said_is_not_believed(controller, arm):
+    controller("protective_stop")
+    wait_for(lambda: arm("state")["mode"] == "protective_stop")
+    controller("unlock_lies")
+    time.sleep(5.1)
+    assert "stays in protective stop" in arm("recover")["error"]
+    assert arm("move", [0.6, 0.0, 0.25, 0.0], 0.2, 1.0, 5.0)["outcome"] == "rejected"
+    controller("unlock_lies", on=False)
+    assert "error" not in arm("recover")
+    assert arm("move", [0.6, 0.0, 0.25, 0.0], 0.2, 1.0, 10.0)["outcome"] == "reached"
+
+
 def test_an_emergency_stop_is_named_and_nothing_connects_until_it_is_released(controller, arm):
     controller("emergency_stop")
     wait_for(lambda: arm("state")["mode"] == "emergency_stop")
