@@ -326,9 +326,12 @@ def _build(values: dict[str, Any]) -> CellFile:
 
 
 def _is_simulated(arm: Table) -> bool:
-    """Whether an arm cannot break anything: the simulator in this process, or a controller at a loopback address."""
+    """Whether an arm cannot break anything: the simulator in this process, or a controller at a loopback address.
+
+    Not at 127.0.0.1, where tunnels to real arms end and a real arm's HTTP server listens.
+    """
     places = [str(arm.options.get(key, "")) for key in ("host", "url")]
-    return arm.driver == "sim" or any(re.match(r"(https?://)?127\.", place) for place in places)
+    return arm.driver == "sim" or any(re.match(r"(https?://)?127\.(?!0\.0\.1\b)", place) for place in places)
 
 
 def _table(value: Any, name: str) -> dict[str, Any]:

@@ -330,7 +330,7 @@ class Reaction(StrEnum):
     ALLOW = "allow"
     CLAMP = "clamp"  # go on with ``Verdict.command`` instead
     HOLD = "hold"  # stand smoothly; may go on by itself once the cause is gone and a new command comes
-    STOP = "stop"  # stand now; the episode is aborted
+    STOP = "stop"  # stand now; an episode ends, unless the tool is led out of what stopped it
     LATCH = "latch"  # stand now; only a person's acknowledgement allows motion again
 
 

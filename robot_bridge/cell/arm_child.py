@@ -166,12 +166,12 @@ class ArmChild:
             age_s += (now_ns - self._facts_ns) / 1e9
         return replace(self._facts, camera_age_s=age_s, gripper_fault=self._worker.gripper_fault)
 
-    def _rise(self, rule: str) -> MotionCommand:
+    def _rise(self, rule: str, under_way: bool) -> MotionCommand:  # noqa: FBT001 (a callback's)
         """Returns the motion that leads out of a contact, from where the tool came to rest."""
         if rule == TOUCHED:
             return straight_up(self._arm.state(), _RELIEF_M, self._cell.limits.slow_speed_m_s)
         with self._judging:
-            return self._monitor.lead_out(self._arm.state())
+            return self._monitor.lead_out(self._arm.state(), under_way=under_way)
 
     def _entered(self, phase: Phase) -> None:
         self._tell_safety({"phase": phase.value})

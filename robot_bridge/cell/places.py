@@ -10,9 +10,9 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from qtopt.errors import ConfigError, RobotError
 from robot_bridge.cell_file import CellFile
@@ -22,6 +22,9 @@ from robot_bridge.safety.latch_file import Commissioning, LatchFile
 _log = logging.getLogger(__name__)
 STATE_VARIABLE = "QTOPT_CELLS"
 """Names the directory of all cells' states; by default ``~/.local/state/qtopt/cells``."""
+
+
+_ADDRESSES: Final = ("host", "url", "device", "port")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,31 +107,31 @@ class Places:
             path.unlink(missing_ok=True)
             return
         writing = path.with_suffix(".writing")
-        writing.write_text(
-            json.dumps(
-                {
-                    "collector": running.collector,
-                    "arm": running.arm,
-                    "safety": running.safety,
-                    "board_fd": running.board_fd,
-                }
-            )
-        )
+        writing.write_text(json.dumps({"boot": _boot(), **asdict(running)}))
         writing.replace(path)
 
     def running(self) -> Running | None:
-        """Returns the processes noted last, None where there are none or the note's collector is gone."""
+        """Returns the processes noted last, None where there are none, or the note's collector or its boot is gone."""
         try:
             values: dict[str, Any] = json.loads((self.directory / "running.json").read_text())
+            if values.pop("boot") != _boot():
+                return None
             running = Running(**values)
             os.kill(running.collector, 0)
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, LookupError, AttributeError):
             return None
         return running
 
 
+def _boot() -> str:
+    """Returns what tells this start of the computer from every other: process ids begin anew with each."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
 def _arm_name(cell: CellFile) -> str:
-    options = dict(cell.arm.options)
-    place = str(options.get("host") or options.get("device") or json.dumps(options, sort_keys=True, default=str))
+    """Returns where the arm is reached, whatever else its options say: a change of those frees no lock."""
+    options = cell.arm.options
+    address = next((str(options[key]) for key in _ADDRESSES if options.get(key)), "")
+    place = address.rstrip("/").lower() or json.dumps(dict(options), sort_keys=True, default=str)
     readable = re.sub(r"[^a-zA-Z0-9.-]+", "-", place)[:40]
     return f"{cell.arm.driver}-{readable}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"

@@ -28,7 +28,7 @@ from robot_bridge.contracts import (
     Verdict,
 )
 from robot_bridge.safety.facts import Phase, is_at_least
-from robot_bridge.safety.monitor import CellSafetyMonitor
+from robot_bridge.safety.monitor import WORSE_N, CellSafetyMonitor
 
 _log = logging.getLogger(__name__)
 _GRIPPER_EVERY_S: Final = 0.05
@@ -39,6 +39,7 @@ _RISES: Final = 2
 _RELIEFS: Final = 5
 _READY_S: Final = 3.0
 _READY_LOOK_S: Final = 0.05
+_WAYS: Final = ("move", "lead_out")
 _MOVES: Final = ("move", "lead_out", "grip", "activate", "auto_recover")
 
 
@@ -78,7 +79,8 @@ class Worker:
         barred: returns why nothing may move now; empty where it may.
         reply: sends an answer.
         entered: told of each phase that was entered.
-        rise: gives the motion that leads out of a contact, by the rule that ended the one before.
+        rise: gives the motion that leads out of a contact, by the rule that ended the one before, and by whether the
+            tool was on its way then.
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class Worker:
         barred: Callable[[], Verdict | None],
         reply: Callable[[Message], None],
         entered: Callable[[Phase], None],
-        rise: Callable[[str], MotionCommand],
+        rise: Callable[[str, bool], MotionCommand],
     ) -> None:
         self._arm, self._gripper, self._monitor, self._judging = arm, gripper, monitor, judging
         self._barred, self._reply, self._entered = barred, reply, entered
@@ -154,7 +156,7 @@ class Worker:
             result = self._do(ask)
             if isinstance(result, MotionResult) and ask.was_ended_by(TOUCHED):
                 result = self._relieve(ask, result)
-            if ask.was_ended_by(_PRESSED):  # also on the way out of what it touched
+            if message["do"] in _MOVES and ask.was_ended_by(_PRESSED):  # also on the way out of what it touched
                 return self._after_press(ask, result)
             if not isinstance(result, MotionResult):
                 return result
@@ -222,9 +224,13 @@ class Worker:
         Fingers that close on what still bears the tool wedge themselves in, and press several times as hard.
         """
         touched = ask.ended_by
+        force_n = self._arm.state().force_n
         for _ in range(_RELIEFS):
             risen = self._rise_out(ask, TOUCHED, 5.0)
-            if risen.outcome is not MotionOutcome.REACHED or self._monitor.is_relieved(self._arm.state()):
+            before_n, state = force_n, self._arm.state()
+            force_n = state.force_n
+            worse = force_n > before_n + WORSE_N
+            if risen.outcome is not MotionOutcome.REACHED or worse or self._monitor.is_relieved(state):
                 break
         if not is_at_least(ask.ended_by, Reaction.STOP):
             ask.ended_by = touched
@@ -233,8 +239,11 @@ class Worker:
     def _after_press(self, ask: Ask, result: MotionResult | Message) -> Message:
         """Leads the tool out of the contact that ended ``ask`` with ``result``; an episode goes on from there."""
         pressed, phase = ask.ended_by, self._monitor.phase
+        place = ", ".join(f"{each:.3f}" for each in self._arm.state().pose.position_m)
+        _log.warning("led out of a contact at %s: %s", place, "" if pressed is None else pressed.reason)
         risen = self._lead_out(ask)
-        if risen.outcome is MotionOutcome.REACHED and phase is Phase.EPISODE and not self._enter(phase):
+        free = risen.outcome is MotionOutcome.REACHED and ask.told is None and ask.ended_by is None
+        if free and phase is Phase.EPISODE and not self._enter(phase):
             contact = MotionResult(MotionOutcome.CONTACT, risen.reason, risen.pose)
             return _said(contact, pressed) if isinstance(result, MotionResult) else result
         ended = result if isinstance(result, MotionResult) else MotionResult(MotionOutcome.STOPPED)
@@ -254,7 +263,7 @@ class Worker:
         """Rises as far as ``rule`` asks for, again where its own late stop ends that; another stop is the end of it."""
         for _ in range(_RISES):
             ask.ended_by = None
-            risen = self._send(self._rise(rule), deadline_s)
+            risen = self._send(self._rise(rule, ask.message["do"] in _WAYS), deadline_s)
             if risen.outcome is MotionOutcome.REACHED or ask.was_ended_by_another_than(rule):
                 break
         return risen

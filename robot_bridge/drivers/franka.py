@@ -128,7 +128,7 @@ class FrankaArm:
         return self._state
 
     def move_to(self, target: Pose, speed_m_s: float, accel_m_s2: float, deadline_s: float) -> MotionResult:
-        """Moves in a straight line; CONTACT beyond an estimated force of ``contact_force_n``, but for straight up."""
+        """Moves in a straight line; CONTACT beyond an estimated force of ``contact_force_n``, but for steeply up."""
         if not (speed_m_s > 0 and accel_m_s2 > 0):
             return MotionResult(MotionOutcome.REJECTED, "speed and acceleration must be more than 0")
         if out_of_reach(target, self._options.flange_to_tip_m):
@@ -328,9 +328,10 @@ class FrankaArm:
 
 
 def _leads_up(here: Pose, target: Pose) -> bool:
-    """Whether a motion goes straight up."""
+    """Whether a motion rises twice as far as it goes aside."""
     (x_m, y_m, z_m), (to_x_m, to_y_m, to_z_m) = here.position_m, target.position_m
-    return to_z_m > z_m and math.hypot(to_x_m - x_m, to_y_m - y_m) < REACHED_M
+    aside_m = math.hypot(to_x_m - x_m, to_y_m - y_m)
+    return to_z_m > z_m and aside_m < max(REACHED_M, (to_z_m - z_m) / 2)
 
 
 def _open_gripper(options: FrankaGripperOptions, arm: Arm) -> FrankaGripper:

@@ -1,6 +1,7 @@
 """The rules about one command: where it leads, by which way, how fast. Pure, like everything around it."""
 
 import math
+from dataclasses import dataclass
 
 from robot_bridge.cell_file import CellFile, cell_config
 from robot_bridge.contracts import ArmState, MotionCommand, Pose, Reaction, Verdict
@@ -8,7 +9,7 @@ from robot_bridge.displacement import limit_position, tilt_rad, to_pose, to_tool
 from robot_bridge.robot import ToolPose
 from robot_bridge.safety.facts import Phase
 from robot_bridge.safety.limits import BOX_TOLERANCE_M, TILT_RAD, TRANSIT_YAW_RAD
-from robot_bridge.safety.region import Region
+from robot_bridge.safety.region import Point, Region
 
 FAR_OUT_M = 0.05
 """A target so far outside the region is no inaccuracy to be clamped but a mistake."""
@@ -17,6 +18,25 @@ STRAIGHT_M = 0.003
 BACK_M = 0.010
 """A retreat leads so far back along the way that the tool came: what it was pushed against goes on pressing else."""
 _EPSILON = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The newest motion that was no retreat.
+
+    Attributes:
+        start_m: where the tool point was when it set out.
+        rose: it led up.
+    """
+
+    start_m: Point
+    rose: bool
+
+    def back_m(self, here_m: Point) -> Point:
+        """Returns how far a retreat from ``here_m`` leads back (x, y, z) [m]: ``BACK_M`` at most; down if it rose."""
+        x_m, y_m, z_m = (to - at for to, at in zip(self.start_m, here_m, strict=True))
+        share = min(1.0, BACK_M / max(math.hypot(x_m, y_m), _EPSILON))
+        return share * x_m, share * y_m, min(0.0, max(z_m, -BACK_M)) if self.rose else 0.0
 
 
 class CommandRules:
@@ -38,12 +58,10 @@ class CommandRules:
         near_floor = z_m < self.slow_z_m - _EPSILON
         return self.limits.slow_speed_m_s if slow or near_floor else self.limits.speed_m_s
 
-    def judge(
-        self, command: MotionCommand, state: ArmState, phase: Phase, *, slow: bool, origin: Pose | None
-    ) -> Verdict:
+    def judge(self, command: MotionCommand, state: ArmState, phase: Phase, *, slow: bool, way: Way | None) -> Verdict:
         """Returns ALLOW or CLAMP with the command to send, or what is wrong with it; the report is a sound one.
 
-        ``origin`` is from where the motion before set out: a retreat may lead back towards it.
+        A retreat may lead a little back along ``way``.
         """
         fault = _nonsense(command)
         if fault:
@@ -52,7 +70,7 @@ class CommandRules:
             return Verdict(Reaction.HOLD, "phase", "the cell is idle; a motion was not expected")
         home = self._motion.home_yaw_rad
         here, wanted = to_tool(state.pose, home), to_tool(command.target, home)
-        target = self._target(wanted, here, phase, here if origin is None else to_tool(origin, home))
+        target = self._target(wanted, here, phase, way)
         if isinstance(target, Verdict):
             return target
         if abs(target.yaw_rad - here.yaw_rad) > TRANSIT_YAW_RAD + 0.05:
@@ -64,17 +82,13 @@ class CommandRules:
             return Verdict(Reaction.STOP, "path", f"the way from {start_m} to {end_m} runs through the bin's wall")
         return self._within(command, wanted, target, here, phase, slow=slow)
 
-    def _target(self, wanted: ToolPose, here: ToolPose, phase: Phase, origin: ToolPose) -> ToolPose | Verdict:
+    def _target(self, wanted: ToolPose, here: ToolPose, phase: Phase, way: Way | None) -> ToolPose | Verdict:
         point = (wanted.x_m, wanted.y_m, wanted.z_m)
         straight = math.hypot(wanted.x_m - here.x_m, wanted.y_m - here.y_m) < STRAIGHT_M
         rising = straight and wanted.z_m >= here.z_m
-        if phase is Phase.RETRACT:
-            back_x_m, back_y_m = _back_m((here.x_m, here.y_m), (origin.x_m, origin.y_m))
-            share = _nearest_share((wanted.x_m - here.x_m, wanted.y_m - here.y_m), (back_x_m, back_y_m))
-            aside_m = math.hypot(wanted.x_m - here.x_m - share * back_x_m, wanted.y_m - here.y_m - share * back_y_m)
-            if not (aside_m < STRAIGHT_M and 0.0 <= wanted.z_m - here.z_m <= self._rise_m + _EPSILON):
-                words = "only up, and a little back, is allowed after a contact or protective stop"
-                return Verdict(Reaction.STOP, "retract", words)
+        if phase is Phase.RETRACT and not self._leads_out(wanted, here, way):
+            words = "only up, and a little back, is allowed after a contact or protective stop"
+            return Verdict(Reaction.STOP, "retract", words)
         if phase is Phase.EPISODE:  # a lift may be long and high, but it stays over the bin
             x_m, y_m, z_m = limit_position(point, here, self._motion)
             point = (x_m, y_m, wanted.z_m if rising else z_m)
@@ -85,7 +99,14 @@ class CommandRules:
             )
         home, reach = self._motion.home_yaw_rad, self._motion.yaw_rad
         yaw_rad = min(max(wanted.yaw_rad, home - reach), home + reach)
-        return ToolPose(*inside, yaw_rad)
+        return ToolPose(*inside, here.yaw_rad if phase is Phase.RETRACT else yaw_rad)
+
+    def _leads_out(self, wanted: ToolPose, here: ToolPose, way: Way | None) -> bool:
+        back_x_m, back_y_m, down_m = (0.0, 0.0, 0.0) if way is None else way.back_m(_place(here))
+        x_m, y_m, rise_m = (to - at for to, at in zip(_place(wanted), _place(here), strict=True))
+        share = _nearest_share((x_m, y_m), (back_x_m, back_y_m))
+        aside_m = math.hypot(x_m - share * back_x_m, y_m - share * back_y_m)
+        return aside_m < STRAIGHT_M and down_m - _EPSILON <= rise_m <= self._rise_m + _EPSILON
 
     def _within(
         self, command: MotionCommand, wanted: ToolPose, target: ToolPose, here: ToolPose, phase: Phase, *, slow: bool
@@ -110,11 +131,15 @@ class CommandRules:
         return Verdict(Reaction.CLAMP, clamped[0], f"kept within its limits: {', '.join(clamped)}", allowed)
 
 
-def lead_out(state: ArmState, origin: Pose | None, rise_m: float, speed_m_s: float) -> MotionCommand:
-    """Returns the motion that leads up, and a little back to where the tool came from; it has yet to be filtered."""
-    x_m, y_m, z_m = state.pose.position_m
-    back_x_m, back_y_m = (0.0, 0.0) if origin is None else _back_m((x_m, y_m), origin.position_m[:2])
-    target = to_pose(ToolPose(x_m + back_x_m, y_m + back_y_m, z_m + rise_m, to_tool(state.pose).yaw_rad))
+def lead_out(state: ArmState, way: Way | None, rise_m: float, speed_m_s: float) -> MotionCommand:
+    """Returns the motion that leads up, and a little back along ``way``; it has yet to be filtered.
+
+    What was pressed on its way up goes back down instead.
+    """
+    x_m, y_m, z_m = here_m = state.pose.position_m
+    back_x_m, back_y_m, down_m = (0.0, 0.0, 0.0) if way is None else way.back_m(here_m)
+    z_m += down_m if down_m < 0.0 else rise_m
+    target = to_pose(ToolPose(x_m + back_x_m, y_m + back_y_m, z_m, to_tool(state.pose).yaw_rad))
     return MotionCommand(target, speed_m_s, 0.5, 0.1)
 
 
@@ -123,11 +148,8 @@ def straight_up(state: ArmState, rise_m: float, speed_m_s: float) -> MotionComma
     return lead_out(state, None, rise_m, speed_m_s)
 
 
-def _back_m(here_m: tuple[float, float], origin_m: tuple[float, float]) -> tuple[float, float]:
-    """Returns how far a retreat leads back [m]: towards where the tool came from, ``BACK_M`` at most."""
-    gap_m = math.dist(here_m, origin_m)
-    share = min(1.0, BACK_M / gap_m) if gap_m > 0.0 else 0.0
-    return share * (origin_m[0] - here_m[0]), share * (origin_m[1] - here_m[1])
+def _place(tool: ToolPose) -> Point:
+    return tool.x_m, tool.y_m, tool.z_m
 
 
 def _nearest_share(point: tuple[float, float], way: tuple[float, float]) -> float:

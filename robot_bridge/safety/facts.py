@@ -15,7 +15,7 @@ class Phase(StrEnum):
     IDLE = "idle"  # no motion is allowed
     EPISODE = "episode"  # steps of a policy: they stay in the bin and are small
     TRANSIT = "transit"  # home, clear pose, drop test: anywhere in the region
-    RETRACT = "retract"  # out of a contact or a protective stop: straight up, slowly, nothing else
+    RETRACT = "retract"  # out of a contact or a protective stop: up, slowly, or back, nothing else
 
 
 class Heartbeat(StrEnum):

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from qtopt.errors import RobotError
 from robot_bridge.cell_file import CellFile
-from robot_bridge.contracts import ArmMode, ArmState, Latch, MotionCommand, Pose, Reaction, Verdict
+from robot_bridge.contracts import ArmMode, ArmState, Latch, MotionCommand, Reaction, Verdict
 from robot_bridge.safety import rules
-from robot_bridge.safety.commands import CommandRules, lead_out, straight_up
+from robot_bridge.safety.commands import CommandRules, Way, lead_out, straight_up
 from robot_bridge.safety.facts import ALLOWED, CellFacts, Heartbeat, Phase, is_at_least, worst
 from robot_bridge.safety.limits import BOX_TOLERANCE_M, OVERSPEED_FACTOR, OVERSPEED_S
 from robot_bridge.safety.recovery import Recovery
@@ -22,6 +22,8 @@ _DESCENT_M = 0.001
 _TRACKING_M = 0.003
 """A fast motion that ends, or runs, at the height where slow ones begin may be measured so far below it."""
 _RELIEVED = 1 / 3
+WORSE_N = 8.0
+"""A way out of a contact may begin with so much more force; what it makes worse ends it."""
 _NO_REPORT = Verdict(Reaction.HOLD, "state_age", "no report from the arm yet")
 
 
@@ -63,7 +65,8 @@ class CellSafetyMonitor:
         self._over_since_ns: int | None = None
         self._was_ready = False
         self._descending = False
-        self._origin: Pose | None = None  # from where the last motion set out that was no retreat
+        self._borne_n = 0.0  # in a retreat: what presses may press on, but not harder
+        self._way: Way | None = None
         self._stop_reason: str | None = None  # why a person has to look at the present protective stop
 
     @property
@@ -105,6 +108,8 @@ class CellSafetyMonitor:
                 return Verdict(Reaction.HOLD, "disk", reason)
             self.beat(Heartbeat.POLICY, now_ns)
         self._phase, self._descending = phase, False
+        pressed_n = self._report.force_n if self._report is not None else 0.0
+        self._borne_n = pressed_n + WORSE_N if phase is Phase.RETRACT else 0.0
         return ALLOWED
 
     def finish_episode(self) -> int:
@@ -135,11 +140,11 @@ class CellSafetyMonitor:
             return self._stopped
         if is_at_least(found, Reaction.HOLD):
             return found
-        verdict = self._take(self.commands.judge(command, state, self._phase, slow=self.slow, origin=self._origin))
+        verdict = self._take(self.commands.judge(command, state, self._phase, slow=self.slow, way=self._way))
         if not is_at_least(verdict, Reaction.HOLD):
             self._descending = descending
             if self._phase is not Phase.RETRACT:
-                self._origin = state.pose
+                self._way = Way(state.pose.position_m, rise_m > _DESCENT_M)
         return verdict
 
     def observe(self, state: ArmState | None, now_ns: int) -> Verdict:
@@ -147,9 +152,10 @@ class CellSafetyMonitor:
         found = self._take(self._judge(state, now_ns, descending=self._descending))
         return _locked(self._latch) if self._latch is not None else found
 
-    def lead_out(self, state: ArmState) -> MotionCommand:
-        """Returns the retreat from a contact: up, slowly, and a little back along the way that the tool came."""
-        return lead_out(state, self._origin, self._cell.contact.retract_m, self._cell.limits.slow_speed_m_s)
+    def lead_out(self, state: ArmState, *, under_way: bool) -> MotionCommand:
+        """Returns the slow way out of a contact: up, and for a tool ``under_way`` a little back along its way."""
+        way = self._way if under_way else None
+        return lead_out(state, way, self._cell.contact.retract_m, self._cell.limits.slow_speed_m_s)
 
     def is_relieved(self, state: ArmState) -> bool:
         """Whether what ended a descent presses on the tool no longer, or hardly."""
@@ -262,11 +268,11 @@ class CellSafetyMonitor:
         reason = f"{force_n:.0f} N press on the tool"
         if force_n >= contact.latch_n:
             return Verdict(Reaction.LATCH, "contact_latch", reason)
-        if force_n >= contact.retract_n and self._phase is not Phase.RETRACT:
-            return Verdict(Reaction.STOP, "contact_retract", reason, self.lead_out(state))
+        if force_n >= max(contact.retract_n, self._borne_n):
+            return Verdict(Reaction.STOP, "contact_retract", reason, self.lead_out(state, under_way=True))
         # What pushes sideways is moved aside or sends the tool up; only what bears it ends a descent.
         borne_n = abs(state.wrench[2]) if state.wrench is not None else 0.0
-        if not (descending and borne_n >= contact.descend_n):
+        if not (descending and borne_n >= contact.descend_n) or self._phase is Phase.RETRACT:
             return ALLOWED
         return Verdict(Reaction.HOLD, "contact_descend", f"{borne_n:.0f} N bear the tool")
 

@@ -23,6 +23,7 @@ from robot_bridge.cell_file import CellFile, cell_config, parse_cell_file
 from robot_bridge.contracts import ArmMode, ArmState, MotionCommand, Pose, Reaction, Verdict
 from robot_bridge.displacement import limit_action, to_pose, to_tool, waypoints
 from robot_bridge.robot import ToolPose
+from robot_bridge.safety.commands import BACK_M, STRAIGHT_M
 from robot_bridge.safety.facts import Heartbeat, Phase
 from robot_bridge.safety.limits import TRANSIT_YAW_RAD
 from robot_bridge.safety.monitor import CellSafetyMonitor
@@ -110,6 +111,7 @@ class Soak:
         # Written out here, not asked of the code that is being tried; a policy never gets beside the bin.
         self._low_m = (low[0], low[1], cell.bin.floor_z_m + cell.limits.floor_hard_m)
         self._high_m = (high[0], high[1], cell.bin.rim_z_m + cell.bin.above_m)
+        self._most_rise_m = cell.contact.retract_m + _SLACK
         self.monitor = CellSafetyMonitor(cell)
         self._now_ns = 0
         self._tool = ToolPose(0.57, 0.0, 0.2, 0.0)
@@ -243,6 +245,30 @@ class Soak:
         _require(command.accel_m_s2 <= limits.accel_m_s2, "a command is too fast", verdict)
         _require(command.yaw_rate_rad_s <= limits.yaw_rate_rad_s, "a command is too fast", verdict)
 
+    def _retreat(self) -> None:
+        """Leads out of a contact, and tries what is no way out."""
+        pressed = {"wrench": (0.0, 0.0, 35.0, 0.0, 0.0, 0.0)}
+        _require(self.monitor.enter(Phase.RETRACT, self._now_ns).reaction is Reaction.ALLOW, "cannot retreat")
+        start = self._tool
+        for _ in range(3):
+            here = self._tool
+            out = self.monitor.lead_out(self._state(), under_way=self._chance.random() < 0.5)
+            wild = MotionCommand(to_pose(self._wild(here)), 3.0, 0.5, 3.0)
+            command = out if self._chance.random() < 0.5 else wild
+            self._tick()
+            verdict = self.monitor.filter(command, self._state(**pressed), self._now_ns)
+            self.counts[f"retreat_{verdict.reaction.value}"] += 1
+            if verdict.reaction not in (Reaction.ALLOW, Reaction.CLAMP):
+                _require(command is wild, "a way out was refused", verdict)
+                continue
+            self._check(verdict)
+            there = self._tool
+            aside_m = math.hypot(there.x_m - here.x_m, there.y_m - here.y_m)
+            _require(aside_m <= BACK_M + STRAIGHT_M + 0.02, "a retreat goes far aside", verdict)  # out of a margin
+            _require(-BACK_M - _SLACK <= there.z_m - here.z_m <= self._most_rise_m, "a retreat goes far", verdict)
+            _require(abs(there.yaw_rad - start.yaw_rad) <= 1e-5, "a retreat turns", verdict)
+        self._begin()
+
     def _break(self) -> None:
         """Lets one report, or the lack of reports, tell of a fault."""
         fault = self._chance.choice(_FAULTS)
@@ -269,6 +295,8 @@ class Soak:
         for _ in range(10 if fault == "overspeed" else 1):
             self._tick()
             verdict = self.monitor.observe(self._state(**reports[fault]), self._now_ns)
+        if fault == "force" and verdict.reaction is Reaction.STOP:
+            self._retreat()
         # Fifteen newtons only end a descent, and the arm may not have been in one.
         _require(verdict.reaction is not Reaction.ALLOW or fault == "force", "a fault passed unseen", fault, verdict)
 

@@ -5,16 +5,12 @@ import datetime
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from qtopt.apps.process import begin_motion, say
 from qtopt.apps.robot import Calibrate
 from qtopt.errors import ConfigError, RobotError
 from robot_bridge.cell import parts
 from robot_bridge.cell.open import PhysicalCell
-from robot_bridge.cell.places import Places
-from robot_bridge.cell.processes import CellProcesses
-from robot_bridge.cell.robot import CellRobot
 from robot_bridge.cell_file import CellFile, load_cell_file
 from robot_bridge.contracts import ArmState
 from robot_bridge.drivers.no_stop import NoStopChannel
@@ -37,7 +33,7 @@ def main(config: Calibrate) -> int:
     """Measures; raises RobotError where arm or camera cannot be reached, or motion is locked."""
     cell = load_cell_file(config.cell)
     if config.what == "box":
-        with _reports(config.cell, cell) as report:
+        with _reports(cell) as report:
             return _box(report)
     begin_motion("calibrate")
     measure = {"gripper": _gripper, "success": _success, "latency": _latency}[config.what]
@@ -114,13 +110,15 @@ def _latency(physical: PhysicalCell, repeats: int) -> int:
 
 
 @contextlib.contextmanager
-def _reports(path: Path, cell: CellFile) -> Iterator[Callable[[], ArmState]]:
-    """Gives what tells where the arm is, without moving it: the second way to it, or its own process without one."""
+def _reports(cell: CellFile) -> Iterator[Callable[[], ArmState]]:
+    """Gives what tells where the arm is, over the second way to it; raises ConfigError where there is none."""
     line = parts.make_stop_channel(cell)
     if isinstance(line, NoStopChannel):
-        with contextlib.closing(CellRobot(cell, CellProcesses(path, cell, Places(cell)))) as robot:
-            yield robot.arm
-        return
+        raise ConfigError(
+            f"calibrate box listens on a second connection, and the driver {cell.arm.driver} has none; lead the finger "
+            "tips to two opposite inner corners and to the rim, read the tool's place in the vendor's own program, and "
+            "write floor_z_m, inner_min_m, inner_max_m and rim_z_m into [bin]"
+        )
     with contextlib.closing(line):
         line.connect(5.0)
         yield line.state

@@ -48,7 +48,13 @@ class Bench:
         wrench = (0.0, 0.0, self.force_n, 0.0, 0.0, 0.0)
         return ArmState(now_ns, now_ns * 1e-9, self.pose, STILL, wrench, (), ArmMode.READY, codes={})
 
-    def rise(self, rule):
+    def press(self, force_n):
+        """Presses from now on, as a tick of the arm's process sees it."""
+        self.force_n = force_n
+        self.monitor.observe(self.state(), time.monotonic_ns())
+
+    def rise(self, rule, under_way):
+        assert under_way
         return straight_up(self.state(), 0.004 if rule == TOUCHED else 0.03, 0.05)
 
     def move_to(self, target, speed_m_s, accel_m_s2, deadline_s):
@@ -77,7 +83,7 @@ def ended_by(verdict, told=None, force_n=0.0):
 
     def end(bench):
         bench.worker.current.ended_by, bench.worker.current.told = verdict, told
-        bench.force_n = force_n
+        bench.press(force_n)
 
     return end
 
@@ -86,7 +92,7 @@ def springs_back(force_n):
     """Returns an end of a motion that gets there, and is pressed so much then."""
 
     def end(bench):
-        bench.force_n = force_n
+        bench.press(force_n)
         bench.pose = bench.target
         return MotionResult(MotionOutcome.REACHED, "", bench.target)
 
@@ -110,6 +116,12 @@ def test_what_goes_on_pressing_is_followed_by_no_more_than_two_centimetres():
     bench = Bench(ended_by(TOUCH, force_n=12.0))
     assert bench.ask() == (MotionOutcome.STOPPED, TOUCHED)
     assert bench.moves == [-0.02] + [0.004] * 5
+
+
+def test_a_way_out_that_presses_harder_goes_no_further():
+    bench = Bench(ended_by(TOUCH, force_n=12.0), springs_back(14.9), springs_back(14.9 + 8.1))
+    assert bench.ask() == (MotionOutcome.STOPPED, TOUCHED)
+    assert bench.moves == [-0.02, 0.004, 0.004]
 
 
 def test_a_late_stop_of_the_same_touch_does_not_keep_the_tool_there():

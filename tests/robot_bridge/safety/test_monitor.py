@@ -216,7 +216,35 @@ class TestContact:
             assert rule_of(bench.send(command(x_m=x_m, y_m=y_m, z_m=0.13), **pressed)) == (STOP, "retract")
         assert bench.send(verdict.command, **pressed).reaction is ALLOW
         bench.put(x_m=0.58, z_m=0.13)
-        assert bench.monitor.lead_out(bench.state()).target.position_m == pytest.approx((0.57, 0.0, 0.16))
+        assert bench.monitor.lead_out(bench.state(), under_way=True).target.position_m == pytest.approx(
+            (0.57, 0.0, 0.16)
+        )
+
+    def test_what_presses_on_a_tool_that_rises_is_left_by_the_way_back_down(self, bench):
+        bench.put(z_m=0.1)
+        assert bench.send(command(z_m=0.15)).reaction is ALLOW
+        bench.put(z_m=0.12)
+        out = bench.force(31.0).command
+        assert out.target.position_m == pytest.approx((0.57, 0.0, 0.11))
+        assert bench.monitor.enter(Phase.RETRACT, bench.now_ns).reaction is ALLOW
+        pressed = {"wrench": (0.0, 0.0, -31.0, 0.0, 0.0, 0.0)}
+        assert bench.send(out, **pressed).reaction is ALLOW
+        assert rule_of(bench.send(command(z_m=0.105), **pressed)) == (STOP, "retract")
+
+    def test_a_way_out_that_presses_harder_ends(self, bench):
+        bench.put(z_m=0.1)
+        out = bench.force(31.0).command
+        assert bench.monitor.enter(Phase.RETRACT, bench.now_ns).reaction is ALLOW
+        pressed = {"wrench": (0.0, 0.0, 38.0, 0.0, 0.0, 0.0)}
+        assert bench.send(out, **pressed).reaction is ALLOW
+        assert rule_of(bench.step(wrench=(0.0, 0.0, 40.0, 0.0, 0.0, 0.0))) == (STOP, "contact_retract")
+
+    def test_a_way_out_does_not_turn(self, bench):
+        bench.put(z_m=0.1)
+        bench.force(31.0)
+        bench.monitor.enter(Phase.RETRACT, bench.now_ns)
+        verdict = bench.send(command(z_m=0.12, yaw_rad=0.5), wrench=(0.0, 0.0, 31.0, 0.0, 0.0, 0.0))
+        assert yaw_of(verdict.command.target) == pytest.approx(0.0, abs=1e-6)
 
     def test_sixty_newtons_lock(self, bench):
         bench.monitor.enter(Phase.RETRACT, bench.now_ns)
