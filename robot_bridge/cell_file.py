@@ -103,8 +103,8 @@ class SuccessConfig:
         drop_test: whether what is held is dropped back and looked for in the picture: where width leaves doubt
             (``auto``), after every episode, or never.
         diff_t: change of a pixel, 0 to 255, that counts.
-        diff_area_px: area of the largest changed blob that is an object; ``calibrate success`` finds both.
-        calibrated: the day on which it did; empty: never, and both are guesses.
+        diff_area_px: area of the largest changed blob that is an object; ``calibrate success`` finds it.
+        calibrated: the day on which it did; empty: never, and it is a guess.
         drop_height_m: height of the finger tips above the floor when they let go.
         bin_region: corners of the bin's rim in the camera's picture [pixels x, y], three or more; what changes outside
             of it makes the verdict unknown. Empty: the whole picture is the bin, and nothing is outside.

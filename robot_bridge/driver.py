@@ -20,7 +20,7 @@ class ArmDriver:
         options: the frozen configuration dataclass of the ``[arm]`` table, ``driver`` left out.
         open: makes an unconnected ``Arm``; imports the vendor's library. Called in a child process.
         open_stop_channel: makes an unconnected ``StopChannel``; called in the safety process.
-        extra: what to install, as in ``pip install qtopt[extra]``; empty for nothing.
+        extra: what to install, as in ``pip install '.[extra]'``; empty for nothing.
     """
 
     options: type

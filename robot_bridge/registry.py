@@ -96,7 +96,7 @@ def installed(group: str) -> dict[str, str]:
 
 def missing_library(driver: ArmDriver | GripperDriver | CameraDriver, error: ImportError) -> ConfigError:
     """Returns the error for a vendor's library that is not there: what to install."""
-    extra = f"pip install 'qtopt[{driver.extra}]'" if driver.extra else "see the driver's own documentation"
+    extra = f"pip install '.[{driver.extra}]'" if driver.extra else "see the driver's own documentation"
     return ConfigError(f"a library of this driver is not installed ({error}); {extra}")
 
 

@@ -180,7 +180,7 @@ def _library() -> Any:
         import pyrealsense2 as rs
     except ImportError as error:
         raise RobotError(
-            f"pyrealsense2 cannot be loaded: {error}; pip install qtopt[realsense], and on Debian apt install "
+            f"pyrealsense2 cannot be loaded: {error}; pip install '.[realsense]', and on Debian apt install "
             "libusb-1.0-0"
         ) from error
     return rs

@@ -146,7 +146,7 @@ class RtuWire:
         try:
             from pymodbus.client import ModbusSerialClient
         except ImportError as error:
-            raise RobotError(f"pymodbus cannot be loaded: {error}; pip install qtopt[robotiq]") from error
+            raise RobotError(f"pymodbus cannot be loaded: {error}; pip install '.[robotiq]'") from error
         timeout_s = min(deadline_s, _REPLY_S)
         client: Any = ModbusSerialClient(self._device, baudrate=self._baud, timeout=timeout_s, retries=0)
         if not client.connect():

@@ -261,7 +261,7 @@ class UrArm:
         try:
             import rtde_control
         except ImportError as error:
-            raise RobotError("ur_rtde is not installed; run: pip install qtopt[ur]") from error
+            raise RobotError("ur_rtde is not installed; run: pip install '.[ur]'") from error
         self._let_program_end()
         try:
             self._control = rtde_control.RTDEControlInterface(self._options.host, self._options.frequency_hz)

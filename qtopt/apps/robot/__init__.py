@@ -55,7 +55,7 @@ class Calibrate:
         what: ``box``: lead the tool to the bin's corners by hand; ``gripper``: what closed, empty fingers report;
             ``success``: how much pictures of an untouched bin differ; ``latency``: how old the camera's pictures are,
             found from the arm's swings in view.
-        repeats: closes, pairs of pictures, or swings.
+        repeats: closes, pairs of pictures, or swings; gripper wants 20 at least, success 50.
     """
 
     __pydantic_config__ = STRICT
@@ -80,7 +80,7 @@ class Collect:
         policy: who chooses the actions: as the cell file says, the script, the server, or the person at the controls.
         teleop: with what a person takes over, or acts alone; demonstrations go into the same store.
         gamepad: the gamepad's device.
-        dry_run: runs one scripted episode through limits and safety monitor without starting anything.
+        dry_run: runs scripted episodes through limits and safety monitor without starting anything.
         name: stored with each episode; the cell's name without one.
         seed: of start poses and exploration.
         metrics: where Prometheus finds this process's figures.

@@ -203,6 +203,8 @@ class Examination:
                 f"bin_region has {outside[0]}, outside of its pictures of {width} x {height} pixels; mark the bin anew"
             )
             self._bad(f"camera {name}", text, CAMERA)
+        if name == "main" and not cell.success.bin_region:
+            self._note("bin_region", "not marked: a bumped camera can look like a grasp; see docs/success-detection.md")
         try:
             self._good(f"{name} settings", f"fixed: {dict(camera.lock_settings())}")
         except RobotError as error:
