@@ -1,8 +1,10 @@
 """One target of ``guided_fuzz`` under atheris, whose instruments see only what is imported after them."""
 
 import logging
+import os
 import random
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
@@ -43,7 +45,9 @@ def main(name: str, room: Path, corpus: Path, faults: Path, seed: int, options: 
             return
         except Exception:
             keep(faults, name, data)
-            raise
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)  # atheris would end the interpreter, and libFuzzer's alarm kill it before it has said why
 
     def mutate(data: bytes, most_bytes: int, chance: int) -> bytes:
         """Damages as ``fuzz`` does, which knows messages and checksums, or as libFuzzer does."""
