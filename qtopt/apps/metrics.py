@@ -71,6 +71,7 @@ _EVERY: Final = (
     _Row("policy_age_s", "qtopt_policy_age_seconds", "Time since these networks were taken or published"),
     _Row("turn_age_s", "qtopt_turn_age_seconds", "Time since the role's loop did something"),
     _Row("disk_free_bytes", "qtopt_disk_free_bytes", "Room left where the role keeps its files"),
+    _Row("disk_bytes", "qtopt_disk_bytes", "Size of that disk"),
 )
 _TABLE: Final[Mapping[str, tuple[_Row, ...]]] = {
     "collector": (

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from qtopt.apps.room import free_bytes
+from qtopt.apps.room import disk_figures
 from qtopt.errors import AccessDenied, ServerUnavailable
 from qtopt.interfaces import Reporter
 from qtopt.loops.metrics import Every
@@ -67,6 +67,6 @@ class Reporting(Generic[Turn]):
 
     def figures(self) -> dict[str, float]:
         """Returns the newest figures; may be called by other threads."""
-        disk = {} if self._disk is None else {"disk_free_bytes": free_bytes(self._disk)}
+        disk = {} if self._disk is None else disk_figures(self._disk)
         with self._lock:
             return self._figures.figures() | disk | {"turn_age_s": time.monotonic() - self._turned_s}

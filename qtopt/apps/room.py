@@ -6,15 +6,16 @@ import shutil
 from pathlib import Path
 
 
-def free_bytes(path: Path) -> float:
-    """Returns the room left on the disk of ``path``, or of the nearest directory above it that is there [bytes].
+def disk_figures(path: Path) -> dict[str, float]:
+    """Returns size and free room of the disk of ``path``, or of the nearest directory above it that is there [bytes].
 
     NaN where the disk does not tell: a figure that is missing must not end whoever reports it.
     """
     try:
-        return float(shutil.disk_usage(_existing(path)).free)
+        found = shutil.disk_usage(_existing(path))
     except OSError:
-        return math.nan
+        return {"disk_free_bytes": math.nan, "disk_bytes": math.nan}
+    return {"disk_free_bytes": float(found.free), "disk_bytes": float(found.total)}
 
 
 def trouble(path: Path, min_free_mb: float) -> str | None:

@@ -14,7 +14,7 @@ from qtopt.agent.policy import CemPolicy
 from qtopt.agent.snapshot import check, load_policy_network
 from qtopt.apps.metrics import MetricsConfig, expose
 from qtopt.apps.process import allow_open_files, begin, limit_threads, logger
-from qtopt.apps.room import free_bytes, trouble
+from qtopt.apps.room import disk_figures, trouble
 from qtopt.config import STRICT
 from qtopt.errors import RemoteError, ServerUnavailable, StoreError
 from qtopt.interfaces import Policy
@@ -136,7 +136,7 @@ def main(config: Config) -> int:
         metrics=metrics,
         audit=audit,
     )
-    own: list[Callable[[], dict[str, float]]] = [lambda: {"disk_free_bytes": free_bytes(config.store)}]
+    own: list[Callable[[], dict[str, float]]] = [lambda: disk_figures(config.store)]
     own.append(registry.figures)
 
     def figures() -> dict[str, float]:

@@ -9,6 +9,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2
 
 from qtopt.rpc.channel import Channel
+from qtopt.rpc.interceptors import Context
 from qtopt.rpc.metrics import ServerMetrics
 from qtopt.rpc.settings import ClientConfig
 from qtopt.rpc.status import translate_errors
@@ -24,6 +25,17 @@ _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+class _Servicer(health.aio.HealthServicer):  # type: ignore[misc,name-defined]  # set by the library at its import
+    """The library's, with the one method that it leaves out."""
+
+    async def List(self, request: health_pb2.HealthListRequest, context: Context) -> health_pb2.HealthListResponse:
+        """Answers with the health of every service."""
+        told = self._server_status.items()
+        return health_pb2.HealthListResponse(
+            statuses={name: health_pb2.HealthCheckResponse(status=status) for name, status in told}
+        )
+
+
 class Health:
     """Serves ``grpc.health.v1.Health``.
 
@@ -34,7 +46,7 @@ class Health:
     """
 
     def __init__(self, looks: Mapping[str, Look], essential: tuple[str, ...], metrics: ServerMetrics) -> None:
-        self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # set by the library at its import
+        self.servicer = _Servicer()
         self._looks, self._essential, self._metrics = dict(looks), essential, metrics
         self._troubles: dict[str, str | None] = {}
         self._looking: dict[str, asyncio.Future[str | None]] = {}  # a disk that hangs is asked again when it answered

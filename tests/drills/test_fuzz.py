@@ -25,24 +25,15 @@ def targets(tmp_path_factory):
     return {target.name: target for target in every_target(rng, tmp_path_factory.mktemp("room"))}
 
 
-def without_list(targets):
-    return [target for name, target in targets.items() if name != "List"]
-
-
 def test_each_method_of_a_server_has_a_target(targets):
     methods = {method.rpartition("/")[2] for method in ROLES}
     assert len(methods) == len(ROLES)
     assert methods - targets.keys() == set()
 
 
-@pytest.mark.xfail(raises=NotImplementedError, strict=True, reason="grpc_health's asynchronous servicer has no List")
-def test_health_lists_its_services(targets):
-    targets["List"].take(b"")
-
-
 def test_every_seed_is_taken(targets):
     assert len(targets) > 35
-    for target in without_list(targets):
+    for target in targets.values():
         for seed in target.seeds:
             if target.name != "exported policy":  # its digest is that of nothing
                 target.take(seed)
@@ -56,7 +47,7 @@ def test_what_once_was_a_fault_is_refused(targets, path):
 
 def test_damaged_inputs_are_no_faults(targets, tmp_path):
     rng, tally = random.Random(7), fuzz.Tally()
-    for target in without_list(targets):
+    for target in targets.values():
         for _ in range(60 if target.weight > 0.02 else 2):
             fuzz.take_one(target, target.damage(rng, rng.choice(target.seeds)), tally, tmp_path)
     assert tally.traces == {}
