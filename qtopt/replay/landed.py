@@ -163,7 +163,7 @@ class Landed:
         stop = known.first_position + known.length + 1
         expected = self._steps.between(known.first_position, stop)["frame_crc32c"].tolist()
         try:
-            return all(
+            return len(expected) == known.length + 1 and all(
                 crc32c(self.frame(position) or b"") == checksum
                 for position, checksum in enumerate(expected, known.first_position)
             )

@@ -84,8 +84,8 @@ def _frames(rows: Rows, episodes: Sequence[EpisodeRow], landed: Landed, bad: set
                 if row.quarantined is None:
                     raise StoreError(
                         f"a frame of landed episode {row.uuid} cannot be read ({error}); nothing is sealed, and it is "
-                        "tried again: see to the disk. If it stays so, `qtopt data verify --repair` gives the episode "
-                        "up, and the others are sealed"
+                        "tried again: see to the disk. If it stays so, stop the server and run `qtopt data verify "
+                        "--repair`, which gives the episode up, so that the others are sealed"
                     ) from error
                 frame = b""
             frame = frame[:size].ljust(size, b"\0")
