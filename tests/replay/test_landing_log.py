@@ -140,7 +140,7 @@ class TestLandedAgain:
             with pytest.raises(StoreFull, match="quarantine"):
                 store.seal()
             assert len(store.verify().left_out) == 8
-        assert len(list((path / "landing").iterdir())) == 2
+        assert len(list((path / "landing").iterdir())) == 3
 
 
 def test_what_could_not_be_flushed_is_taken_back(tmp_path, episodes, monkeypatch):
