@@ -8,7 +8,7 @@ the log beside it: docs/decisions/0001-landing-database.md.
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 
 from qtopt.errors import CorruptEpisode, StoreError, StoreFull
 from qtopt.replay.checksum import crc32c
-from qtopt.replay.record import LASTING, EpisodeRow
+from qtopt.replay.record import LASTING, REPLACED, EpisodeRow
 from qtopt.types import IntArray
 
 CATALOGUE_FILE = "catalogue.db"
@@ -186,8 +186,13 @@ class Catalogue:
             for row in rows:
                 _insert_episode(writer, row)
 
-    def seal(self, segment: SegmentRow) -> None:
-        """Enters a segment with its episodes, which are landed no longer, in one transaction."""
+    def seal(self, segment: SegmentRow, damaged: Mapping[int, str]) -> None:
+        """Enters a segment with its episodes, which are landed no longer, in one transaction.
+
+        Args:
+            segment: the new one.
+            damaged: why episodes of it are not served, by their first positions.
+        """
         span = (segment.first_position, segment.first_position + segment.rows - 1)
         with self._transaction() as writer:
             _insert_segment(writer, segment)
@@ -196,6 +201,7 @@ class Catalogue:
             )
             writer.execute("DELETE FROM landed_rows WHERE first_position BETWEEN ? AND ?", span)
             writer.execute("DELETE FROM landed_frame WHERE position BETWEEN ? AND ?", span)
+            _mark(writer, damaged)
 
     def retire(self, segments: Sequence[SegmentRow]) -> None:
         """Takes segments and their episodes out, in one transaction, and notes that it was done on purpose."""
@@ -232,10 +238,9 @@ class Catalogue:
                 _insert_episode(writer, row)
 
     def quarantine(self, first_positions: Sequence[int], reason: str | None) -> None:
-        """Marks episodes as damaged, or as sound without a reason."""
+        """Marks episodes as damaged, or as sound without a reason; not those that were stored again since."""
         with self._transaction() as writer:
-            marks = ((reason, first) for first in first_positions)
-            writer.executemany("UPDATE episode SET quarantined = ? WHERE first_position = ?", marks)
+            _mark(writer, dict.fromkeys(first_positions, reason))
 
     def segments(self) -> list[SegmentRow]:
         """Returns the sealed segments in order of position."""
@@ -315,6 +320,11 @@ class Catalogue:
     def _read(self, query: str, values: Sequence[str | int] = ()) -> list[tuple[Any, ...]]:
         with _translated(self._path):
             return self._reader().execute(query, values).fetchall()
+
+
+def _mark(writer: sqlite3.Connection, reasons: Mapping[int, str | None]) -> None:
+    marks = ((reason, first, REPLACED) for first, reason in reasons.items())
+    writer.executemany("UPDATE episode SET quarantined = ? WHERE first_position = ? AND quarantined IS NOT ?", marks)
 
 
 def _insert_episode(writer: sqlite3.Connection, row: EpisodeRow) -> None:

@@ -2,13 +2,13 @@
 
 import shutil
 import threading
-from collections.abc import Collection, Iterator, Sequence, Set
+from collections.abc import Collection, Sequence, Set
 from pathlib import Path
 
 import numpy as np
 import structlog
 
-from qtopt.errors import EpisodeConflict, StoreError, StoreFull, UnknownEpisode
+from qtopt.errors import EpisodeConflict, StoreError, UnknownEpisode
 from qtopt.replay.catalogue import Catalogue, SegmentRow
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.condition import DiskWatch, StoreCondition
@@ -20,7 +20,8 @@ from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow, Record
 from qtopt.replay.retention import Overdue, RetentionConfig
 from qtopt.replay.schema import STEP_DTYPE, Rows, StoreFormat
-from qtopt.replay.segment_files import chunk_bytes, flush, segment_name, write_segment
+from qtopt.replay.sealing import write_landed
+from qtopt.replay.segment_files import chunk_bytes, segment_name
 from qtopt.replay.segments import SegmentFrames
 from qtopt.replay.shelf import Damaged, Publish, Retired
 from qtopt.replay.step_table import StepTable
@@ -102,13 +103,14 @@ class DiskShelf:
         self.lost_entries = len(self._landed.lost)
         if not read_only:
             self._landed.recover()
-            remove_unknown(root / SEGMENTS, self.catalogue, bad, self._landed.waiting(), self._quarantine)
+            waiting, is_whole = self._landed.waiting(), self._landed.is_whole
+            remove_unknown(root / SEGMENTS, self.catalogue, bad, waiting, self._quarantine, is_whole)
         self._committer = None if read_only else GroupCommitter(self._commit, max_waiting)
 
     def _look_for_lost(self, missing: Collection[int], logged: Set[str]) -> str:
         """Returns what is to be said of segments that the catalogue has lost; raises it as StoreError for a writer."""
         try:
-            require_explained(self.root / SEGMENTS, self.catalogue, missing, logged)
+            require_explained(self.root / SEGMENTS, self.catalogue, missing, logged, self._landed.is_whole)
         except StoreError as error:
             if not self._read_only:
                 raise
@@ -196,7 +198,11 @@ class DiskShelf:
         return frames
 
     def _landed_frame(self, position: int, size: int) -> bytes:
-        frame = self._landed.frame(position)
+        try:
+            frame = self._landed.frame(position)
+        except OSError as error:
+            log.warning("landed frame cannot be read", error=str(error))
+            return b""
         if frame is not None:
             return frame
         with self._move_lock:  # it has just been sealed, or by another process, or it is gone
@@ -284,7 +290,8 @@ class DiskShelf:
         """Moves the oldest landed episodes into a segment; returns False when none is landed.
 
         Raises:
-            StoreFull: no room beyond what is kept free; everything is as it was.
+            StoreFull: no room beyond what is kept free, or the disk cannot be written; everything is as it was.
+            StoreError: a landed frame cannot be read; everything is as it was.
         """
         with self._seal_lock:
             episodes, rows = self._landed.oldest(self._watch.spare_bytes())
@@ -294,14 +301,13 @@ class DiskShelf:
             segment = SegmentRow(
                 self._layout.next_number, start, len(rows), len(episodes), max(1, size), chunk_bytes(self._format)
             )
-            bad: list[int] = []
-            self._write(segment, rows, episodes, bad)
+            path = self.segment_path(segment)
+            damaged = write_landed(path, self._format, segment, rows, episodes, self._landed, self.catalogue)
             with self._move_lock:
-                self.catalogue.seal(segment)
+                self.catalogue.seal(segment, {damage.positions[0]: damage.reason for damage in damaged})
                 self._layout = Layout.of([*self._layout.segments, segment])
             self._landed.drop_before(start + len(rows), size)
-        if bad:
-            self._found.append(Damaged(bad, "landed frame does not match its checksum"))
+        self._found += damaged
         return True
 
     def retire(self) -> int:
@@ -334,41 +340,21 @@ class DiskShelf:
 
         What the end of a file cuts off was never acknowledged, and does not count.
         """
-        found = [(piece, piece.data()) for piece in self._landed.left_out() if not piece.cut_off]
-        return {str(piece): self._quarantine.kept_bytes(piece.name, data) for piece, data in found if data}
+        told: dict[str, Path | None] = {}
+        for piece in self._landed.left_out():
+            if piece.cut_off:
+                continue
+            try:
+                if data := piece.data():
+                    told[str(piece)] = self._quarantine.kept_bytes(piece.name, data)
+            except OSError as error:
+                told[f"{piece}, and cannot be read now ({error})"] = self._quarantine.kept_file(piece.file.path)
+        return told
 
     def take_damage(self) -> list[Damaged]:
         """Returns the damage found while opening and sealing, once."""
         found, self._found = self._found, []
         return found
-
-    def _write(self, segment: SegmentRow, rows: Rows, episodes: Sequence[EpisodeRow], bad: list[int]) -> None:
-        final = self.segment_path(segment)
-        temporary = final.with_suffix(".tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        if final.exists():  # of a seal whose transaction failed, or was lost
-            require_explained(final.parent, self.catalogue)
-            shutil.rmtree(final)
-        try:
-            write_segment(temporary, self._format, segment, rows, self._landed_frames(segment, rows, bad), episodes)
-            temporary.rename(final)
-            flush(final.parent)
-        except OSError as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise StoreFull(
-                f"{final}: cannot be written ({error}); the episodes stay in the landing log: free disk space"
-            ) from error
-
-    def _landed_frames(self, segment: SegmentRow, rows: Rows, bad: list[int]) -> Iterator[bytes]:
-        """Yields frames of the sizes in ``rows``; adds the positions of those that are damaged to ``bad``."""
-        for step, (size, expected) in enumerate(
-            zip(rows["frame_bytes"].tolist(), rows["frame_crc32c"].tolist(), strict=True)
-        ):
-            position = segment.first_position + step
-            frame = (self._landed.frame(position) or b"")[:size].ljust(size, b"\0")
-            if crc32c(frame) != expected:
-                bad.append(position)
-            yield frame
 
 
 def _require_kept(positions: IntArray, layout: Layout) -> None:

@@ -102,7 +102,12 @@ class EpisodeStore(ReplayStore):
         self._lock.release()
 
     def seal(self) -> int:
-        """Moves all landed episodes into segments; returns how many segments were made. Raises StoreFull."""
+        """Moves all landed episodes into segments; returns how many segments were made.
+
+        Raises:
+            StoreFull: there is no room, or the disk cannot be written.
+            StoreError: a landed frame cannot be read now. In both cases what is not sealed stays in the landing log.
+        """
         made = 0
         while self._shelf.seal():
             made += 1

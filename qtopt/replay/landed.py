@@ -4,7 +4,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +12,7 @@ import structlog
 
 from qtopt.errors import CorruptEpisode, StoreFull
 from qtopt.replay.catalogue import Catalogue
+from qtopt.replay.checksum import crc32c
 from qtopt.replay.index import IndexEntries
 from qtopt.replay.landing import GROUP_EPISODES, land
 from qtopt.replay.landing_file import LandedEpisode, LeftOut, LogFile, first_whole, is_whole, pieces
@@ -135,7 +136,7 @@ class Landed:
     def _whole(self, episode: LandedEpisode) -> Record | None:
         try:
             return first_whole(episode)[1]
-        except CorruptEpisode as error:
+        except (CorruptEpisode, OSError) as error:
             _log.warning("an episode that was never acknowledged, or is damaged, is left out", error=str(error))
             self._log.leave_out(episode)
             return None
@@ -150,9 +151,28 @@ class Landed:
         return [*self._log.left_out(), *waiting]
 
     def frame(self, position: int) -> bytes | None:
-        """Returns a landed frame, unchecked; None when it is not there, or no longer."""
+        """Returns a landed frame, unchecked; None when it is not there, or no longer. Raises OSError."""
         frame = self._log.frame(position)
         return self._catalogue.landed_frame(position) if frame is None else frame
+
+    def is_whole(self, row: EpisodeRow) -> bool:
+        """Whether all frames of an episode, found elsewhere, are landed as well, can be read, and match."""
+        known = self._catalogue.episode(row.uuid)
+        if known is None or known.segment is not None or known.digest != row.digest:
+            return any(episode.row.digest == row.digest and is_whole(episode) for episode in self.lost.copy())
+        stop = known.first_position + known.length + 1
+        expected = self._steps.between(known.first_position, stop)["frame_crc32c"].tolist()
+        try:
+            return len(expected) == known.length + 1 and all(
+                crc32c(self.frame(position) or b"") == checksum
+                for position, checksum in enumerate(expected, known.first_position)
+            )
+        except OSError:
+            return False
+
+    def keep_records(self, episodes: Collection[EpisodeRow]) -> dict[bytes, set[Path]]:
+        """Keeps what the log has of some episodes in the quarantine; see ``LandingLog.keep_records``."""
+        return self._log.keep_records(episodes, self._quarantine)
 
     @property
     def rows(self) -> int:

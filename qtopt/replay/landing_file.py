@@ -1,6 +1,6 @@
 """A file of the landing log: records of episodes, one behind the other, each with checksums of its own."""
 
-import contextlib
+import itertools
 import json
 import os
 import struct
@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from qtopt.errors import CorruptEpisode
 from qtopt.replay.checksum import crc32c
+from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow, Record
 from qtopt.replay.schema import frame_sizes, rows_from_bytes, rows_to_bytes
 
@@ -19,7 +20,7 @@ _HEADER: Final = struct.Struct("<8sIIII")
 """Magic, bytes of the episode's row (JSON), of its steps, of its frames, and the CRC-32C of all that but the frames."""
 _CRC_BYTES: Final = 4
 _SEARCHED_BYTES: Final = 1 << 20
-_BLOCK_BYTES: Final = 4096
+_BLOCK_BYTES: Final = 1 << 24  # the system reads no more than 2 GiB at a time
 _UNTOLD: Final = "an episode that is damaged, or was never acknowledged"
 
 
@@ -33,11 +34,8 @@ class LogFile:
         self.end = 0  # position behind the last record
 
     def read(self, offset: int, size: int) -> bytes:
-        """Returns what is there; nothing when it cannot be read, which matches no checksum."""
-        try:
-            return os.pread(self.handle, size, offset)
-        except OSError:
-            return b""
+        """Returns what is there. Raises OSError when it cannot be read, which says nothing of what it is."""
+        return os.pread(self.handle, size, offset)
 
     def __del__(self) -> None:
         if hasattr(self, "handle"):
@@ -91,10 +89,21 @@ class LeftOut(NamedTuple):
         return f"landing-{self.file.path.stem}-{self.start}"
 
     def data(self) -> bytes:
-        """Returns them, zeros for those that cannot be read; none where there was never more than zeros."""
+        """Returns them; none where there was never more than zeros. Raises OSError when they cannot be read."""
         blocks = ((at, min(_BLOCK_BYTES, self.stop - at)) for at in range(self.start, self.stop, _BLOCK_BYTES))
-        found = b"".join(self.file.read(at, size).ljust(size, b"\0") for at, size in blocks)
+        found = b"".join(itertools.starmap(self.file.read, blocks))
         return found if found.strip(b"\0") else b""
+
+    def keep(self, quarantine: Quarantine) -> Path | None:
+        """Keeps them in the quarantine, where they cannot be read by keeping their file; returns where.
+
+        Returns None where there was never more than zeros. Raises OSError where nothing can be kept.
+        """
+        try:
+            data = self.data()
+        except OSError:
+            return quarantine.keep_file(self.file.path)
+        return quarantine.keep_bytes(self.name, data) if data else None
 
 
 def pieces(episode: LandedEpisode) -> list[LeftOut]:
@@ -107,19 +116,27 @@ def first_whole(episode: LandedEpisode) -> tuple[LandedEpisode, Record]:
     """Returns the first record of an episode that matches its checksums, and all of it.
 
     Raises:
+        OSError: none does, but one cannot be read, and may.
         CorruptEpisode: none does.
     """
+    unreadable: OSError | None = None
     for each in episode.records:
-        with contextlib.suppress(CorruptEpisode):
+        try:
             return each, _read_record(each)
+        except CorruptEpisode:
+            continue
+        except OSError as error:
+            unreadable = error
+    if unreadable is not None:
+        raise unreadable
     raise CorruptEpisode(f"landed episode {episode.row.uuid}: a frame does not match its checksum")
 
 
 def is_whole(episode: LandedEpisode) -> bool:
-    """Whether any record of an episode matches its checksums."""
+    """Whether any record of an episode can be read and matches its checksums."""
     try:
         return bool(first_whole(episode))
-    except CorruptEpisode:
+    except (CorruptEpisode, OSError):
         return False
 
 

@@ -80,7 +80,7 @@ class LandingLog:
             self._read(file)
 
     def _read(self, file: LogFile) -> None:
-        try:
+        with _readable(file):
             for found in scan(file):
                 if isinstance(found, LeftOut):
                     self._left_out.append(found)
@@ -89,10 +89,6 @@ class LandingLog:
                 if first is not found:
                     first.again.append(found)
                 file.end = max(file.end, found.row.first_position + found.row.length + 1)
-        except OSError as error:
-            raise StoreError(
-                f"{file.path}: cannot be read ({error}); see to the disk and open the store again"
-            ) from error
 
     def _enter(self, file: LogFile, first: int, offset: int, sizes: Sequence[int]) -> None:
         for position, size in enumerate(sizes, first):
@@ -101,7 +97,11 @@ class LandingLog:
         file.end = max(file.end, first + len(sizes))
 
     def adopt(self, row: EpisodeRow) -> bytes:
-        """Serves the frames of an episode found on opening; returns its steps as bytes, none when it is not there."""
+        """Serves the frames of an episode found on opening; returns its steps as bytes, none when it is not there.
+
+        Raises:
+            StoreError: of several records, none is sound, and one cannot be read.
+        """
         found = self._found.pop(_content(row), None)
         if found is None:
             return b""
@@ -113,11 +113,12 @@ class LandingLog:
         """Returns which of several records counts; the frames of a single one are checked when they are read."""
         if not episode.again:
             return episode
-        try:
-            return first_whole(episode)[0]
-        except CorruptEpisode:
-            self.leave_out(episode)
-            return episode
+        with _readable(episode.file):
+            try:
+                return first_whole(episode)[0]
+            except CorruptEpisode:
+                self.leave_out(episode)
+                return episode
 
     def take_rest(self, start: int) -> list[LandedEpisode]:
         """Returns what nobody adopted from position ``start`` on, in order of position, and keeps it no longer."""
@@ -136,7 +137,25 @@ class LandingLog:
     def set_aside(self, quarantine: Quarantine, files: Collection[LogFile] | None = None) -> list[tuple[LeftOut, Path]]:
         """Keeps what is left out, of all files or of some, in the quarantine; returns where. Raises OSError."""
         chosen = [piece for piece in self._left_out if files is None or piece.file in files]
-        return [(piece, quarantine.keep_bytes(piece.name, data)) for piece in chosen if (data := piece.data())]
+        return [(piece, kept) for piece in chosen if (kept := piece.keep(quarantine)) is not None]
+
+    def keep_records(self, episodes: Collection[EpisodeRow], quarantine: Quarantine) -> dict[bytes, set[Path]]:
+        """Keeps all records of some episodes in the quarantine, durably; returns where, by the episodes' digests.
+
+        Raises:
+            StoreError: a file of the log cannot be read.
+            OSError: the quarantine cannot be written.
+        """
+        kept: dict[bytes, set[Path]] = {row.digest: set() for row in episodes}
+        with self._lock:
+            files = list(self._files)
+        for file in files:
+            with _readable(file):
+                records = [each for each in scan(file) if isinstance(each, LandedEpisode) and each.row.digest in kept]
+            for record in records:
+                places = (piece.keep(quarantine) for piece in pieces(record))
+                kept[record.row.digest].update(place for place in places if place is not None)
+        return kept
 
     @contextlib.contextmanager
     def appended(self, records: Sequence[Record]) -> Iterator[None]:
@@ -204,7 +223,7 @@ class LandingLog:
             self._left_out = []
 
     def frame(self, position: int) -> bytes | None:
-        """Returns a landed frame, unchecked; None when it is not there, or no longer."""
+        """Returns a landed frame, unchecked; None when it is not there, or no longer. Raises OSError."""
         place = self._places.get(position)
         return None if place is None else place[0].read(*place[1:])
 
@@ -238,6 +257,15 @@ class LandingLog:
                     self._current = None
             for known in [known for known in self._places if known < position]:
                 del self._places[known]
+
+
+@contextlib.contextmanager
+def _readable(file: LogFile) -> Iterator[None]:
+    """Turns an OSError into a StoreError."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{file.path}: cannot be read ({error}); see to the disk and open the store again") from error
 
 
 def _content(row: EpisodeRow) -> tuple[Any, ...]:

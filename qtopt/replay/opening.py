@@ -1,7 +1,7 @@
 """What a store reads when it is opened: the episode table and the steps of all that is kept."""
 
 import shutil
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Callable, Collection, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from qtopt.replay.schema import STEP_DTYPE, Rows, rows_from_bytes
 from qtopt.replay.segment_files import (
     UNREADABLE,
     described_columns,
+    flush,
     never_had,
     offsets,
     read_column,
@@ -24,7 +25,11 @@ from qtopt.replay.segment_files import (
     read_tables,
     segment_name,
 )
+from qtopt.replay.segments import SegmentFrames
 from qtopt.types import IntArray
+
+IsWhole = Callable[[EpisodeRow], bool]
+"""Whether the landing log has an episode, and all of its frames match their checksums."""
 
 log = structlog.get_logger(__name__)
 
@@ -114,7 +119,12 @@ def landed_rows(episodes: Sequence[EpisodeRow], blobs: Sequence[bytes]) -> tuple
 
 
 def remove_unknown(
-    segments: Path, catalogue: Catalogue, missing: Collection[int], waiting: Set[str], aside: Quarantine
+    segments: Path,
+    catalogue: Catalogue,
+    missing: Collection[int],
+    waiting: Set[str],
+    aside: Quarantine,
+    is_whole: IsWhole,
 ) -> None:
     """Removes what an interrupted seal or retirement left.
 
@@ -125,25 +135,40 @@ def remove_unknown(
         waiting: UUIDs of the episodes that are still to be landed again. An interrupted seal may have made a segment of
             them, which stays until they are.
         aside: where things go that are no segments.
+        is_whole: tells of the landing log.
 
     Raises:
         StoreError: there are segments that the catalogue ought to know.
     """
-    require_explained(segments, catalogue, missing, waiting)
+    require_explained(segments, catalogue, missing, waiting, is_whole)
     names = {segment_name(row.number) for row in catalogue.segments()}
     given_up = {segment_name(number) for number in catalogue.retired()}
     for path in sorted(segments.iterdir()):
         if path.name in names or (waiting and path.suffix == ".zarr" and path.name not in given_up):
             continue
         if path.suffix in (".tmp", ".zarr"):
-            shutil.rmtree(path)
+            remove_segment(path)
             log.info("removed what an interrupted seal or retirement left", path=str(path))
         else:
             log.warning("something that is no segment kept aside", path=str(aside.keep_directory(path)))
 
 
+def remove_segment(path: Path) -> None:
+    """Removes a segment in one step: what an interruption leaves is none any more. Raises OSError."""
+    temporary = path.with_suffix(".tmp")
+    if path != temporary:
+        shutil.rmtree(temporary, ignore_errors=True)
+        path.rename(temporary)
+        flush(path.parent)
+    shutil.rmtree(temporary)
+
+
 def require_explained(
-    segments: Path, catalogue: Catalogue, missing: Collection[int] = (), logged: Set[str] = frozenset()
+    segments: Path,
+    catalogue: Catalogue,
+    missing: Collection[int] = (),
+    logged: Set[str] = frozenset(),
+    is_whole: IsWhole = lambda _: True,
 ) -> None:
     """Raises StoreError where there are segments that the catalogue has not given up and that are not landed still.
 
@@ -155,24 +180,29 @@ def require_explained(
         catalogue: of the store.
         missing: first positions of landed episodes whose rows the landing log has not: an old catalogue names such.
         logged: UUIDs of the episodes that the landing log has and the catalogue has lost.
+        is_whole: tells of the landing log: where it has an episode damaged, and the segment has it sound, the segment
+            is needed.
     """
     explained = {segment_name(number) for number in catalogue.retired()}
     explained |= {segment_name(row.number) for row in catalogue.segments()}
     unknown = [path for path in sorted(segments.glob("*.zarr")) if path.name not in explained]
-    lost = [path for path in unknown if not _still_landed(path, catalogue, missing, logged) and path.exists()]
+    lost = [path for path in unknown if not _still_landed(path, catalogue, missing, logged, is_whole) and path.exists()]
     if lost:
         raise StoreError(
             f"{segments}: the catalogue knows nothing of {len(lost)} segments, {lost[0].name} to {lost[-1].name}. In "
             "the copy of a store a backup was interrupted: make it again, if the store is there still. Else the "
-            "catalogue has lost its end (catalogue.db-wal is part of it) or is an old one: `qtopt data verify "
-            "--repair` makes it anew from the segments; none was touched"
+            "catalogue has lost its end (catalogue.db-wal is part of it) or is an old one, or a seal was interrupted "
+            "and the landing log is damaged since: `qtopt data verify --repair` makes the catalogue anew from the "
+            "segments; none was touched"
         )
 
 
-def _still_landed(path: Path, catalogue: Catalogue, missing: Collection[int], logged: Set[str]) -> bool:
-    """Whether a segment unknown to the catalogue holds nothing that is not landed."""
+def _still_landed(
+    path: Path, catalogue: Catalogue, missing: Collection[int], logged: Set[str], is_whole: IsWhole
+) -> bool:
+    """Whether a segment unknown to the catalogue holds nothing that is not landed as soundly."""
     try:
-        _, episodes = read_tables(path)
+        segment, episodes = read_tables(path)
     except (*UNREADABLE, CorruptEpisode):
         return False
     for row in episodes:
@@ -180,4 +210,24 @@ def _still_landed(path: Path, catalogue: Catalogue, missing: Collection[int], lo
         landed = known is not None and known.segment is None and known.first_position not in missing
         if not (row.uuid in logged or (known is not None and landed and known.digest == row.digest)):
             return False
-    return True
+    damaged = [row for row in episodes if not is_whole(row)]
+    try:
+        return not (damaged and _has_any_whole(catalogue, path, segment, damaged))
+    except (*UNREADABLE, CorruptEpisode):
+        return False
+
+
+def _has_any_whole(catalogue: Catalogue, path: Path, segment: SegmentRow, episodes: Sequence[EpisodeRow]) -> bool:
+    """Whether any of these episodes of a segment matches its checksums there."""
+    rows, frame_offsets, _ = sealed_rows(catalogue, path, segment)
+    frames = SegmentFrames(path, segment)
+    for row in episodes:
+        start = row.first_position - segment.first_position
+        span = slice(start, start + row.length + 1)
+        steps = rows[span]
+        places = zip(
+            frame_offsets[span].tolist(), steps["frame_bytes"].tolist(), steps["frame_crc32c"].tolist(), strict=True
+        )
+        if row.check(steps) and all(crc32c(frames.read(offset, size)) == crc for offset, size, crc in places):
+            return True
+    return False

@@ -1,5 +1,6 @@
 """Where episodes and files are kept that must not be served and must not be lost."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -60,7 +61,7 @@ class Quarantine:
         """Keeps bytes of whatever kind, durably and whatever the limit, once; returns where. Raises OSError."""
         path = self._place(name, data)
         if not path.exists():
-            self._directory.mkdir(exist_ok=True)
+            self._make()
             temporary = path.with_suffix(".tmp")
             temporary.write_bytes(data)
             flush(temporary)
@@ -69,6 +70,10 @@ class Quarantine:
         flush(self._directory)
         return path
 
+    def _make(self) -> None:
+        self._directory.mkdir(exist_ok=True)
+        flush(self._directory.parent)
+
     def kept_bytes(self, name: str, data: bytes) -> Path | None:
         """Returns where ``keep_bytes`` has kept them; None when it has not."""
         path = self._place(name, data)
@@ -76,6 +81,33 @@ class Quarantine:
 
     def _place(self, name: str, data: bytes) -> Path:
         return self._directory / f"{name}-{crc32c(data):08x}.bytes"
+
+    def keep_file(self, path: Path) -> Path:
+        """Keeps a file as it is, without reading it, under a second name, once; returns that. Raises OSError."""
+        for number in itertools.count():
+            target = self._file_place(path, number)
+            if target.exists() and not target.samefile(path):
+                continue
+            if not target.exists():
+                self._make()
+                target.hardlink_to(path)
+                log.warning("a file of which not all can be read is kept aside", path=str(target))
+            flush(self._directory)
+            return target
+        raise AssertionError("there are more numbers than files")
+
+    def kept_file(self, path: Path) -> Path | None:
+        """Returns where ``keep_file`` has kept it; None when it has not."""
+        for number in itertools.count():
+            target = self._file_place(path, number)
+            if not (target.exists() and path.exists()):
+                return None
+            if target.samefile(path):
+                return target
+        return None
+
+    def _file_place(self, path: Path, number: int) -> Path:
+        return self._directory / f"{path.parent.name}-{path.stem}.{number}{path.suffix}"
 
     def keep_directory(self, path: Path) -> Path:
         """Moves a directory here; returns where it is now."""

@@ -103,7 +103,7 @@ def _logged(log: LandingLog, damaged: list[LandedEpisode]) -> Iterator[Record]:
     for episode in log.take_rest(0):
         try:
             yield first_whole(episode)[1]
-        except CorruptEpisode:
+        except (CorruptEpisode, OSError):
             damaged.append(episode)
 
 

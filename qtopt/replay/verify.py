@@ -112,7 +112,7 @@ def _check_episodes(
                 report.replaced += 1
             elif reason is not None:
                 found = report.quarantined if known else report.damaged
-                found.append(DamagedEpisode(row.uuid, row.first_position, reason))
+                found.append(DamagedEpisode(row.uuid, row.first_position, row.quarantined or reason))
             elif row.quarantined is not None:
                 report.healed.append(row.first_position)
             hurt[row.segment] += reason is not None

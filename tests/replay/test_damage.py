@@ -169,11 +169,12 @@ def test_a_segment_cut_short_costs_what_is_cut(path, episodes, rng):
 
 def test_landed_episodes_damaged_before_sealing_take_no_other_with_them(path, episodes, rng):
     with EpisodeStore(path, rng=rng) as store:
-        spoil_frame(store, store._shelf.episode(episodes[12].uuid).first_position + 1)
-        del store._shelf._landed._log._places[store._shelf.episode(episodes[14].uuid).first_position]
+        for number in (12, 14):
+            spoil_frame(store, store._shelf.episode(episodes[number].uuid).first_position + 1)
         store.seal()
         assert store.stats()["quarantined"] == 2
         assert assert_serves_the_truth(store, episodes, rng) == len(episodes) - 2
+    assert len(list((path / "quarantine").glob("landing-*.bytes"))) == 2
     with EpisodeStore(path, rng=rng) as store:
         assert store.stats()["quarantined"] == 2
 
@@ -275,7 +276,7 @@ def test_a_seal_that_did_not_reach_the_catalogue_is_done_again(path, episodes, r
     segment = path / "segments" / "00000002.zarr"
     with EpisodeStore(path, rng=rng) as store:
         with monkeypatch.context() as patch:
-            patch.setattr(store._shelf.catalogue, "seal", lambda segment: store.read_episode("no such episode"))
+            patch.setattr(store._shelf.catalogue, "seal", lambda *_: store.read_episode("no such episode"))
             with pytest.raises(StoreError, match="no such episode"):
                 store.seal()
         assert segment.exists()
