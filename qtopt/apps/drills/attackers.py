@@ -22,10 +22,12 @@ from safetensors.numpy import save
 from qtopt.apps.benches.episodes import make_episode
 from qtopt.rpc import codec
 from qtopt.rpc.gen import model_pb2, policy_pb2, replay_pb2, types_pb2
+from qtopt.rpc.replay import most_rows
 from qtopt.rpc.roles import ROLES, Role
 from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES
 
 APPEND: Final = "/qtopt.v1.ReplayService/AppendEpisode"
+DRAW: Final = "/qtopt.v1.ReplayService/SampleTransitions"
 PUBLISH: Final = "/qtopt.v1.ModelService/Publish"
 STATS: Final = "/qtopt.v1.ReplayService/GetStats"
 HANDSHAKE: Final = "/qtopt.v1.ReplayService/Handshake"
@@ -40,6 +42,13 @@ _STREAMS: Final = 64
 _STREAMING: Final = 9
 _AT_ONCE: Final = 12
 _LARGE_BYTES: Final = 60 << 20
+_UNREAD: Final = 40
+_KEPT: Final = 20
+"""Answers of megabytes that a server may keep for one client, of so many that it does not read."""
+_KNOCKS: Final = 300
+_KNOCKING_S: Final = 1.5
+"""So many calls without a known token should take longer than this: some are refused at once, the others wait."""
+_GARBAGE: Final = b"\xff" * 1000
 
 
 class GotThrough(Exception):
@@ -72,6 +81,7 @@ def _channel(site: Site, folder: str, *, certified: bool = True, token_of: str =
     credentials = grpc.ssl_channel_credentials(authority, *(pair if certified else (None, None)))
     token = (site.keys / (token_of or folder) / "token").read_text().strip()
     options = [("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
+    options += [("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024)]  # what is not read does not come
     with grpc.secure_channel(f"127.0.0.1:{site.port}", credentials, options) as channel:
         yield _Caller(channel, (("authorization", f"Bearer {token}"),) if token else ())
 
@@ -80,12 +90,10 @@ class _Caller:
     def __init__(self, channel: grpc.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
         self._channel, self._metadata = channel, metadata
 
-    def refused(self, method: str, request: bytes, *codes: grpc.StatusCode) -> str:
+    def refused(self, method: str, request: bytes, *codes: grpc.StatusCode, within_s: float = _DEADLINE_S) -> str:
         """Returns with which words a call was refused; raises GotThrough when it was not, or said too much."""
         try:
-            self._channel.unary_unary(method, _as_it_is, _as_it_is)(
-                request, timeout=_DEADLINE_S, metadata=self._metadata
-            )
+            self._channel.unary_unary(method, _as_it_is, _as_it_is)(request, timeout=within_s, metadata=self._metadata)
         except grpc.RpcError as error:
             return _checked(error, codes)
         raise GotThrough(f"{method} was answered")
@@ -102,24 +110,37 @@ class _Caller:
             said = _checked(error, codes)
         return said
 
-    def streams(self, method: str, count: int) -> list[grpc.Call]:
-        """Opens streams of answers."""
+    def streams(self, method: str, count: int, request: bytes = b"") -> list[grpc.Call]:
+        """Opens streams of answers, which nobody reads."""
         open_one = self._channel.unary_stream(method, _as_it_is, _as_it_is)
-        return [open_one(b"", timeout=_DEADLINE_S, metadata=self._metadata) for _ in range(count)]
+        return [open_one(request, timeout=_DEADLINE_S, metadata=self._metadata) for _ in range(count)]
 
-    def stalled(self, method: str) -> str:
-        """Opens a call and sends nothing; returns with which words it was ended."""
+    def most_end(self, streams: list[grpc.Call], but: int) -> set[str]:
+        """Waits until all but some have been refused; returns with which words."""
+        deadline = time.monotonic() + _DEADLINE_S / 2
+        while (held := sum(stream.is_active() for stream in streams)) > but:
+            if time.monotonic() > deadline:
+                raise GotThrough(f"{held} of {len(streams)} streams were open, expected at most {but}")
+            time.sleep(0.1)
+        return {_checked(stream, _AWAY) for stream in streams if not stream.is_active()}
+
+    def stalled(self, method: str, count: int = 1, meanwhile: Callable[[], object] = lambda: None) -> str:
+        """Opens calls and sends nothing; returns with which words they were ended, after ``meanwhile``."""
 
         def nothing() -> Iterator[bytes]:
             time.sleep(_DEADLINE_S)
             yield b""
 
         begin = self._channel.stream_unary(method, _as_it_is, _as_it_is)
-        call = begin.future(nothing(), timeout=_DEADLINE_S, metadata=self._metadata)
-        error = call.exception()
-        if error is None:
-            raise GotThrough(f"{method} was answered")
-        return _checked(error, (grpc.StatusCode.UNAVAILABLE,))
+        calls = [begin.future(nothing(), timeout=_DEADLINE_S, metadata=self._metadata) for _ in range(count)]
+        meanwhile()
+        said = ""
+        for call in calls:
+            error = call.exception()
+            if error is None:
+                raise GotThrough(f"{method} was answered")
+            said = _checked(error, _AWAY)
+        return said
 
 
 def _as_it_is(data: bytes) -> bytes:
@@ -216,15 +237,10 @@ def open_method_flood(site: Site) -> str:
     with contextlib.ExitStack() as lines:
         callers = [lines.enter_context(_channel(site, "viewer")) for _ in range(_STREAMING)]
         streams = [stream for caller in callers for stream in caller.streams(WATCH, _STREAMS)]
-        deadline = time.monotonic() + _DEADLINE_S / 2
-        most = len(streams) // 50
-        while (held := sum(stream.is_active() for stream in streams)) > most:
-            if time.monotonic() > deadline:
-                raise GotThrough(f"{held} of {len(streams)} streams were open, expected at most {most}")
-            time.sleep(0.1)
-        said = {_checked(stream, _AWAY) for stream in streams if not stream.is_active()}
+        said = callers[0].most_end(streams, len(streams) // 50)
         with _channel(site, "viewer") as caller:
             caller.refused(HANDSHAKE, b"", *_BAD)  # as an empty one is, by its servicer
+        held = sum(stream.is_active() for stream in streams)
         return f"{len(streams) - held} of {len(streams)} streams: {min(said)}"
 
 
@@ -253,7 +269,7 @@ def _lists(count: int) -> str:
 def garbage(site: Site) -> str:
     """Sends bytes that are no message."""
     with _channel(site, "collector") as caller:
-        return caller.refused(APPEND, b"\xff" * 1000, *_BAD)
+        return caller.refused(APPEND, _GARBAGE, *_BAD)
 
 
 def slow_handshake(site: Site) -> str:
@@ -291,6 +307,41 @@ def slow_request(site: Site) -> str:
     """Begins a call and never sends its request."""
     with _channel(site, "collector") as caller:
         return caller.stalled(APPEND)
+
+
+def slow_requests(site: Site) -> str:
+    """Begins as many calls as a client may and never sends their requests; another client's are read meanwhile."""
+    with _channel(site, "collector") as caller, _channel(site, "good") as other:
+
+        def append() -> None:
+            time.sleep(0.7 * site.patience_s)  # by then every place that there is has been lent to another call
+            other.refused(APPEND, _GARBAGE, *_BAD, within_s=0.2 * site.patience_s)
+
+        return caller.stalled(APPEND, _STREAMS, append)
+
+
+def unread_answers(site: Site) -> str:
+    """Asks for answers of megabytes and reads none of them."""
+    request = replay_pb2.SampleRequest(count=_rows(site), timeout_s=10.0).SerializeToString()
+    with _channel(site, "updater") as caller:
+        streams = caller.streams(DRAW, _UNREAD, request)
+        said = caller.most_end(streams, _KEPT)
+        held = sum(stream.is_active() for stream in streams)
+    return f"{_UNREAD - held} of {_UNREAD} calls: {min(said)}"
+
+
+def _rows(site: Site) -> int:
+    return most_rows((site.image_px, site.image_px))
+
+
+def knocking(site: Site) -> str:
+    """Calls with a token that nobody has, as often as it can."""
+    begun = time.monotonic()
+    with _channel(site, "viewer", token_of="stranger") as caller:
+        said = caller.refused_at_once(STATS, b"", _KNOCKS, *_WHO)
+    if (took_s := time.monotonic() - begun) < _KNOCKING_S:
+        raise GotThrough(f"{_KNOCKS} calls were refused within {took_s:.2f} s, expected {_KNOCKING_S} s or more")
+    return f"{_KNOCKS} calls in {took_s:.1f} s: {said}"
 
 
 def wrong_schema(site: Site) -> str:
@@ -378,9 +429,12 @@ ATTACKS: Final[dict[str, tuple[Callable[[Site], str], str]]] = {
     "garbage": (garbage, APPEND),
     "slow-loris, handshake": (slow_handshake, CONNECTION),
     "slow-loris, request": (slow_request, APPEND),
+    "slow-loris, all requests of a client": (slow_requests, APPEND),
+    "answers that nobody reads": (unread_answers, DRAW),
     "wrong schema": (wrong_schema, APPEND),
     "weights with a bad hash": (damaged_weights, PUBLISH),
     "weights of another schema": (wrong_weights, PUBLISH),
     "zip-bomb-like JPEG": (jpeg_bomb, APPEND),
+    "flood of wrong tokens": (knocking, STATS),
 }
 """By name: the attack, and what the audit log has to say was refused."""

@@ -89,6 +89,9 @@ def rpc_targets(rng: np.random.Generator) -> list[Target]:
     def report(request: monitor_pb2.ReportRequest) -> None:
         board.report(request.role, request.figures, request.texts)
 
+    def sample(request: replay_pb2.SampleRequest) -> None:
+        replay._sample_deadline(request, (IMAGE_PX, IMAGE_PX))
+
     def select(request: policy_pb2.SelectActionRequest) -> None:
         policy._set_state(np.random.default_rng(0), request.rng_json)
         codec.decode_observation(request.observation)
@@ -96,7 +99,7 @@ def rpc_targets(rng: np.random.Generator) -> list[Target]:
     return [
         _of("AppendEpisode", _append, *_appends(episodes), sign=_sign_episode, weight=3.0),
         _of("PutTargets", lambda m: store.put_targets(codec.decode_targets(m.targets)), targets),
-        _of("SampleTransitions", replay._sample_deadline, replay_pb2.SampleRequest(count=4, timeout_s=0.5)),
+        _of("SampleTransitions", sample, replay_pb2.SampleRequest(count=4, timeout_s=0.5)),
         _of("Handshake", lambda m: check_schemas(m.schema, ours), replay_pb2.HandshakeRequest(schema=ours)),
         _of("Publish", _publish, _published(snapshot), sign=_sign_networks),
         _of("GetLatest", _wait, model_pb2.GetLatestRequest(newer_than=1, wait_s=0.5)),
