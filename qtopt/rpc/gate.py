@@ -21,7 +21,7 @@ from qtopt.rpc.doorkeeper import Doorkeeper
 from qtopt.rpc.inbox import Inbox
 from qtopt.rpc.interceptors import Context, Continuation, Handler, Interceptor, behaviour_of, run
 from qtopt.rpc.knocks import Knocks
-from qtopt.rpc.limits import CallLimiter, Crowded
+from qtopt.rpc.limits import CallLimiter, Crowded, Overdrawn
 from qtopt.rpc.metrics import ServerMetrics
 from qtopt.rpc.roles import ROLES, check_role, is_general
 from qtopt.rpc.settings import ServerConfig
@@ -72,7 +72,11 @@ class Gate(Interceptor):
                     check_role(caller.identity, method)
                 set_caller(caller)
                 data = await serve(requests, context, caller)
-                share.answers(len(data or b""))
+                try:
+                    share.answers(len(data or b""))
+                except Overdrawn:
+                    del data  # which the error would keep in memory until it is sent
+                    raise
                 return data
             except QtOptError as error:
                 what = method if method in ROLES else "unknown method"
