@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from qtopt.errors import AccessDenied, SchemaMismatch, ServerUnavailable
-from qtopt.rpc import BackgroundServer, Limits, ModelRegistry, ServerConfig, Services, connect, inbox
+from qtopt.rpc import BackgroundServer, Limits, ModelRegistry, ServerConfig, Services, connect, inbox, replay
 from qtopt.rpc.gen import model_pb2, replay_pb2
 from tests.episodes import make_episode
 from tests.rpc.conftest import SIZE
@@ -99,6 +99,21 @@ def test_one_client_that_waits_for_many_samples_leaves_the_others_their_threads(
                 assert time.monotonic() - begun < 2.0
             assert not any(call.done() for call in calls)
         wait_until(lambda: figures(server)["calls_inside_transitions"] == 0, 5.0)  # with its client gone, a call ends
+
+
+def test_a_call_waits_for_samples_for_a_limited_time_and_a_client_asks_again(rng, monkeypatch):
+    monkeypatch.setattr(replay, "LONGEST_WAIT_S", 0.2)
+    with serving(DictStore()) as server, connect(server.address, SIZE) as client, greedy(server) as channel:
+        request = replay_pb2.SampleRequest(count=1, timeout_s=3600.0).SerializeToString()
+        with pytest.raises(grpc.RpcError, match="start a collector"):
+            channel.unary_unary(DRAW)(request, timeout=20.0)
+        drawn = []
+        thread = threading.Thread(target=lambda: drawn.append(client.replay.sample_transitions(2, 20.0)))
+        thread.start()
+        time.sleep(0.5)
+        assert client.replay.append(make_episode(rng, 3))
+        thread.join(20.0)
+    assert len(drawn[0]) == 2
 
 
 def unread(channel, count):
