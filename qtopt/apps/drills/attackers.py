@@ -39,6 +39,7 @@ _STREAMS: Final = 64
 _STREAMING: Final = 9
 _AT_ONCE: Final = 12
 _LARGE_BYTES: Final = 60 << 20
+_METADATA_LISTS: Final = 1_000_000  # in a request that an episode may have
 _ROWS: Final = 256
 _UNREAD: Final = 40
 _KEPT: Final = 4
@@ -140,7 +141,7 @@ def json_bomb(site: Site) -> str:
             begin = policy_pb2.BeginEpisodeRequest(session="bomb", rng_json=_lists(count))
             caller.refused(BEGIN, begin.SerializeToString(), *BAD)
         episode = codec.encode_episode(make_episode(np.random.default_rng(0), site.image_px))
-        episode.metadata_json = f'{{"x": {_lists(_LARGE_BYTES // 4)}}}'
+        episode.metadata_json = f'{{"x": {_lists(_METADATA_LISTS)}}}'
         episode.digest = codec.episode_digest(episode)
         return caller.refused(APPEND, _append(episode), *BAD)
 
