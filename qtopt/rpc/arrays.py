@@ -97,11 +97,16 @@ def _require_jpeg(frame: bytes, size: tuple[int, ...]) -> None:
         raise SchemaMismatch(f"images: found bytes that are no JPEG ({error}), expected {list(size)} px") from error
     if found != size:
         raise SchemaMismatch(f"images: found a JPEG of {list(found)} px, expected {list(size)}")
-    most = 2 * 3 * math.prod(size) + _JPEG_EXTRA_BYTES
+    most = largest_jpeg_bytes(size)
     if len(frame) > most:
         raise SchemaMismatch(f"images: found a JPEG of {len(frame)} bytes, expected at most {most}")
     if not _is_baseline(frame):
         raise SchemaMismatch("images: found a progressive, lossless or arithmetic JPEG, expected a baseline one")
+
+
+def largest_jpeg_bytes(size: tuple[int, ...]) -> int:
+    """Returns how many bytes a JPEG of (height, width) pixels may have."""
+    return 2 * 3 * math.prod(size) + _JPEG_EXTRA_BYTES
 
 
 def _is_baseline(frame: bytes) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from qtopt.rpc.audit import Audit
+from qtopt.rpc.metrics import ServerMetrics
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,11 @@ class Doorkeeper:
 
     Args:
         audit: is told of those without a call.
+        metrics: counts them.
     """
 
-    def __init__(self, audit: Audit) -> None:
-        self._audit = audit
+    def __init__(self, audit: Audit, metrics: ServerMetrics) -> None:
+        self._audit, self._metrics = audit, metrics
         self._arrived = self._placed = 0
         self._visitors: dict[str, _Visitor] = {}
         self._task: asyncio.Task[None] | None = None
@@ -82,6 +84,7 @@ class Doorkeeper:
             present = await asyncio.to_thread(read_connections, port)
             self._compare(present, now_s)
             if (nameless := arrived - self._placed) > 0:  # came and went between two looks
+                self._metrics.turned_away(nameless)
                 self._audit.refused(None, "?", "connection", f"{nameless} ended at once, without a call")
             self._placed = min(max(self._placed, arrived), self._arrived)
 
@@ -99,6 +102,7 @@ class Doorkeeper:
                 continue
             if not (visitor.called or visitor.told):
                 visitor.told = True
+                self._metrics.turned_away(1)
                 self._audit.refused(
                     None,
                     peer,

@@ -6,21 +6,23 @@ what comes in goes through the ``Inbox``.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from qtopt.errors import QtOptError, SchemaMismatch
+from qtopt.errors import NotAuthenticated, QtOptError, SchemaMismatch
 from qtopt.rpc.access import Access
 from qtopt.rpc.audit import Audit
 from qtopt.rpc.callers import ANYBODY, Caller, set_caller
 from qtopt.rpc.doorkeeper import Doorkeeper
 from qtopt.rpc.inbox import Inbox
 from qtopt.rpc.interceptors import Context, Continuation, Handler, Interceptor, behaviour_of, run
-from qtopt.rpc.limits import CallLimiter, Crowded
+from qtopt.rpc.knocks import Knocks
+from qtopt.rpc.limits import CallLimiter, Crowded, Overdrawn
+from qtopt.rpc.metrics import ServerMetrics
 from qtopt.rpc.roles import ROLES, check_role, is_general
 from qtopt.rpc.settings import ServerConfig
 
@@ -28,15 +30,27 @@ from qtopt.rpc.settings import ServerConfig
 class Gate(Interceptor):
     """Lets calls through to their servicers, or raises; put it behind the ErrorInterceptor, before all others."""
 
-    def __init__(self, config: ServerConfig, access: Access, audit: Audit, doorkeeper: Doorkeeper) -> None:
-        self._access, self._audit, self._doorkeeper = access, audit, doorkeeper
+    def __init__(
+        self,
+        config: ServerConfig,
+        image_size: tuple[int, int],
+        access: Access,
+        audit: Audit,
+        metrics: ServerMetrics,
+        doorkeeper: Doorkeeper,
+    ) -> None:
+        self._access, self._audit, self._metrics, self._doorkeeper = access, audit, metrics, doorkeeper
         self._stream_s = config.limits.stream_s
         self._limiter = CallLimiter(config.limits, config.max_calls)
-        self._inbox = Inbox(config)
+        self._knocks = Knocks(config.limits.failures_per_s, config.max_calls)
+        self._inbox = Inbox(config, image_size)
 
     def figures(self) -> dict[str, float]:
-        """Returns how many calls with large requests are inside or wait for being read."""
-        return {"calls_inside_large": float(self._inbox.large_inside)}
+        """Returns how many calls there are, and how many with large requests are inside or wait for being read."""
+        return {
+            "calls_inside_all": float(self._limiter.inside),
+            "calls_inside_large": float(self._inbox.large_inside),
+        }
 
     async def intercept_service(self, continuation: Continuation, details: grpc.HandlerCallDetails) -> Handler:
         """Returns the method's handler with the gate around it."""
@@ -51,15 +65,26 @@ class Gate(Interceptor):
             caller: Caller | None = None
             try:
                 caller = self._access.caller(method, metadata, context.auth_context(), peer)
+                share = self._limiter.enter(caller, general=is_general(method))
+                # When the client has taken the answer, or is gone; grpc's stubs know no callable of this kind.
+                context.add_done_callback(cast(Any, lambda _: share.leave()))
                 if caller.identity is not None:
                     check_role(caller.identity, method)
                 set_caller(caller)
-                with self._limiter.call(caller, general=is_general(method)):
-                    return await serve(requests, context, caller)
+                data = await serve(requests, context, caller)
+                try:
+                    share.answers(len(data or b""))
+                except Overdrawn:
+                    del data  # which the error would keep in memory until it is sent
+                    raise
+                return data
             except QtOptError as error:
                 what = method if method in ROLES else "unknown method"
                 who = self._access.certified(context.auth_context()) if caller is None else caller.identity
                 self._audit.refused(who, peer, what, f"{type(error).__name__}: {error}")
+                self._metrics.refused(error)
+                if isinstance(error, NotAuthenticated):
+                    await self._knocks.refused(host_of(peer))
                 if isinstance(error, Crowded):  # in gRPC's own words, which clients take as a reason to try again
                     await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
                 raise
@@ -68,19 +93,20 @@ class Gate(Interceptor):
             return grpc.stream_unary_rpc_method_handler(answer)
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(answer, None, handler.response_serializer)
-        return grpc.stream_unary_rpc_method_handler(answer, None, handler.response_serializer)
+        return grpc.stream_unary_rpc_method_handler(answer)
 
     def _serving(self, handler: Handler | None, method: str) -> Callable[[Any, Context, Caller], Any]:
-        """Returns what reads a call's requests and answers them."""
+        """Returns what reads a call's requests and answers them: with bytes, or on a stream."""
         if handler is None:
             return _unknown
         inner, parse = behaviour_of(handler), _parser(handler, method)
+        serialize = handler.response_serializer or bytes
 
-        async def one(requests: Any, context: Context, caller: Caller) -> Any:
+        async def one(requests: Any, context: Context, caller: Caller) -> bytes:
             async with self._inbox.only(requests, method, caller, parse) as given:
                 answer = await run(inner, given, context)
             self._audit.done(caller.identity or ANYBODY, peer_of(context), method, given, answer)
-            return answer
+            return serialize(answer)
 
         async def stream(requests: Any, context: Context, caller: Caller) -> None:
             """Answers until the time of a stream is over; who wants to hear more asks again."""
@@ -120,6 +146,11 @@ def peer_of(context: Context) -> str:
     """Returns the caller's address as ``10.0.0.7:40100``, ``[fd00::7]:40100`` or ``unix:...``."""
     peer = unquote(context.peer())
     return peer.removeprefix("ipv4:").removeprefix("ipv6:")
+
+
+def host_of(peer: str) -> str:
+    """Returns an address without its port."""
+    return peer.rpartition(":")[0]
 
 
 def _text(value: str | bytes) -> str:

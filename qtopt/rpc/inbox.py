@@ -1,19 +1,22 @@
 """How requests come into memory: a few at a time, and none larger than its method needs.
 
 gRPC reads a request of up to ``MESSAGE_LIMIT_BYTES`` whole wherever one is asked for, and of what is not asked for
-``UNREAD_BYTES``. So a place comes first; what is larger than it may be is dropped before it is parsed.
+``UNREAD_BYTES``. So a place comes first, and no client has more than a quarter of them; what is larger than it may be
+is dropped before it is parsed.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
 from qtopt.errors import RemoteError, SchemaMismatch, ServerUnavailable
+from qtopt.rpc.arrays import largest_jpeg_bytes
 from qtopt.rpc.callers import Caller
+from qtopt.rpc.codec import MAX_METADATA
 from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES, ServerConfig
 from qtopt.rpc.turns import Turns
+from qtopt.specs import MAX_STEPS
 
 READ_AT_ONCE: Final = {
     "/qtopt.v1.ReplayService/AppendEpisode": 16,
@@ -23,8 +26,13 @@ READ_AT_ONCE: Final = {
 }
 """Requests of megabytes, by method: how many are in memory at a time, from when they are read until they are answered.
 The others wait with their clients."""
+_SHARE: Final = 4
+"""One client has at most this part of them, in which slow requests count as long as they are on their way."""
 SMALL_BYTES: Final = 1 << 20
 """The largest request of any other method."""
+LABELS_BYTES: Final = 16 << 20
+"""The largest request with labels: a million of them."""
+_CHARACTER_BYTES: Final = 4  # of UTF-8 at most
 _SLOW_S: Final = 1.0
 _SLOW_BESIDE: Final = 3
 """A request that has not come after so long lets another one in, until there are so many times as many in memory."""
@@ -36,21 +44,23 @@ Parse = Callable[[bytes], Any]
 class Inbox:
     """Reads the requests of one server."""
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, image_size: tuple[int, int]) -> None:
+        self._largest = largest_requests(image_size)
         self._request_s = config.limits.request_s
         self._large = {
             method: Turns(
                 method.rpartition("/")[2],
                 count,
+                each=max(count // _SHARE, 1),
                 waiting=config.max_calls,
                 waiting_each=config.max_calls,
                 lendable=_SLOW_BESIDE * count,
             )
             for method, count in READ_AT_ONCE.items()
         }
-        self._small = _SmallPlaces("small requests", 8, config.max_calls)
-        self._strangers = _SmallPlaces("requests of strangers", 2, config.max_calls)
-        self._streams = _SmallPlaces("requests of a stream", 4, config.max_calls)  # which may be long in coming
+        self._small = _small_places("small requests", 8, config.max_calls)
+        self._strangers = _small_places("requests of strangers", 2, config.max_calls)
+        self._streams = _small_places("requests of a stream", 4, config.max_calls)  # which may be long in coming
 
     @property
     def large_inside(self) -> int:
@@ -62,12 +72,12 @@ class Inbox:
         """Holds the one request of a call, parsed, during the block: a large one in a place of its own."""
         if method not in self._large:
             places = self._strangers if caller.identity is None else self._small
-            async with places.place(caller.account):
-                given = _small(await self._next(requests), method, parse)
+            async with places.place(caller.account, _SLOW_S):
+                given = self._parsed(await self._next(requests), method, parse)
             yield given
             return
         async with self._large[method].place(caller.account, _SLOW_S) as place:
-            given = parse(await self._next(requests))
+            given = self._parsed(await self._next(requests), method, parse)
             place.arrived()
             yield given
 
@@ -75,9 +85,9 @@ class Inbox:
         """Yields the requests of a stream, parsed."""
         stream = aiter(requests)
         while True:
-            async with self._streams.place(caller.account):
+            async with self._streams.place(caller.account, _SLOW_S):
                 try:
-                    given = _small(await anext(stream), method, parse)
+                    given = self._parsed(await anext(stream), method, parse)
                 except StopAsyncIteration:
                     return
             yield given
@@ -100,28 +110,33 @@ class Inbox:
         finally:
             await stream.aclose()  # left open, it keeps the request until the garbage collector comes by, much later
 
-
-class _SmallPlaces:
-    """Places that are given back when a request has arrived: some for all clients, fewer for each."""
-
-    def __init__(self, name: str, count: int, waiting: int) -> None:
-        self._turns = Turns(name, count, waiting=waiting, waiting_each=waiting, lendable=count)
-        self._own: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # while a call holds them
-
-    @asynccontextmanager
-    async def place(self, account: str) -> AsyncIterator[None]:
-        """Holds a place during the block."""
-        own = self._own.setdefault(account, asyncio.Semaphore(_SMALL_EACH))
-        async with own, self._turns.place(account, _SLOW_S):
-            yield
+    def _parsed(self, data: bytes, method: str, parse: Parse) -> Any:
+        size, most = len(data), self._largest.get(method, SMALL_BYTES)
+        if size > most:
+            del data  # which the error would keep in memory until it is sent
+            raise SchemaMismatch(
+                f"{method.rpartition('/')[2]}: found a request of {size} bytes, expected at most {most}: only "
+                "those with images of this server's size, labels or networks may be larger; send less in one call"
+            )
+        return parse(data)
 
 
-def _small(data: bytes, method: str, parse: Parse) -> Any:
-    size = len(data)
-    if size > SMALL_BYTES:
-        del data  # which the error would keep in memory until it is sent
-        raise SchemaMismatch(
-            f"{method.rpartition('/')[2]}: found a request of {size} bytes, expected at most {SMALL_BYTES}: only "
-            "those with images, labels or networks may be larger; send less in one call"
-        )
-    return parse(data)
+def largest_requests(image_size: tuple[int, int]) -> dict[str, int]:
+    """Returns the bytes that requests may have, by method, where images are of ``image_size`` (height, width) [px].
+
+    What is not there may have ``SMALL_BYTES``, which all others have beside their arrays.
+    """
+    image_bytes = largest_jpeg_bytes(image_size)  # more than raw pixels
+    metadata_bytes = _CHARACTER_BYTES * MAX_METADATA
+    found = {
+        "/qtopt.v1.ReplayService/AppendEpisode": SMALL_BYTES + (MAX_STEPS + 1) * image_bytes + metadata_bytes,
+        "/qtopt.v1.ReplayService/PutTargets": LABELS_BYTES,
+        "/qtopt.v1.PolicyService/SelectAction": SMALL_BYTES + image_bytes,
+        "/qtopt.v1.ModelService/Publish": MESSAGE_LIMIT_BYTES,
+    }
+    return {method: min(size, MESSAGE_LIMIT_BYTES) for method, size in found.items()}
+
+
+def _small_places(name: str, count: int, waiting: int) -> Turns:
+    """Returns places that are given back when a request has arrived: some for all clients, fewer for each."""
+    return Turns(name, count, each=_SMALL_EACH, waiting=waiting, waiting_each=waiting, lendable=count)

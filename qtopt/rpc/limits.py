@@ -1,8 +1,7 @@
 """How much of the server one client, and all strangers, may take: calls at once and a second, and time to ask."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +29,9 @@ class Limits:
         strangers_calls: of all strangers at once; beside ``max_calls`` of the others, who so always have their share.
         stream_s: after which a stream of answers ends, as to those who watch health; they ask again [s].
         request_s: how long a request may be on its way after its call began [s].
+        unsent_mb: answers that one client has not read yet; further ones are dropped [MB].
+        failures_per_s: calls of one host, on average, that cannot say who they are, which are refused at once; further
+            ones, after ten times as many, are refused after a pause.
         handshake_s: how long a new connection may take over TLS and HTTP/2 [s].
         connections: at a time; more are closed at once.
         connection_age_s: after which a connection has to be made again, with the certificates of then [s].
@@ -44,6 +46,8 @@ class Limits:
     strangers_calls: int = 32
     stream_s: float = 60.0
     request_s: float = 60.0
+    unsent_mb: float = 128.0
+    failures_per_s: float = 10.0
     handshake_s: float = 10.0
     connections: int = 1024
     connection_age_s: float = 3600.0
@@ -88,7 +92,11 @@ class Bucket:
         return True
 
 
-class Crowded(ServerUnavailable):
+class Overdrawn(ServerUnavailable):
+    """A client, or all of them together, take more of the server than there is for them."""
+
+
+class Crowded(Overdrawn):
     """All clients together make as many calls as the server takes: no fault of the one who is refused."""
 
 
@@ -96,7 +104,7 @@ class Crowded(ServerUnavailable):
 class _Bound:
     what: str
     most: int
-    refusal: type[ServerUnavailable] = ServerUnavailable
+    refusal: type[Overdrawn] = Overdrawn
     inside: int = 0
 
     def check(self) -> None:
@@ -111,6 +119,34 @@ class _Client:
     bucket: Bucket
     calls: _Bound
     general: _Bound
+    unsent_bytes: int = 0
+
+
+class Share:
+    """What one call takes of the limits, until it is over; made by ``CallLimiter.enter``."""
+
+    def __init__(self, client: _Client, bounds: list[_Bound], most_bytes: float) -> None:
+        self._client, self._bounds, self._most_bytes = client, bounds, most_bytes
+        self._bytes = 0
+        for bound in bounds:
+            bound.inside += 1
+
+    def answers(self, size: int) -> None:
+        """Counts an answer of ``size`` bytes; raises Overdrawn where its client leaves too many of them unread."""
+        unsent = self._client.unsent_bytes
+        if unsent and unsent + size > self._most_bytes:
+            raise Overdrawn(
+                f"{unsent} bytes of answers that this client has not read are kept for it, expected at most "
+                f"{self._most_bytes:.0f} with this one of {size}: read them, or ask for less at a time"
+            )
+        self._bytes += size
+        self._client.unsent_bytes += size
+
+    def leave(self) -> None:
+        """Gives it all back."""
+        self._client.unsent_bytes -= self._bytes
+        for bound in self._bounds:
+            bound.inside -= 1
 
 
 class CallLimiter:
@@ -131,9 +167,13 @@ class CallLimiter:
         self._clients: dict[str, _Client] = {}
         self._swept_at = clock()
 
-    @contextmanager
-    def call(self, caller: Caller, *, general: bool) -> Iterator[None]:
-        """Counts a call of ``caller`` during the block; raises ServerUnavailable when it is one too many.
+    @property
+    def inside(self) -> int:
+        """Calls under way, of clients and of strangers."""
+        return self._all.inside + self._strangers.inside
+
+    def enter(self, caller: Caller, *, general: bool) -> Share:
+        """Counts a call of ``caller`` until it leaves; raises Overdrawn when it is one too many.
 
         Args:
             caller: who calls.
@@ -146,16 +186,10 @@ class CallLimiter:
         for bound in bounds:
             bound.check()
         if not client.bucket.take():
-            raise ServerUnavailable(
+            raise Overdrawn(
                 f"more than {self._limits.calls_per_s:g} calls a second of this client: make fewer, or try again later"
             )
-        for bound in bounds:
-            bound.inside += 1
-        try:
-            yield
-        finally:
-            for bound in bounds:
-                bound.inside -= 1
+        return Share(client, bounds, 1e6 * self._limits.unsent_mb)
 
     def _client(self, account: str) -> _Client:
         limits = self._limits

@@ -7,8 +7,10 @@ from typing import Any, Final
 import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from qtopt.errors import AccessDenied, NotAuthenticated, QtOptError
 from qtopt.rpc.gen import model_pb2, monitor_pb2, policy_pb2, replay_pb2
 from qtopt.rpc.interceptors import Context, Continuation, Handler, Interceptor, behaviour_of, run, with_behaviour
+from qtopt.rpc.limits import Crowded, Overdrawn
 from qtopt.types import Episode, Outcome
 
 MAX_ROBOTS: Final = 256
@@ -31,6 +33,13 @@ _REFUSED: Final = frozenset(
         *("ALREADY_EXISTS", "DATA_LOSS", "UNIMPLEMENTED", "ABORTED"),
     )
 )
+_REASONS: Final[dict[type[QtOptError], str]] = {
+    NotAuthenticated: "identity",
+    AccessDenied: "role",
+    Crowded: "crowd",
+    Overdrawn: "limits",
+}
+"""Why the gate refuses calls, before anybody looks at what is in them."""
 
 
 class ServerMetrics:
@@ -50,6 +59,10 @@ class ServerMetrics:
         self._serving = Gauge(
             "qtopt_serving", "Whether a service serves, as health tells it", ["service"], registry=own
         )
+        self._refusals = Counter("qtopt_refusals", "Calls refused unread, by reason", ["reason"], registry=own)
+        for reason in _REASONS.values():
+            self._refusals.labels(reason)
+        self._turned_away = Counter("qtopt_connections_refused", "Connections that ended without a call", registry=own)
         self._robots: set[str] = set()
 
     def answered(self, method: str, code: str, seconds: float | None) -> None:
@@ -58,6 +71,16 @@ class ServerMetrics:
         self._calls.labels(name, code).inc()
         if seconds is not None:
             self._seconds.labels(name).observe(seconds)
+
+    def refused(self, error: QtOptError) -> None:
+        """Counts a call that was refused for who made it or for how many of them there were; no other."""
+        reason = next((reason for kind, reason in _REASONS.items() if isinstance(error, kind)), None)
+        if reason is not None:
+            self._refusals.labels(reason).inc()
+
+    def turned_away(self, connections: int) -> None:
+        """Counts connections that ended without a call."""
+        self._turned_away.inc(connections)
 
     def expect(self, robots: Iterable[str]) -> None:
         """Begins at 0 for robots that are known from before, so that one that does not come back is missed."""

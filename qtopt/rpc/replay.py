@@ -18,6 +18,7 @@ from qtopt.rpc.gen.replay_pb2_grpc import ReplayServiceServicer, ReplayServiceSt
 from qtopt.rpc.handshake import local_schema, negotiate
 from qtopt.rpc.interceptors import Context
 from qtopt.rpc.metrics import ServerMetrics
+from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES
 from qtopt.rpc.workers import Workers
 from qtopt.types import Episode, LabelledBatch, Observations, Targets, Transitions
 
@@ -27,13 +28,16 @@ Result = TypeVar("Result")
 log = structlog.get_logger(__name__)
 
 SAMPLE_LIMIT: Final = 4096
-"""Rows of one sampling call at most."""
+"""Rows of one sampling call at most; of large images there are fewer, see ``most_rows``."""
+LONGEST_WAIT_S: Final = 10.0
+"""A sampling call that waits for data is answered after this time at the latest; clients ask again."""
 CHUNK_BYTES: Final = 6 << 20
 """Images per sampling call: gRPC carries 2 to 7 MB messages at three times the speed of 13 MB ones."""
 _SLOWEST_LINK: Final = 64 << 10
 """An episode's deadline gives it the time that such a link needs [bytes/s]; a shorter one would never let it pass, and
 what is dead is found by keepalive long before."""
 _SLICE_S: Final = 0.5
+_ROW_BYTES: Final = 256  # of a row beside its image, at most
 _LOGGED: Final = 64  # characters of what a client calls itself
 _GRACE_S: Final = 5.0  # of a sampling call's deadline beyond the time that the server may wait for data
 
@@ -73,9 +77,9 @@ class ReplayServicer(ReplayServiceServicer):
         self._store: ReplayStore | None = None
         self._closing = False
         self._appends = Workers("append", 16)
-        self._transitions = Workers("sample transitions", 8)
-        self._labelled = Workers("sample labelled", 4)
-        self._quick = Workers("targets and stats", 4)
+        self._transitions = Workers("sample transitions", 8, each=2)
+        self._labelled = Workers("sample labelled", 4, each=2)
+        self._quick = Workers("targets and stats", 4, each=2)
 
     @property
     def is_open(self) -> bool:
@@ -114,17 +118,14 @@ class ReplayServicer(ReplayServiceServicer):
     async def SampleTransitions(self, request: pb.SampleRequest, context: Context) -> pb.SampleTransitionsResponse:
         """Draws transitions within the request's ``timeout_s``, time in line included."""
         store = self._open()
-        deadline_s = _sample_deadline(request)
 
-        def draw() -> pb.SampleTransitionsResponse:
-            batch, frames = self._in_slices(
-                lambda timeout_s: store.sample_transition_frames(request.count, timeout_s), deadline_s
-            )
+        def draw(timeout_s: float) -> pb.SampleTransitionsResponse:
+            batch, frames = store.sample_transition_frames(request.count, timeout_s)
             response = pb.SampleTransitionsResponse()
             codec.encode_transitions(batch, response.transitions, frames)
             return response
 
-        return await self._transitions.run(draw, current_caller().account)
+        return await self._in_slices(self._transitions, draw, _sample_deadline(request, self._image_size))
 
     async def PutTargets(self, request: pb.PutTargetsRequest, context: Context) -> pb.PutTargetsResponse:
         """Enters labels."""
@@ -135,17 +136,14 @@ class ReplayServicer(ReplayServiceServicer):
     async def SampleLabelled(self, request: pb.SampleRequest, context: Context) -> pb.SampleLabelledResponse:
         """Draws labelled transitions within the request's ``timeout_s``, time in line included."""
         store = self._open()
-        deadline_s = _sample_deadline(request)
 
-        def draw() -> pb.SampleLabelledResponse:
-            batch, frames = self._in_slices(
-                lambda timeout_s: store.sample_labelled_frames(request.count, timeout_s), deadline_s
-            )
+        def draw(timeout_s: float) -> pb.SampleLabelledResponse:
+            batch, frames = store.sample_labelled_frames(request.count, timeout_s)
             response = pb.SampleLabelledResponse()
             codec.encode_labelled(batch, response.batch, frames)
             return response
 
-        return await self._labelled.run(draw, current_caller().account)
+        return await self._in_slices(self._labelled, draw, _sample_deadline(request, self._image_size))
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
         """Answers with the store's figures."""
@@ -159,10 +157,15 @@ class ReplayServicer(ReplayServiceServicer):
             raise ServerUnavailable("the server is still opening its store: try again in a moment")
         return self._store
 
-    def _in_slices(self, draw: Callable[[float], Result], deadline_s: float) -> Result:
-        """Waits for a sample in short slices, so that no thread waits on in the store after the server was stopped."""
-        start_s = time.monotonic()
-        while True:
+    async def _in_slices(self, workers: Workers, draw: Callable[[float], Result], deadline_s: float) -> Result:
+        """Waits for a sample in short slices, each in a thread's turn of its own.
+
+        So those who wait do not keep the threads from those whose data are there, and no thread waits on in the store
+        after the client has gone or the server was stopped.
+        """
+        client, start_s = current_caller().account, time.monotonic()
+
+        def attempt() -> Result | None:
             begun_s = time.monotonic()
             slice_s = min(max(deadline_s - begun_s, 0.0), _SLICE_S)
             try:
@@ -171,6 +174,11 @@ class ReplayServicer(ReplayServiceServicer):
                 now_s = time.monotonic()
                 if self._closing or now_s >= deadline_s or now_s - begun_s < slice_s:
                     raise ServerUnavailable(f"{error} (waited {now_s - start_s:.1f} s in all)") from error
+                return None
+
+        while (found := await workers.run(attempt, client)) is None:
+            pass
+        return found
 
     def _append(self, store: ReplayStore, message: Any) -> pb.AppendEpisodeResponse:
         with structlog.contextvars.bound_contextvars(
@@ -199,6 +207,7 @@ class ReplayClient:
     def __init__(self, channel: Channel, image_size: tuple[int, int]) -> None:
         self._channel = channel
         self._stub = ReplayServiceStub(channel.grpc)
+        self._most_rows = most_rows(image_size)
         self._image_bytes = image_size[0] * image_size[1] * 3  # as they travel; raw until the first have come
 
     def append(self, episode: Episode) -> bool:
@@ -249,9 +258,18 @@ class ReplayClient:
             raise SchemaMismatch(f"sample: found count {count} and timeout {timeout_s} s, expected at least 1 and 0 s")
         deadline_s = time.monotonic() + timeout_s
         while count:
-            left_s = max(deadline_s - time.monotonic(), 0.001)
-            chunk = min(count, SAMPLE_LIMIT, max(1, CHUNK_BYTES // self._image_bytes))
-            yield draw(pb.SampleRequest(count=chunk, timeout_s=left_s), left_s + _GRACE_S)
+            begun_s = time.monotonic()
+            left_s = max(deadline_s - begun_s, 0.001)
+            asked_s = min(left_s, LONGEST_WAIT_S)
+            chunk = min(count, self._most_rows, max(1, CHUNK_BYTES // self._image_bytes))
+            try:
+                found = draw(pb.SampleRequest(count=chunk, timeout_s=asked_s), asked_s + _GRACE_S)
+            except ServerUnavailable:
+                now_s = time.monotonic()
+                if now_s >= deadline_s or now_s - begun_s < asked_s:  # it was not for want of data
+                    raise
+                continue
+            yield found
             count -= chunk
 
     def _learn_size(self, message: types_pb.Observations) -> None:
@@ -260,12 +278,21 @@ class ReplayClient:
             self._image_bytes = message.image.ByteSize() // len(message.image.frames)
 
 
-def _sample_deadline(request: pb.SampleRequest) -> float:
-    if not 1 <= request.count <= SAMPLE_LIMIT:
-        raise SchemaMismatch(f"sample: found count {request.count}, expected 1 to {SAMPLE_LIMIT}")
+def _sample_deadline(request: pb.SampleRequest, image_size: tuple[int, int]) -> float:
+    most = most_rows(image_size)
+    if not 1 <= request.count <= most:
+        raise SchemaMismatch(
+            f"sample: found count {request.count}, expected 1 to {most}, as many images of {image_size[0]}x"
+            f"{image_size[1]} pixels as an answer holds: ask for less at a time"
+        )
     if not 0.0 <= request.timeout_s <= 3600.0:
         raise SchemaMismatch(f"sample: found timeout_s {request.timeout_s}, expected 0 to 3600 s")
-    return time.monotonic() + request.timeout_s
+    return time.monotonic() + min(request.timeout_s, LONGEST_WAIT_S)
+
+
+def most_rows(image_size: tuple[int, int]) -> int:
+    """Returns how many rows one sampling call may ask for: with raw images they fit into an answer."""
+    return max(1, min(SAMPLE_LIMIT, MESSAGE_LIMIT_BYTES // (3 * image_size[0] * image_size[1] + _ROW_BYTES)))
 
 
 def _join_observations(parts: list[Observations]) -> Observations:

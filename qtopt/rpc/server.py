@@ -84,8 +84,10 @@ class Server:
         self._config = config
         self._services = services
         self._server: grpc.aio.Server | None = None
-        self._doorkeeper = Doorkeeper(services.audit)
-        self._gate = Gate(config, Access(config), services.audit, self._doorkeeper)
+        self._doorkeeper = Doorkeeper(services.audit, services.metrics)
+        self._gate = Gate(
+            config, services.image_size, Access(config), services.audit, services.metrics, self._doorkeeper
+        )
         self._replay = ReplayServicer(services.image_size, services.metrics)
         self._model = ModelServicer(services.registry)
         self._policy = None

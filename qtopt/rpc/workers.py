@@ -19,12 +19,15 @@ class Workers:
     Args:
         name: for messages.
         threads: calls that run at a time.
+        each: of them one client's at most.
         waiting: calls in line at most, of all clients.
         waiting_each: calls in line at most, of one client.
     """
 
-    def __init__(self, name: str, threads: int, *, waiting: int = 512, waiting_each: int = 64) -> None:
-        self._turns = Turns(name, threads, waiting=waiting, waiting_each=waiting_each)
+    def __init__(
+        self, name: str, threads: int, *, each: int | None = None, waiting: int = 512, waiting_each: int = 64
+    ) -> None:
+        self._turns = Turns(name, threads, each=each, waiting=waiting, waiting_each=waiting_each)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"rpc-{name}")
 
     @property
@@ -43,19 +46,19 @@ class Workers:
             client: whose turn it takes.
 
         Raises:
-            ServerUnavailable: too many wait already.
+            Overdrawn: too many wait already.
         """
         await self._turns.take(client)
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Result] = loop.create_future()
 
         def ended(done: Future[Result]) -> None:
-            loop.call_soon_threadsafe(self._ended, done, answer)  # once a call: it wakes the loop
+            loop.call_soon_threadsafe(self._ended, client, done, answer)  # once a call: it wakes the loop
 
         try:
             self._pool.submit(work).add_done_callback(ended)
         except BaseException:
-            self._turns.give_back()
+            self._turns.give_back(client)
             raise
         return await answer
 
@@ -64,9 +67,9 @@ class Workers:
         self._turns.close()
         await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
 
-    def _ended(self, done: Future[Result], answer: asyncio.Future[Result]) -> None:
+    def _ended(self, client: str, done: Future[Result], answer: asyncio.Future[Result]) -> None:
         """Hands over what came of a call, if somebody still waits for it, and its thread."""
-        self._turns.give_back()
+        self._turns.give_back(client)
         if answer.done():
             return
         if done.cancelled():

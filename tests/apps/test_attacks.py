@@ -2,7 +2,8 @@
 
 import pytest
 
-from qtopt.apps.drills.attackers import ATTACKS, GotThrough, Site, damaged_weights, no_tls
+from qtopt.apps.drills.attack_lines import GotThrough, Site
+from qtopt.apps.drills.attackers import ATTACKS, damaged_weights, no_tls
 from qtopt.apps.drills.attacks import attack, is_fine, make_keys, scene
 from qtopt.rpc import BackgroundServer, ServerConfig, Services
 from tests.rpc.stores import DictStore

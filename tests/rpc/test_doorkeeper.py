@@ -6,6 +6,7 @@ import socket
 
 from qtopt.rpc.audit import Audit
 from qtopt.rpc.doorkeeper import Doorkeeper, read_connections
+from qtopt.rpc.metrics import ServerMetrics
 
 
 def test_addresses_of_both_families_are_written_as_grpc_writes_them():
@@ -21,10 +22,10 @@ def test_addresses_of_both_families_are_written_as_grpc_writes_them():
 
 
 def test_who_leaves_without_a_call_is_told_and_who_called_is_not(tmp_path):
-    audit = Audit(tmp_path / "audit.jsonl")
+    audit, metrics = Audit(tmp_path / "audit.jsonl"), ServerMetrics()
 
     async def visit():
-        keeper = Doorkeeper(audit)
+        keeper = Doorkeeper(audit, metrics)
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             listener.listen()
@@ -52,3 +53,4 @@ def test_who_leaves_without_a_call_is_told_and_who_called_is_not(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
     assert [line["peer"] for line in lines] == [expected]
     assert lines[0]["event"] == "refused"
+    assert metrics.registry.get_sample_value("qtopt_connections_refused_total") == 1

@@ -162,7 +162,7 @@ def test_requests_that_do_not_come_hold_up_no_other_clients_small_ones(serve, tm
 
     with bare(server, tmp_path, role="viewer") as channel, bare(server, tmp_path, role="trainer") as other:
         stalled = [channel.stream_unary(STATS).future(nothing()) for _ in range(40)]
-        wait_until(lambda: server._server._gate._inbox._small._turns.inside == 2)
+        wait_until(lambda: server._server._gate._inbox._small.held == 2)
         for _ in range(10):
             with pytest.raises(grpc.RpcError, match="client and server differ"):
                 other.unary_unary("/qtopt.v1.ReplayService/Handshake")(b"", timeout=0.9)

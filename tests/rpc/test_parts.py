@@ -133,25 +133,25 @@ class TestCallLimiter:
         with ExitStack() as calls:
             for host in "abc":
                 for _ in range(2 if host != "c" else 1):
-                    calls.enter_context(limiter.call(Caller(None, f"host {host}"), general=True))
+                    calls.callback(limiter.enter(Caller(None, f"host {host}"), general=True).leave)
             with pytest.raises(Crowded, match="5 calls of strangers are under way, expected at most 5"):
-                calls.enter_context(limiter.call(Caller(None, "host c"), general=True))
+                calls.callback(limiter.enter(Caller(None, "host c"), general=True).leave)
             with pytest.raises(ServerUnavailable, match="2 calls of this client or host to health"):
-                calls.enter_context(limiter.call(Caller(None, "host a"), general=True))
+                calls.callback(limiter.enter(Caller(None, "host a"), general=True).leave)
             for _ in range(8):
-                calls.enter_context(limiter.call(viewer, general=False))
+                calls.callback(limiter.enter(viewer, general=False).leave)
             with pytest.raises(Crowded, match="8 calls of all clients"):
-                calls.enter_context(limiter.call(viewer, general=False))
-        with limiter.call(viewer, general=True), limiter.call(Caller(None, "host c"), general=True):
-            pass
+                calls.callback(limiter.enter(viewer, general=False).leave)
+        for caller in (viewer, Caller(None, "host c")):
+            limiter.enter(caller, general=True)
 
     def test_health_of_all_clients_is_at_most_a_quarter_of_the_calls(self):
         limiter = CallLimiter(Limits(), 8)
         with ExitStack() as calls:
             for name in "ab":
-                calls.enter_context(limiter.call(Caller(Identity(name, Role.VIEWER), name), general=True))
+                calls.callback(limiter.enter(Caller(Identity(name, Role.VIEWER), name), general=True).leave)
             with pytest.raises(Crowded, match="2 calls of all clients to health"):
-                calls.enter_context(limiter.call(Caller(Identity("c", Role.VIEWER), "c"), general=True))
+                calls.callback(limiter.enter(Caller(Identity("c", Role.VIEWER), "c"), general=True).leave)
 
 
 class TestWorkers:

@@ -9,9 +9,7 @@ import hashlib
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Final
 
 import cv2
@@ -20,19 +18,20 @@ import numpy as np
 from safetensors.numpy import save
 
 from qtopt.apps.benches.episodes import make_episode
+from qtopt.apps.drills.attack_lines import AWAY, BAD, ROLE, WEIGHTS, WHO, Caller, GotThrough, Site, channel
 from qtopt.rpc import codec
 from qtopt.rpc.gen import model_pb2, policy_pb2, replay_pb2, types_pb2
 from qtopt.rpc.roles import ROLES, Role
 from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES
 
 APPEND: Final = "/qtopt.v1.ReplayService/AppendEpisode"
+DRAW: Final = "/qtopt.v1.ReplayService/SampleTransitions"
 PUBLISH: Final = "/qtopt.v1.ModelService/Publish"
 STATS: Final = "/qtopt.v1.ReplayService/GetStats"
 HANDSHAKE: Final = "/qtopt.v1.ReplayService/Handshake"
 WATCH: Final = "/grpc.health.v1.Health/Watch"
 BEGIN: Final = "/qtopt.v1.PolicyService/BeginEpisode"
 CONNECTION: Final = "connection"
-_DEADLINE_S: Final = 60.0
 _LINES: Final = 40
 _HUGE_PX: Final = 60_000
 _STREAMS: Final = 64
@@ -40,210 +39,111 @@ _STREAMS: Final = 64
 _STREAMING: Final = 9
 _AT_ONCE: Final = 12
 _LARGE_BYTES: Final = 60 << 20
-
-
-class GotThrough(Exception):
-    """The server did what an attacker wanted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where to attack.
-
-    Attributes:
-        port: the server's, on this machine.
-        keys: folders of clients that it knows, and of others, by name.
-        image_px: height and width of its images.
-        patience_s: after which it should have hung up on who says nothing [s].
-    """
-
-    port: int
-    keys: Path
-    image_px: int
-    patience_s: float
-
-
-@contextlib.contextmanager
-def _channel(site: Site, folder: str, *, certified: bool = True, token_of: str = "") -> Iterator["_Caller"]:
-    """Yields what calls with the certificate of one folder and the token of the same or another."""
-    root = site.keys / folder
-    pair = (root / "client.key").read_bytes(), (root / "client.crt").read_bytes()
-    authority = (site.keys / "good" / "ca.crt").read_bytes()
-    credentials = grpc.ssl_channel_credentials(authority, *(pair if certified else (None, None)))
-    token = (site.keys / (token_of or folder) / "token").read_text().strip()
-    options = [("grpc.max_send_message_length", -1), ("grpc.enable_retries", 0), ("grpc.use_local_subchannel_pool", 1)]
-    with grpc.secure_channel(f"127.0.0.1:{site.port}", credentials, options) as channel:
-        yield _Caller(channel, (("authorization", f"Bearer {token}"),) if token else ())
-
-
-class _Caller:
-    def __init__(self, channel: grpc.Channel, metadata: tuple[tuple[str, str], ...]) -> None:
-        self._channel, self._metadata = channel, metadata
-
-    def refused(self, method: str, request: bytes, *codes: grpc.StatusCode) -> str:
-        """Returns with which words a call was refused; raises GotThrough when it was not, or said too much."""
-        try:
-            self._channel.unary_unary(method, _as_it_is, _as_it_is)(
-                request, timeout=_DEADLINE_S, metadata=self._metadata
-            )
-        except grpc.RpcError as error:
-            return _checked(error, codes)
-        raise GotThrough(f"{method} was answered")
-
-    def refused_at_once(self, method: str, request: bytes, count: int, *codes: grpc.StatusCode) -> str:
-        """Makes ``count`` calls at a time; returns what ``refused`` does, of the last of them."""
-        call = self._channel.unary_unary(method, _as_it_is, _as_it_is)
-        calls = [call.future(request, timeout=_DEADLINE_S, metadata=self._metadata) for _ in range(count)]
-        said = ""
-        for each in calls:
-            error = each.exception()
-            if error is None:
-                raise GotThrough(f"{method} was answered")
-            said = _checked(error, codes)
-        return said
-
-    def streams(self, method: str, count: int) -> list[grpc.Call]:
-        """Opens streams of answers."""
-        open_one = self._channel.unary_stream(method, _as_it_is, _as_it_is)
-        return [open_one(b"", timeout=_DEADLINE_S, metadata=self._metadata) for _ in range(count)]
-
-    def stalled(self, method: str) -> str:
-        """Opens a call and sends nothing; returns with which words it was ended."""
-
-        def nothing() -> Iterator[bytes]:
-            time.sleep(_DEADLINE_S)
-            yield b""
-
-        begin = self._channel.stream_unary(method, _as_it_is, _as_it_is)
-        call = begin.future(nothing(), timeout=_DEADLINE_S, metadata=self._metadata)
-        error = call.exception()
-        if error is None:
-            raise GotThrough(f"{method} was answered")
-        return _checked(error, (grpc.StatusCode.UNAVAILABLE,))
-
-
-def _as_it_is(data: bytes) -> bytes:
-    return data
-
-
-def _checked(error: object, codes: tuple[grpc.StatusCode, ...]) -> str:
-    if not isinstance(error, grpc.Call):
-        raise GotThrough(f"ended with {type(error).__name__} ({error}), expected a status")
-    code, details = error.code(), str(error.details() or "")
-    if code not in codes:
-        raise GotThrough(f"refused with {code.name} ({details}), expected {' or '.join(each.name for each in codes)}")
-    inside = [word for word in ("Traceback", "/home", "/root", ".py", "site-packages") if word in details]
-    if inside:
-        raise GotThrough(f"the refusal tells of the server's inside: {details}")
-    return f"{code.name}: {details[:160]}"
-
-
-_AWAY: Final = (grpc.StatusCode.UNAVAILABLE,)
-_WHO: Final = (grpc.StatusCode.UNAUTHENTICATED,)
-_ROLE: Final = (grpc.StatusCode.PERMISSION_DENIED,)
-_BAD: Final = (grpc.StatusCode.FAILED_PRECONDITION,)
-_WEIGHTS: Final = (grpc.StatusCode.INVALID_ARGUMENT,)
+_METADATA_LISTS: Final = 1_000_000  # in a request that an episode may have
+_ROWS: Final = 256
+_UNREAD: Final = 40
+_KEPT: Final = 4
+"""Answers of megabytes that a server may keep for one client, of so many that it does not read."""
+_KNOCKS: Final = 100
+_KNOCKING_S: Final = 1.0
+"""Twice so many calls without a known token should take longer than this: the first are refused at once, more wait."""
+_GARBAGE: Final = b"\xff" * 1000
 
 
 def no_tls(site: Site) -> str:
     """Speaks without TLS."""
     with grpc.insecure_channel(f"127.0.0.1:{site.port}") as channel:
-        return _Caller(channel, ()).refused(STATS, b"", *_AWAY)
+        return Caller(channel, ()).refused(STATS, b"", *AWAY)
 
 
 def no_certificate(site: Site) -> str:
     """Speaks TLS, and shows no certificate."""
-    with _channel(site, "good", certified=False) as caller:
-        return caller.refused(STATS, b"", *_AWAY)
+    with channel(site, "good", certified=False) as caller:
+        return caller.refused(STATS, b"", *AWAY)
 
 
 def wrong_certificate(site: Site) -> str:
     """Shows a certificate of another authority, with a stolen token."""
-    with _channel(site, "stranger", token_of="viewer") as caller:
-        return caller.refused(STATS, b"", *_AWAY)
+    with channel(site, "stranger", token_of="viewer") as caller:
+        return caller.refused(STATS, b"", *AWAY)
 
 
 def expired_certificate(site: Site) -> str:
     """Shows a certificate that was good."""
-    with _channel(site, "expired") as caller:
-        return caller.refused(STATS, b"", *_AWAY)
+    with channel(site, "expired") as caller:
+        return caller.refused(STATS, b"", *AWAY)
 
 
 def no_role(site: Site) -> str:
     """Shows a certificate of the right authority that names no role."""
-    with _channel(site, "nobody", token_of="viewer") as caller:
-        return caller.refused(STATS, b"", *_WHO)
+    with channel(site, "nobody", token_of="viewer") as caller:
+        return caller.refused(STATS, b"", *WHO)
 
 
 def wrong_token(site: Site) -> str:
     """Sends a token that nobody has."""
-    with _channel(site, "viewer", token_of="stranger") as caller:
-        return caller.refused(STATS, b"", *_WHO)
+    with channel(site, "viewer", token_of="stranger") as caller:
+        return caller.refused(STATS, b"", *WHO)
 
 
 def replayed_token(site: Site) -> str:
     """Sends a trainer's token over a viewer's connection."""
-    with _channel(site, "viewer", token_of="trainer") as caller:
-        return caller.refused(PUBLISH, b"", *_WHO)
+    with channel(site, "viewer", token_of="trainer") as caller:
+        return caller.refused(PUBLISH, b"", *WHO)
 
 
 def expired_token(site: Site) -> str:
     """Sends a token that was good until yesterday."""
-    with _channel(site, "late") as caller:
-        return caller.refused(STATS, b"", *_WHO)
+    with channel(site, "late") as caller:
+        return caller.refused(STATS, b"", *WHO)
 
 
 def wrong_role(site: Site) -> str:
     """Calls, as each role, every method that is not for it."""
     count = 0
     for role in Role:
-        with _channel(site, str(role)) as caller:
+        with channel(site, str(role)) as caller:
             for method, allowed in ROLES.items():
                 if role not in allowed and None not in allowed:
-                    caller.refused(method, b"", *_ROLE)
+                    caller.refused(method, b"", *ROLE)
                     count += 1
     return f"PERMISSION_DENIED, {count} times of {count}"
 
 
 def oversized_message(site: Site) -> str:
     """Sends more than a message may have."""
-    with _channel(site, "collector") as caller:
+    with channel(site, "collector") as caller:
         return caller.refused(APPEND, bytes(MESSAGE_LIMIT_BYTES + 1), grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
 def open_method_flood(site: Site) -> str:
     """Watches health, as anybody may, with more streams than the server takes calls; other calls still go through."""
     with contextlib.ExitStack() as lines:
-        callers = [lines.enter_context(_channel(site, "viewer")) for _ in range(_STREAMING)]
+        callers = [lines.enter_context(channel(site, "viewer")) for _ in range(_STREAMING)]
         streams = [stream for caller in callers for stream in caller.streams(WATCH, _STREAMS)]
-        deadline = time.monotonic() + _DEADLINE_S / 2
-        most = len(streams) // 50
-        while (held := sum(stream.is_active() for stream in streams)) > most:
-            if time.monotonic() > deadline:
-                raise GotThrough(f"{held} of {len(streams)} streams were open, expected at most {most}")
-            time.sleep(0.1)
-        said = {_checked(stream, _AWAY) for stream in streams if not stream.is_active()}
-        with _channel(site, "viewer") as caller:
-            caller.refused(HANDSHAKE, b"", *_BAD)  # as an empty one is, by its servicer
+        said = callers[0].most_end(streams, len(streams) // 50)
+        with channel(site, "viewer") as caller:
+            caller.refused(HANDSHAKE, b"", *BAD)  # as an empty one is, by its servicer
+        held = sum(stream.is_active() for stream in streams)
         return f"{len(streams) - held} of {len(streams)} streams: {min(said)}"
 
 
 def large_to_small(site: Site) -> str:
     """Sends 60 MB to a method that takes a few bytes, many times at once."""
-    with _channel(site, "viewer") as caller:
-        return caller.refused_at_once(STATS, bytes(_LARGE_BYTES), _AT_ONCE, *_BAD)
+    with channel(site, "viewer") as caller:
+        return caller.refused_at_once(STATS, bytes(_LARGE_BYTES), _AT_ONCE, *BAD)
 
 
 def json_bomb(site: Site) -> str:
     """Sends JSON of many small lists, which take many times their length: as a generator's state, and as metadata."""
-    with _channel(site, "collector") as caller:
+    with channel(site, "collector") as caller:
         for count in (_LARGE_BYTES // 4, 200_000):
             begin = policy_pb2.BeginEpisodeRequest(session="bomb", rng_json=_lists(count))
-            caller.refused(BEGIN, begin.SerializeToString(), *_BAD)
+            caller.refused(BEGIN, begin.SerializeToString(), *BAD)
         episode = codec.encode_episode(make_episode(np.random.default_rng(0), site.image_px))
-        episode.metadata_json = f'{{"x": {_lists(_LARGE_BYTES // 4)}}}'
+        episode.metadata_json = f'{{"x": {_lists(_METADATA_LISTS)}}}'
         episode.digest = codec.episode_digest(episode)
-        return caller.refused(APPEND, _append(episode), *_BAD)
+        return caller.refused(APPEND, _append(episode), *BAD)
 
 
 def _lists(count: int) -> str:
@@ -252,8 +152,8 @@ def _lists(count: int) -> str:
 
 def garbage(site: Site) -> str:
     """Sends bytes that are no message."""
-    with _channel(site, "collector") as caller:
-        return caller.refused(APPEND, b"\xff" * 1000, *_BAD)
+    with channel(site, "collector") as caller:
+        return caller.refused(APPEND, _GARBAGE, *BAD)
 
 
 def slow_handshake(site: Site) -> str:
@@ -289,34 +189,66 @@ def _hung_up(line: socket.socket, send: bytes) -> bool:
 
 def slow_request(site: Site) -> str:
     """Begins a call and never sends its request."""
-    with _channel(site, "collector") as caller:
+    with channel(site, "collector") as caller:
         return caller.stalled(APPEND)
+
+
+def slow_requests(site: Site) -> str:
+    """Begins as many calls as a client may and never sends their requests; another client's are read meanwhile."""
+    with channel(site, "collector") as caller, channel(site, "good") as other:
+
+        def append() -> None:
+            time.sleep(0.7 * site.patience_s)  # by then every place that there is has been lent to another call
+            other.refused(APPEND, _GARBAGE, *BAD, within_s=0.2 * site.patience_s)
+
+        return caller.stalled(APPEND, _STREAMS, append)
+
+
+def unread_answers(site: Site) -> str:
+    """Asks for answers of megabytes and reads none of them."""
+    request = replay_pb2.SampleRequest(count=_ROWS, timeout_s=10.0).SerializeToString()
+    with channel(site, "updater") as caller:
+        streams = caller.streams(DRAW, _UNREAD, request)
+        said = caller.most_end(streams, _KEPT)
+        held = sum(stream.is_active() for stream in streams)
+    return f"{_UNREAD - held} of {_UNREAD} calls: {min(said)}"
+
+
+def knocking(site: Site) -> str:
+    """Calls with a token that nobody has, as often as it can."""
+    begun = time.monotonic()
+    with channel(site, "viewer", token_of="stranger") as caller:
+        for _ in range(2):
+            said = caller.refused_at_once(STATS, b"", _KNOCKS, *WHO)
+    if (took_s := time.monotonic() - begun) < _KNOCKING_S:
+        raise GotThrough(f"{2 * _KNOCKS} calls were refused within {took_s:.2f} s, expected {_KNOCKING_S:g} s or more")
+    return f"{2 * _KNOCKS} calls in {took_s:.1f} s: {said}"
 
 
 def wrong_schema(site: Site) -> str:
     """Shakes hands with another schema, then sends an episode of other images."""
     other = replay_pb2.HandshakeRequest(schema=replay_pb2.Schema(schema_version=99, action_fields=["x"]))
-    with _channel(site, "collector") as caller:
-        caller.refused(HANDSHAKE, other.SerializeToString(), *_BAD)
+    with channel(site, "collector") as caller:
+        caller.refused(HANDSHAKE, other.SerializeToString(), *BAD)
         episode = codec.encode_episode(make_episode(np.random.default_rng(0), site.image_px + 8))
-        return caller.refused(APPEND, _append(episode), *_BAD)
+        return caller.refused(APPEND, _append(episode), *BAD)
 
 
 def damaged_weights(site: Site) -> str:
     """Publishes networks that do not match their hash."""
     payload = _weights()
     request = model_pb2.PublishRequest(step=1, payload=payload, digest=hashlib.sha256(payload + b"x").hexdigest())
-    with _channel(site, "trainer") as caller:
-        return caller.refused(PUBLISH, request.SerializeToString(), *_WEIGHTS)
+    with channel(site, "trainer") as caller:
+        return caller.refused(PUBLISH, request.SerializeToString(), *WEIGHTS)
 
 
 def wrong_weights(site: Site) -> str:
     """Publishes arrays that are no network, with a good hash, and a header that asks for a network of any size."""
     said = ""
-    with _channel(site, "trainer") as caller:
+    with channel(site, "trainer") as caller:
         for payload in (b"\x80\x04cposix\nsystem\n.", _weights(), _weights('{"width": 1000000000}')):
             request = model_pb2.PublishRequest(step=1, payload=payload, digest=hashlib.sha256(payload).hexdigest())
-            said = caller.refused(PUBLISH, request.SerializeToString(), *_WEIGHTS)
+            said = caller.refused(PUBLISH, request.SerializeToString(), *WEIGHTS)
     return said
 
 
@@ -327,7 +259,7 @@ def jpeg_bomb(site: Site) -> str:
     again = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_PROGRESSIVE, 1))[1].tobytes()
     size = (site.image_px, site.image_px)
     said = ""
-    with _channel(site, "collector") as caller:
+    with channel(site, "collector") as caller:
         for frame, claimed in ((_inflated(small), (_HUGE_PX, _HUGE_PX)), (_inflated(small), size), (again, size)):
             episode = codec.encode_episode(make_episode(np.random.default_rng(0), site.image_px))
             count = episode.images.count
@@ -342,7 +274,7 @@ def jpeg_bomb(site: Site) -> str:
                 )
             )
             episode.digest = codec.episode_digest(episode)
-            said = caller.refused(APPEND, _append(episode), *_BAD)
+            said = caller.refused(APPEND, _append(episode), *BAD)
     return said
 
 
@@ -378,9 +310,12 @@ ATTACKS: Final[dict[str, tuple[Callable[[Site], str], str]]] = {
     "garbage": (garbage, APPEND),
     "slow-loris, handshake": (slow_handshake, CONNECTION),
     "slow-loris, request": (slow_request, APPEND),
+    "slow-loris, all requests of a client": (slow_requests, APPEND),
+    "answers that nobody reads": (unread_answers, DRAW),
     "wrong schema": (wrong_schema, APPEND),
     "weights with a bad hash": (damaged_weights, PUBLISH),
     "weights of another schema": (wrong_weights, PUBLISH),
     "zip-bomb-like JPEG": (jpeg_bomb, APPEND),
+    "flood of wrong tokens": (knocking, STATS),
 }
 """By name: the attack, and what the audit log has to say was refused."""

@@ -26,7 +26,8 @@ from qtopt.apps.benches.episodes import again, make_episode
 from qtopt.apps.benches.servers import process
 from qtopt.apps.certificates import host_name, make_certificate, read_authority
 from qtopt.apps.certs import Keys
-from qtopt.apps.drills.attackers import ATTACKS, GotThrough, Site
+from qtopt.apps.drills.attack_lines import GotThrough, Site
+from qtopt.apps.drills.attackers import ATTACKS
 from qtopt.apps.drills.joining import join_within
 from qtopt.apps.hardware import hardware
 from qtopt.apps.process import free_port, say
@@ -38,6 +39,7 @@ from qtopt.types import JsonValue
 
 IMAGE_PX: Final = 72
 _PATIENCE_S: Final = 5.0
+_UNSENT_MB: Final = 8.0
 _STARTING_S: Final = 180.0
 _LOG_WITHIN_S: Final = 20.0
 _PAUSE_S: Final = 0.1
@@ -116,6 +118,7 @@ def scene(root: Path) -> Iterator[Scene]:
     flags += ["--listen.cert-file", str(own / "server.crt"), "--listen.key-file", str(own / "server.key")]
     flags += ["--listen.client-ca-file", str(own / "ca.crt"), "--listen.token-file", str(own / "tokens")]
     flags += ["--listen.limits.handshake-s", str(_PATIENCE_S), "--listen.limits.request-s", str(_PATIENCE_S)]
+    flags += ["--listen.limits.unsent-mb", str(_UNSENT_MB)]
     config = ClientConfig(
         f"127.0.0.1:{port}",
         ca_file=folders / "good" / "ca.crt",
