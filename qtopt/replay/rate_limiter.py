@@ -84,6 +84,13 @@ class SamplesPerInsert:
         ahead = (self._inserted - config.min_size) * config.samples_per_insert - self._sampled - count
         return ahead >= -config.error_buffer - _ROUNDING
 
+    def _require(self, count: int, most: int, name: str) -> None:
+        if self.config.samples_per_insert > 0 and count > most:
+            raise ConfigError(
+                f"a batch of {count} is more than the rate limiter's {name} {most}: choose smaller ones, or a larger "
+                f"replay.limiter.{name} for the server"
+            )
+
     def count_insert(self, count: int) -> None:
         """Counts ``count`` labels that were put in."""
         with self._changed:
@@ -91,7 +98,12 @@ class SamplesPerInsert:
             self._changed.notify_all()
 
     def wait_to_insert(self, count: int, timeout_s: float) -> bool:
-        """Waits until ``count`` labels may be made; returns False when ``timeout_s`` passed first."""
+        """Waits until ``count`` labels may be made; returns False when ``timeout_s`` passed first.
+
+        Raises:
+            ConfigError: batches of that size could make both sides wait for ever.
+        """
+        self._require(count, self.config.insert_batch, "insert_batch")
         with self._changed:
             self._waiting_inserters += 1
             try:
@@ -100,7 +112,12 @@ class SamplesPerInsert:
                 self._waiting_inserters -= 1
 
     def take_samples(self, count: int, timeout_s: float) -> bool:
-        """Waits until ``count`` samples may be drawn and counts them; returns False when ``timeout_s`` passed first."""
+        """Waits until ``count`` samples may be drawn and counts them; returns False when ``timeout_s`` passed first.
+
+        Raises:
+            ConfigError: batches of that size could make both sides wait for ever.
+        """
+        self._require(count, self.config.sample_batch, "sample_batch")
         with self._changed:
             self._waiting_samplers += 1
             try:

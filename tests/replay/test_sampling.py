@@ -292,3 +292,12 @@ def test_the_limiter_wakes_who_waits_and_says_who():
     updater.join()
     assert taken == [True, True]
     assert limiter.figures()["labels_sampled"] == 8
+
+
+def test_a_batch_that_could_make_both_sides_wait_for_ever_is_refused():
+    limiter = SamplesPerInsert(RateLimiterConfig(samples_per_insert=2.0, insert_batch=64, sample_batch=32))
+    with pytest.raises(ConfigError, match="insert_batch 64"):
+        limiter.wait_to_insert(65, 0.0)
+    with pytest.raises(ConfigError, match="sample_batch 32"):
+        limiter.take_samples(33, 0.0)
+    assert limiter.wait_to_insert(64, 0.0)
