@@ -14,7 +14,6 @@ import logging
 import os
 import re
 import threading
-from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -70,7 +69,7 @@ class Spool:
     def __init__(self, directory: Path, max_bytes: int = 4 << 30) -> None:
         self._directory, self._max_bytes = directory, max_bytes
         self._changing = threading.Lock()  # guards what is known of the files; never held while a sink is asked
-        self._refusals: Counter[str] = Counter()  # by UUID, since the directory was opened
+        self._refusals: dict[str, int] = {}  # by UUID, the longest not refused first
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = (directory / "lock").open("w")
@@ -177,7 +176,7 @@ class Spool:
                 refused.clear()
                 self._refusals.clear()  # what was refused while nothing was taken is not known to be at fault
             elif uuid in self._files:
-                self._refusals[uuid] += 1
+                self._refusals[uuid] = self._refusals.pop(uuid, 0) + 1
                 if self._refusals[uuid] < _PATIENCE:
                     raise error
                 refused[uuid] = error
@@ -187,10 +186,11 @@ class Spool:
 
     def _next_offered(self, refused: Collection[str]) -> str | None:
         """Returns whose turn it is, after those refused in this call."""
-        stuck = [uuid for uuid, times in self._refusals.items() if times >= _PATIENCE]  # in order, as they were refused
+        stuck = [uuid for uuid, times in self._refusals.items() if times >= _PATIENCE]
         again = [uuid for uuid in stuck if uuid not in refused]
         if again and len(refused) < _OFFERED_AGAIN:
-            return again[0] if not refused else min(again, key=lambda uuid: self._refusals[uuid])
+            oldest = self.pending()[0]
+            return oldest if oldest in again else again[0]
         return next((uuid for uuid in self.pending() if uuid not in stuck), None)
 
     def _offer(self, uuid: str, sink: EpisodeSink) -> StoreError | RemoteError | None:
