@@ -109,6 +109,7 @@ class SuccessConfig:
         bin_region: corners of the bin's rim in the camera's picture [pixels x, y], three or more; what changes outside
             of it makes the verdict unknown. Empty: the whole picture is the bin, and nothing is outside.
         unknown_max: share of unknown verdicts in a hundred that stops collecting.
+        aborted_max: share of aborted episodes in a hundred, or in all since a person looked, 20 at least, that does.
     """
 
     __pydantic_config__ = STRICT
@@ -121,6 +122,7 @@ class SuccessConfig:
     drop_height_m: float = 0.06
     bin_region: tuple[tuple[int, int], ...] = ()
     unknown_max: float = 0.05
+    aborted_max: float = 0.5
 
     def __post_init__(self) -> None:
         bounds = {
@@ -129,6 +131,7 @@ class SuccessConfig:
             "diff_area_px": (1.0, 1e6),
             "drop_height_m": (0.0, 0.3),
             "unknown_max": (0.0, 1.0),
+            "aborted_max": (0.0, 1.0),
         }
         check_bounds(self, bounds, "success")
         if len(self.bin_region) in (1, 2) or any(value < 0 for corner in self.bin_region for value in corner):

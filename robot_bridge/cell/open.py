@@ -74,7 +74,8 @@ class PhysicalCell:
             self._parts = parts.pop_all()
         detector = make_detector(self.cell, self.robot, self.camera, seed)
         picture = CellCamera(self.camera, size_px, max_age_s=self.cell.watchdog.camera_stop_s)
-        self._keeper = PhysicalBin(detector, most_unknown=self.cell.success.unknown_max)
+        known = self.cell.success
+        self._keeper = PhysicalBin(detector, most_unknown=known.unknown_max, most_aborted=known.aborted_max)
         self.environment = GraspEnv(self.robot, picture, detector, self._keeper, cell_config(self.cell), seed)
 
     def start_episode(self, seed: int | None = None) -> ResetResult:
@@ -104,13 +105,15 @@ class PhysicalCell:
     def act(self, action: FloatArray) -> StepResult:
         """Executes one action; an episode that ended without a safety event counts for the cell's commissioning.
 
-        The end of an episode says when its last action began and when it was judged, in seconds since the epoch.
+        The end of an episode says when its last action began and when it was judged, in seconds since the epoch, and
+        how often the tool was led out of something that pressed on it.
         """
         began_s = time.time()
         result = self.environment.act(action)
         if result.outcome is not None:
-            times: dict[str, JsonValue] = {"last_action_s": began_s, "judged_s": time.time()}
-            result = replace(result, metadata={**result.metadata, **times})
+            facts: dict[str, JsonValue] = {"last_action_s": began_s, "judged_s": time.time()}
+            facts["contacts"] = self.robot.contacts
+            result = replace(result, metadata={**result.metadata, **facts})
         if result.outcome is not None and result.outcome is not Outcome.ABORTED:
             self.places.finish_episode()
             self.robot.processes.tell("finish_episode")

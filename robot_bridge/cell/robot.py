@@ -29,6 +29,7 @@ _ASIDE_RAD: Final = math.radians(2.0)
 _REST_S: Final = 2.0
 _STILL_M_S: Final = 0.002
 _TOUCHED: Final = "contact_descend"
+_PRESSED: Final = "contact_retract"
 
 
 class CellRobot:
@@ -41,12 +42,14 @@ class CellRobot:
     Attributes:
         processes: those in use.
         closing: called when the robot is closed, to free what else was opened with it.
+        contacts: how often the tool was led out of what pressed on it, since the last way home began.
     """
 
     def __init__(self, cell: CellFile, processes: CellProcesses) -> None:
         self._cell, self.processes = cell, processes
         self._closed_fingers = False
         self._prepared = False
+        self.contacts = 0
         self.closing: Callable[[], None] | None = None
 
     def state(self) -> RobotState:
@@ -94,6 +97,7 @@ class CellRobot:
         Raises:
             RobotError: the tool is not where a straight way up is known to be free; a person has to move it.
         """
+        self.contacts = 0
         self._begin_transit()
         over = ToolPose(start.x_m, start.y_m, self.travel_z_m, start.yaw_rad)
         self._require_reached(over, self.move(over))
@@ -243,6 +247,7 @@ class CellRobot:
             yaw_rate=limits.yaw_rate_rad_s,
             deadline_s=deadline_s,
         )
+        self.contacts += answer.get("rule") == _PRESSED
         numbers = answer.get("pose")
         pose = self.arm().pose if numbers is None else Pose(tuple(numbers[:3]), tuple(numbers[3:]))
         return self._tool(pose, leg.yaw_rad), str(answer.get("rule") or "contact") if _touched(answer) else ""

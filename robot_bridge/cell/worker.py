@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -28,7 +29,7 @@ from robot_bridge.contracts import (
     Verdict,
 )
 from robot_bridge.safety.facts import Phase, is_at_least
-from robot_bridge.safety.monitor import WORSE_N, CellSafetyMonitor
+from robot_bridge.safety.monitor import CellSafetyMonitor
 
 _log = logging.getLogger(__name__)
 _GRIPPER_EVERY_S: Final = 0.05
@@ -36,7 +37,9 @@ TOUCHED: Final = "contact_descend"
 _PRESSED: Final = "contact_retract"
 _RISES: Final = 2
 """The stop that belongs to the contact may come as a first rise out of it begins, and end it."""
-_RELIEFS: Final = 5
+_YIELDS: Final = 10
+"""Rises while the fingers move: 4 mm each."""
+_YIELD_LOOK_S: Final = 0.01
 _READY_S: Final = 3.0
 _READY_LOOK_S: Final = 0.05
 _WAYS: Final = ("move", "lead_out")
@@ -100,6 +103,7 @@ class Worker:
         self._asks: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._using_gripper = threading.Lock()
         self._ending = threading.Event()
+        self._fingers = ThreadPoolExecutor(1, "fingers")
         self._threads = [threading.Thread(target=body, daemon=True) for body in (self._run, self._watch_gripper)]
         self.current: Ask | None = None
         self.connected = threading.Event()
@@ -123,6 +127,7 @@ class Worker:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(wait_s)
+        self._fingers.shutdown(wait=False)
         for part in (self._gripper, self._arm):
             if part is not None:
                 try:
@@ -181,7 +186,7 @@ class Worker:
         if do == "auto_recover":
             return self._recover(ask)
         if do in ("grip", "activate"):
-            return self._use_gripper(message)
+            return self._use_gripper(ask)
         if do == "zero_wrench":
             self._arm.zero_wrench()
         elif do == "recover":
@@ -219,19 +224,9 @@ class Worker:
         return {}
 
     def _relieve(self, ask: Ask, result: MotionResult) -> MotionResult:
-        """Rises little by little out of what ended a motion, until it presses no longer.
-
-        Fingers that close on what still bears the tool wedge themselves in, and press several times as hard.
-        """
+        """Rises a little out of what ended a motion: it presses less then."""
         touched = ask.ended_by
-        force_n = self._arm.state().force_n
-        for _ in range(_RELIEFS):
-            risen = self._rise_out(ask, TOUCHED, 5.0)
-            before_n, state = force_n, self._arm.state()
-            force_n = state.force_n
-            worse = force_n > before_n + WORSE_N
-            if risen.outcome is not MotionOutcome.REACHED or worse or self._monitor.is_relieved(state):
-                break
+        risen = self._rise_out(ask, TOUCHED, 5.0)
         if not is_at_least(ask.ended_by, Reaction.STOP):
             ask.ended_by = touched
         return replace(result, pose=risen.pose or result.pose)
@@ -285,18 +280,29 @@ class Worker:
         ask.ended_by = None  # by the stop that is cleared now
         return self._enter(Phase.RETRACT) or _said(self._send(verdict.command, 10.0), ask.ended_by)
 
-    def _use_gripper(self, message: Message) -> Message:
+    def _use_gripper(self, ask: Ask) -> Message:
+        """Moves the fingers; the arm yields upwards while what they close on bears it.
+
+        Fingers that close under a load wedge themselves in, and press several times as hard as their motor.
+        """
         if self._gripper is None:
             raise RobotError("this cell has no gripper")
+        moving = self._fingers.submit(self._move_fingers, self._gripper, ask.message)
+        yields = 0
+        while not wait([moving], _YIELD_LOOK_S).done:
+            free = ask.ended_by is None and ask.told is None and ask.message["do"] == "grip"
+            if free and yields < _YIELDS and self._monitor.is_borne(self._arm.state()):
+                yields += 1
+                self._rise_out(ask, TOUCHED, 2.0)
+        state = self.gripper_state = moving.result()
+        return {"width": state.width_m, "at_ns": state.t_host_ns}
+
+    def _move_fingers(self, gripper: Gripper, message: Message) -> GripperState:
         with self._using_gripper:
             if message["do"] == "activate":
-                self._gripper.activate(message["deadline_s"])
-                self.gripper_state = self._gripper.state()
-            else:
-                self.gripper_state = self._gripper.move(
-                    message["width"], message["speed"], message["force"], message["deadline_s"]
-                )
-        return {"width": self.gripper_state.width_m, "at_ns": self.gripper_state.t_host_ns}
+                gripper.activate(message["deadline_s"])
+                return gripper.state()
+            return gripper.move(message["width"], message["speed"], message["force"], message["deadline_s"])
 
     def _watch_gripper(self) -> None:
         """Keeps the newest report; a moving gripper is left to the motion that moves it."""

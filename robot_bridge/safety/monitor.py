@@ -21,7 +21,6 @@ _DESCENT_M = 0.001
 """A command that leads down by more than this is a descent; in an episode one that leads up by less."""
 _TRACKING_M = 0.003
 """A fast motion that ends, or runs, at the height where slow ones begin may be measured so far below it."""
-_RELIEVED = 1 / 3
 WORSE_N = 8.0
 """A way out of a contact may begin with so much more force; what it makes worse ends it."""
 _NO_REPORT = Verdict(Reaction.HOLD, "state_age", "no report from the arm yet")
@@ -157,9 +156,9 @@ class CellSafetyMonitor:
         way = self._way if under_way else None
         return lead_out(state, way, self._cell.contact.retract_m, self._cell.limits.slow_speed_m_s)
 
-    def is_relieved(self, state: ArmState) -> bool:
-        """Whether what ended a descent presses on the tool no longer, or hardly."""
-        return state.force_n < _RELIEVED * self._cell.contact.descend_n
+    def is_borne(self, state: ArmState) -> bool:
+        """Whether as much presses on the tool from below, or from above, as ends a descent."""
+        return state.wrench is not None and abs(state.wrench[2]) >= self._cell.contact.descend_n
 
     def may_recover(self, state: ArmState, now_ns: int) -> Verdict:
         """Returns ALLOW, with the first motion afterwards, where a protective stop may be cleared without a person.
@@ -271,10 +270,9 @@ class CellSafetyMonitor:
         if force_n >= max(contact.retract_n, self._borne_n):
             return Verdict(Reaction.STOP, "contact_retract", reason, self.lead_out(state, under_way=True))
         # What pushes sideways is moved aside or sends the tool up; only what bears it ends a descent.
-        borne_n = abs(state.wrench[2]) if state.wrench is not None else 0.0
-        if not (descending and borne_n >= contact.descend_n) or self._phase is Phase.RETRACT:
+        if state.wrench is None or not (descending and self.is_borne(state)) or self._phase is Phase.RETRACT:
             return ALLOWED
-        return Verdict(Reaction.HOLD, "contact_descend", f"{borne_n:.0f} N bear the tool")
+        return Verdict(Reaction.HOLD, "contact_descend", f"{abs(state.wrench[2]):.0f} N bear the tool")
 
     def _speed(self, state: ArmState, now_ns: int) -> Verdict:
         x, y, z, a, b, c = state.twist

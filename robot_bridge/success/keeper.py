@@ -13,6 +13,9 @@ from robot_bridge.success.staged import GraspVerdict
 
 WINDOW = 100
 MOST_UNKNOWN = 0.05
+MOST_ABORTED = 0.5
+_ENOUGH = 20
+"""Episodes before a share of aborted ones says anything."""
 _EVIDENCE_PX = 320
 _EVIDENCE_QUALITY = 85
 
@@ -25,13 +28,21 @@ class PhysicalBin:
         keep_evidence: store the pictures of a drop test with the episode.
         most_unknown: a larger share of undecided grasps among the last hundred episodes means that something is wrong
             with the cell.
+        most_aborted: so does a larger share of episodes that the safety layer aborted.
     """
 
     def __init__(
-        self, detector: DropTestDetector, *, keep_evidence: bool = True, most_unknown: float = MOST_UNKNOWN
+        self,
+        detector: DropTestDetector,
+        *,
+        keep_evidence: bool = True,
+        most_unknown: float = MOST_UNKNOWN,
+        most_aborted: float = MOST_ABORTED,
     ) -> None:
-        self._detector, self._keep_evidence, self._most = detector, keep_evidence, most_unknown
+        self._detector, self._keep_evidence = detector, keep_evidence
+        self._most, self._most_aborted = most_unknown, most_aborted
         self._unknown: deque[bool] = deque(maxlen=WINDOW)
+        self._aborted: deque[bool] = deque(maxlen=WINDOW)
         self.audited = self.missed = 0
         """Grasps that the width called empty and that were drop-tested all the same; those with an object after all."""
 
@@ -39,7 +50,7 @@ class PhysicalBin:
         """Puts back what the fingers may still hold; returns how the judge has fared. ``seed`` changes nothing.
 
         Raises:
-            RobotError: too many grasps were undecided.
+            RobotError: too many grasps were undecided, or too many episodes aborted.
         """
         del seed
         self._check()
@@ -49,6 +60,7 @@ class PhysicalBin:
 
     def finish(self, outcome: Outcome) -> Mapping[str, JsonValue]:
         """Takes note of an outcome; returns the verdict behind it, with its evidence."""
+        self._aborted.append(outcome is Outcome.ABORTED)
         if outcome is not Outcome.ABORTED:
             self._unknown.append(outcome is Outcome.UNKNOWN)
         verdict = self._detector.take_verdict()
@@ -59,8 +71,9 @@ class PhysicalBin:
         return {"verdict": facts_of(verdict, with_pictures=self._keep_evidence)}
 
     def acknowledge(self) -> None:
-        """A person has looked: the count of undecided grasps starts anew."""
+        """A person has looked: the counts of undecided grasps and aborted episodes start anew."""
         self._unknown.clear()
+        self._aborted.clear()
 
     def _check(self) -> None:
         unknown = sum(self._unknown)
@@ -69,6 +82,12 @@ class PhysicalBin:
                 f"{unknown} of the last {len(self._unknown)} grasps were undecided, expected at most "
                 f"{self._most * WINDOW:.0f} of {WINDOW}; look at camera, light and gripper, then run qtopt robot "
                 "calibrate CELL success"
+            )
+        aborted, episodes = sum(self._aborted), len(self._aborted)
+        if episodes >= _ENOUGH and aborted > self._most_aborted * episodes:
+            raise RobotError(
+                f"{aborted} of the last {episodes} episodes were aborted, expected at most {self._most_aborted:.0%}; "
+                "their logs say by which rule; look at the bin, its measures in the cell file, and what lies in it"
             )
 
 

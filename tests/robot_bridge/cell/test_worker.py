@@ -7,7 +7,16 @@ import time
 import pytest
 
 from robot_bridge.cell.worker import TOUCHED, Worker
-from robot_bridge.contracts import ArmMode, ArmState, MotionOutcome, MotionResult, Reaction, Verdict
+from robot_bridge.contracts import (
+    ArmMode,
+    ArmState,
+    GripperState,
+    MotionOutcome,
+    MotionResult,
+    ObjectSensed,
+    Reaction,
+    Verdict,
+)
 from robot_bridge.displacement import to_pose
 from robot_bridge.robot import ToolPose
 from robot_bridge.safety.commands import straight_up
@@ -21,6 +30,33 @@ TOUCH = Verdict(Reaction.HOLD, TOUCHED, "16 N bear the tool")
 PRESS = Verdict(Reaction.STOP, "contact_retract", "31 N press on the tool")
 
 
+class Fingers:
+    """A gripper whose fingers stand when the bench has moved so often, or after a second; loads change as it moves."""
+
+    capabilities = frozenset()
+
+    def __init__(self, bench, moves, newtons):
+        self.bench, self.most, self.newtons = bench, moves, newtons
+
+    def connect(self, deadline_s):
+        pass
+
+    def close(self):
+        pass
+
+    def state(self):
+        return GripperState(time.monotonic_ns(), 0.03, False, ObjectSensed.UNKNOWN)
+
+    def move(self, width_m, speed_m_s, force_n, deadline_s):
+        until, before = time.monotonic() + 1.0, -1
+        while len(self.bench.moves) < self.most and time.monotonic() < until:
+            if len(self.bench.moves) != before:
+                before = len(self.bench.moves)
+                self.bench.press(self.newtons[before])
+            time.sleep(0.001)
+        return self.state()
+
+
 class Bench:
     """A worker, its monitor, and an arm; ``ends`` are what happens in its motions, in turn."""
 
@@ -31,8 +67,11 @@ class Bench:
         self.monitor = CellSafetyMonitor(cell(), episodes_done=20)
         self.monitor.observe(self.state(), time.monotonic_ns())
         assert self.monitor.enter(Phase.EPISODE, time.monotonic_ns()).reaction is Reaction.ALLOW
-        self.worker = Worker(
-            self, None, self.monitor, threading.Lock(), lambda: None, self.answers.append, lambda _: None, self.rise
+        self.worker = self.worker_with(None)
+
+    def worker_with(self, fingers):
+        return Worker(
+            self, fingers, self.monitor, threading.Lock(), lambda: None, self.answers.append, lambda _: None, self.rise
         )
 
     def connect(self, deadline_s):
@@ -54,7 +93,7 @@ class Bench:
         self.monitor.observe(self.state(), time.monotonic_ns())
 
     def rise(self, rule, under_way):
-        assert under_way
+        del under_way
         return straight_up(self.state(), 0.004 if rule == TOUCHED else 0.03, 0.05)
 
     def move_to(self, target, speed_m_s, accel_m_s2, deadline_s):
@@ -63,8 +102,16 @@ class Bench:
         if end is None:
             self.pose = target
             return MotionResult(MotionOutcome.REACHED, "", target)
-        self.target = target
-        return end(self) or MotionResult(MotionOutcome.STOPPED, "", self.pose)
+        end(self)
+        return MotionResult(MotionOutcome.STOPPED, "", self.pose)
+
+    def grip(self):
+        self.worker.start(1.0)
+        assert self.worker.connected.wait(5.0)
+        self.worker.put({"id": 1, "do": "grip", "width": 0.0, "speed": 0.1, "force": 20.0, "deadline_s": 1.0})
+        self.worker.end(5.0)
+        (answer,) = self.answers
+        return answer
 
     def ask(self):
         wanted = command(z_m=0.08, speed_m_s=0.05)
@@ -88,40 +135,10 @@ def ended_by(verdict, told=None, force_n=0.0):
     return end
 
 
-def springs_back(force_n):
-    """Returns an end of a motion that gets there, and is pressed so much then."""
-
-    def end(bench):
-        bench.press(force_n)
-        bench.pose = bench.target
-        return MotionResult(MotionOutcome.REACHED, "", bench.target)
-
-    return end
-
-
 def test_what_is_touched_is_left_by_four_millimetres():
     bench = Bench(ended_by(TOUCH))
     assert bench.ask() == (MotionOutcome.STOPPED, TOUCHED)
     assert bench.moves == [-0.02, 0.004]
-
-
-def test_the_tool_rises_on_while_what_it_touched_still_presses():
-    bench = Bench(ended_by(TOUCH, force_n=12.0), springs_back(8.0), springs_back(4.0), springs_back(0.0))
-    assert bench.ask() == (MotionOutcome.STOPPED, TOUCHED)
-    assert bench.moves == [-0.02, 0.004, 0.004]
-    assert bench.force_n == 4.0
-
-
-def test_what_goes_on_pressing_is_followed_by_no_more_than_two_centimetres():
-    bench = Bench(ended_by(TOUCH, force_n=12.0))
-    assert bench.ask() == (MotionOutcome.STOPPED, TOUCHED)
-    assert bench.moves == [-0.02] + [0.004] * 5
-
-
-def test_a_way_out_that_presses_harder_goes_no_further():
-    bench = Bench(ended_by(TOUCH, force_n=12.0), springs_back(14.9), springs_back(14.9 + 8.1))
-    assert bench.ask() == (MotionOutcome.STOPPED, TOUCHED)
-    assert bench.moves == [-0.02, 0.004, 0.004]
 
 
 def test_a_late_stop_of_the_same_touch_does_not_keep_the_tool_there():
@@ -171,3 +188,24 @@ def test_an_episode_does_not_go_on_while_something_still_presses():
     assert math.isclose(bench.pose.position_m[2], 0.13)
     refused = bench.monitor.enter(Phase.TRANSIT, time.monotonic_ns())
     assert (refused.reaction, refused.rule) == (Reaction.STOP, PRESS.rule)
+
+
+def test_the_arm_yields_while_what_the_fingers_close_on_bears_it():
+    bench = Bench()
+    bench.worker = bench.worker_with(Fingers(bench, 3, (16.0, 15.5, 14.0)))
+    assert "error" not in bench.grip()
+    assert bench.moves == [0.004, 0.004]
+
+
+def test_the_arm_yields_no_more_than_four_centimetres():
+    bench = Bench()
+    bench.worker = bench.worker_with(Fingers(bench, 100, (16.0,) * 100))
+    assert "error" not in bench.grip()
+    assert bench.moves == [0.004] * 10
+
+
+def test_what_the_fingers_press_hard_on_is_led_out_of_when_they_stand():
+    bench = Bench()
+    bench.worker = bench.worker_with(Fingers(bench, 3, (16.0, 31.0, 31.0)))
+    bench.grip()
+    assert bench.moves == [0.004, 0.03]

@@ -159,3 +159,16 @@ def test_leaving_the_bin_is_announced(cell):
     start = cell.tool
     assert detector.judge() is True
     assert told[0] == start
+
+
+def test_a_cell_that_aborts_more_than_half_of_its_episodes_waits_for_a_person(cell):
+    _, keeper, _ = judged(cell)
+    for number in range(20):
+        keeper.prepare(None)
+        keeper.finish(Outcome.ABORTED if number % 2 else Outcome.NOTHING_GRASPED)
+    keeper.prepare(None)
+    keeper.finish(Outcome.ABORTED)
+    with pytest.raises(RobotError, match="11 of the last 21 episodes were aborted"):
+        keeper.prepare(None)
+    keeper.acknowledge()
+    keeper.prepare(None)
