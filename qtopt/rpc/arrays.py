@@ -23,6 +23,8 @@ U8: Final = np.dtype("u1")
 _JPEG: Final = (cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
 _JPEG_EXTRA_BYTES: Final = 16_384
 """Headers and tables of a JPEG at most; its pixels never take twice the bytes of raw ones."""
+_MOST_PX: Final = 65_535
+"""Height and width of a JPEG at most, and of raw images: numpy makes no array of any size, even where it is empty."""
 _BASELINE: Final = 0xC0
 _FRAME_HEADERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
@@ -64,6 +66,9 @@ def decode_images(message: pb.Images, raw: bytes | None = None, size: tuple[int,
     if size is not None and (message.height, message.width) != size:
         raise SchemaMismatch(f"images: found {message.height}x{message.width} pixels, expected {size[0]}x{size[1]}")
     shape = (message.count, message.height, message.width, 3)
+    if not (1 <= message.height <= _MOST_PX and 1 <= message.width <= _MOST_PX):
+        found = f"{message.height}x{message.width}"
+        raise SchemaMismatch(f"images: found {found} pixels, expected 1 to {_MOST_PX} in height and width")
     if message.encoding == pb.IMAGE_ENCODING_RAW:
         return _view(message.raw if raw is None else raw, U8, shape, "images")
     if message.encoding != pb.IMAGE_ENCODING_JPEG:

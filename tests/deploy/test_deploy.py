@@ -3,28 +3,22 @@
 import importlib
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 import yaml
 
 from qtopt import cli
+from tests.deploy.manifests import DEPLOY, compose_services, container, workloads
 
-DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 SHELL_VALUE = re.compile(r"\$\$?(?:\(\([^()]*\)\)|\([^()]*\)|\{[^}]*\}|\w+)")
 
 
 def container_commands():
     """Yields the argument lists of all containers."""
-    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
-    for service in compose["services"].values():
-        if service["image"] == "qtopt":
-            yield service["command"]
-    for file in sorted((DEPLOY / "kubernetes").glob("*.yaml")):
-        for manifest in yaml.safe_load_all(file.read_text()):
-            if manifest["kind"] in ("Deployment", "StatefulSet"):
-                for container in manifest["spec"]["template"]["spec"]["containers"]:
-                    yield container["args"]
+    for service in compose_services().values():
+        yield service["command"]
+    for workload in workloads().values():
+        yield container(workload)["args"]
 
 
 def unit_commands():
@@ -42,7 +36,9 @@ def without_shell(text):
 
 def words_of(arguments):
     """Returns the words after ``qtopt``, with 1 wherever a shell would put a value."""
-    text = without_shell(arguments[-1].replace("%i", "1").replace("%H", "h").replace("%%", "%"))
+    text = without_shell(
+        arguments[-1].replace("%i", "1").replace("%H", "h").replace("%%", "%").replace(" $METRICS", "")
+    )
     if "qtopt " not in text:
         return [without_shell(word) for word in arguments]
     return shlex.split(re.search(r"qtopt ([^']+)", text).group(1))
@@ -58,10 +54,13 @@ def test_commands_have_the_flags_that_they_are_given(arguments):
 
 
 def test_compose_mounts_what_qtopt_certs_makes(tmp_path):
-    clients = [f"client --role {role} --name {role}" for role in ("trainer", "updater", "collector")]
+    roles = {"trainer": "trainer", "updater": "updater", "probe": "viewer"}
+    roles |= {"collector-0": "collector", "collector-1": "collector"}
+    clients = [f"client --role {role} --name {name}" for name, role in roles.items()]
     for line in ["authority", "server --names server", *clients]:
         assert cli.main(["certs", *line.split(), "--directory", str(tmp_path / "secrets")]) == 0
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     mounted = {name: each["file"] for name, each in compose["secrets"].items()}
     assert [file for file in mounted.values() if not (tmp_path / file).is_file()] == []
-    assert {name for service in compose["services"].values() for name in service.get("secrets", ())} == set(mounted)
+    used = [each for service in compose["services"].values() for each in service.get("secrets", ())]
+    assert {each if isinstance(each, str) else each["source"] for each in used} == set(mounted)

@@ -1,6 +1,7 @@
 """Dashboards and alerts are well formed; that roles export what they ask for: tests/apps/test_end_to_end.py."""
 
 import json
+import re
 import shutil
 import subprocess
 
@@ -8,6 +9,7 @@ import promql_parser
 import pytest
 import yaml
 
+from tests.deploy.manifests import compose_services, container, workloads
 from tests.deploy.metric_names import DEPLOY, UP, expressions, selectors, used_names
 
 
@@ -37,6 +39,38 @@ def test_the_death_of_every_job_that_is_scraped_is_told():
     told = {matcher.value for each in asked if each.name == UP for matcher in each.matchers.matchers}
     assert told | {"server"} == {job["job_name"] for job in scraped}
     assert "absent(qtopt_serving" in expressions()["alerts.yml: ServerDoesNotServe"]
+
+
+def test_every_role_shows_its_metrics_where_prometheus_looks():
+    told = json.dumps(yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text()))
+    for name, service in compose_services().items():
+        assert "--metrics.port=9100" in " ".join(service["command"])
+        assert f"{name}:9100" in told or f'"names": ["{name}"]' in told
+    for workload in workloads().values():
+        ports = {each["name"]: each["containerPort"] for each in container(workload)["ports"]}
+        assert f"--metrics.port={ports['metrics']}" in " ".join(container(workload)["args"])
+        annotations = workload["template"]["metadata"]["annotations"]
+        assert annotations == {"prometheus.io/scrape": "true", "prometheus.io/port": str(ports["metrics"])}
+    for unit in (DEPLOY / "systemd").glob("*.service"):
+        assert " --metrics.port=" in unit.read_text()
+
+
+def test_pods_are_scraped_under_the_names_of_their_roles(tmp_path):
+    config = yaml.safe_load((DEPLOY / "prometheus" / "kubernetes.yml").read_text())
+    (job,) = config["scrape_configs"]
+    label = "app.kubernetes.io/component"
+    source = f"__meta_kubernetes_pod_label_{re.sub(r'[^a-z]', '_', label)}"
+    assert {"source_labels": [source], "target_label": "job"} in job["relabel_configs"]
+    named = {each["template"]["metadata"]["labels"][label] for each in workloads().values()}
+    compose = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
+    assert named == {each["job_name"] for each in compose["scrape_configs"]}
+    tool = shutil.which("promtool")
+    if tool is None:
+        pytest.skip("promtool is not installed")
+    found = job.pop("kubernetes_sd_configs")  # which not every build of promtool knows
+    assert found == [{"role": "pod", "namespaces": {"names": ["qtopt"]}}]
+    (tmp_path / "kubernetes.yml").write_text(yaml.safe_dump(config))
+    subprocess.run([tool, "check", "config", "--syntax-only", "kubernetes.yml"], cwd=tmp_path, check=True)
 
 
 def test_dashboard_panels_do_not_overlap():

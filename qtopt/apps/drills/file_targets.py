@@ -13,7 +13,7 @@ from qtopt.agent.learner import Learner, LearnerConfig
 from qtopt.agent.snapshot import load_policy_network
 from qtopt.apps import train
 from qtopt.apps.drills.mutate import damage_bytes
-from qtopt.apps.drills.rpc_targets import IMAGE_PX, Target, make_episode
+from qtopt.apps.drills.targets import IMAGE_PX, Target, make_episode
 from qtopt.config import load_yaml, save_yaml
 from qtopt.errors import CorruptEpisode
 from qtopt.exported import read_manifest

@@ -22,11 +22,11 @@ import psutil
 import structlog
 import tyro
 
-from qtopt.apps.drills.file_targets import file_targets
+from qtopt.apps.drills.every_target import every_target
 from qtopt.apps.drills.live import fuzz_server
 from qtopt.apps.drills.mutate import pick
 from qtopt.apps.drills.report import DrillConfig, finish
-from qtopt.apps.drills.rpc_targets import Target, rpc_targets
+from qtopt.apps.drills.targets import Target
 from qtopt.apps.process import say, set_up_logs
 from qtopt.errors import QtOptError
 from qtopt.types import JsonValue
@@ -82,7 +82,7 @@ def main(config: Config) -> int:
     until_s = started + 60 * config.minutes if config.minutes else float("inf")
     with tempfile.TemporaryDirectory(dir=config.room) as room:
         chance = np.random.default_rng(config.seed)
-        targets = [*rpc_targets(chance), *file_targets(chance, Path(room))]
+        targets = every_target(chance, Path(room))
         tally, memory = take_all(targets, config, until_s)
         live, breaches = fuzz_server(targets, config.live, config.seed, Path(room))
     breaches += [f"fault: {name} ({count} times): {tally.traces[name]}" for name, count in tally.faults.items()]
@@ -133,7 +133,7 @@ def take_all(targets: list[Target], config: Config, until_s: float) -> tuple[Tal
 
 def take_one(target: Target, data: bytes, tally: Tally, faults: Path) -> None:
     """Feeds one input and counts what came of it."""
-    begun_s = time.thread_time()
+    begun_s = time.process_time()
     try:
         target.take(data)
     except QtOptError:
@@ -143,18 +143,19 @@ def take_one(target: Target, data: bytes, tally: Tally, faults: Path) -> None:
         name = f"{target.name}: {type(error).__name__} at {Path(where.filename).name}:{where.name}"
         if name not in tally.faults:
             tally.traces[name] = "".join(traceback.format_exception(error, limit=-4))[-1500:]
-            _keep(faults, target.name, data)
+            keep(faults, target.name, data)
             say(f"{name}: {error}"[:400])
         tally.faults[name] += 1
-    took_s = time.thread_time() - begun_s
+    took_s = time.process_time() - begun_s
     tally.inputs[target.name] += 1
     if took_s > tally.slowest_s.get(target.name, 0.0):
         tally.slowest_s[target.name] = took_s
         if took_s > _HANG_S:
-            _keep(faults, target.name, data)
+            keep(faults, target.name, data)
 
 
-def _keep(faults: Path, name: str, data: bytes) -> None:
+def keep(faults: Path, name: str, data: bytes) -> None:
+    """Writes an input that caused a fault to the directory ``faults``, under the name of its target."""
     faults.mkdir(parents=True, exist_ok=True)
     stem = "".join(letter if letter.isalnum() else "-" for letter in name)
     (faults / f"{stem}.{sha256(data).hexdigest()[:12]}.bin").write_bytes(data)

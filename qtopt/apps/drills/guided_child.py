@@ -1,19 +1,22 @@
 """One target of ``guided_fuzz`` under atheris, whose instruments see only what is imported after them."""
 
 import logging
+import os
 import random
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
 
-def main(name: str, room: Path, corpus: Path, seed: int, options: list[str]) -> None:
+def main(name: str, room: Path, corpus: Path, faults: Path, seed: int, options: list[str]) -> None:
     """Feeds the target of that name until libFuzzer's ``options`` end it; ends this process.
 
     Args:
         name: of the target.
         room: an empty directory on a fast disk, for the files of targets.
         corpus: directory of inputs that reach something new; it begins with the target's seeds.
+        faults: directory that keeps what caused a fault: libFuzzer itself keeps no input of an exception.
         seed: of the seeds' content.
         options: of libFuzzer.
     """
@@ -24,14 +27,14 @@ def main(name: str, room: Path, corpus: Path, seed: int, options: list[str]) -> 
         import structlog
         from google.protobuf.message import DecodeError
 
-        from qtopt.apps.drills.file_targets import file_targets
-        from qtopt.apps.drills.rpc_targets import rpc_targets
+        from qtopt.apps.drills.every_target import every_target
+        from qtopt.apps.drills.fuzz import keep
         from qtopt.errors import QtOptError
     logging.disable(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     warnings.simplefilter("ignore")  # of libraries about what is damaged
     chance = np.random.default_rng(seed)
-    target = next(each for each in (*rpc_targets(chance), *file_targets(chance, room)) if each.name == name)
+    target = next(each for each in every_target(chance, room) if each.name == name)
     for number, data in enumerate(target.seeds):
         (corpus / f"seed-{number}").write_bytes(data)
 
@@ -40,6 +43,11 @@ def main(name: str, room: Path, corpus: Path, seed: int, options: list[str]) -> 
             target.take(data)
         except QtOptError:
             return
+        except Exception:
+            keep(faults, name, data)
+            traceback.print_exc()
+            sys.stderr.flush()
+            os._exit(1)  # atheris would end the interpreter, and libFuzzer's alarm kill it before it has said why
 
     def mutate(data: bytes, most_bytes: int, chance: int) -> bytes:
         """Damages as ``fuzz`` does, which knows messages and checksums, or as libFuzzer does."""
@@ -57,4 +65,4 @@ def main(name: str, room: Path, corpus: Path, seed: int, options: list[str]) -> 
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), sys.argv[5:])
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4]), int(sys.argv[5]), sys.argv[6:])

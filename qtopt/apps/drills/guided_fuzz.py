@@ -17,9 +17,8 @@ from typing import Final
 import numpy as np
 import tyro
 
-from qtopt.apps.drills.file_targets import file_targets
+from qtopt.apps.drills.every_target import every_target
 from qtopt.apps.drills.report import DrillConfig, finish
-from qtopt.apps.drills.rpc_targets import rpc_targets
 from qtopt.apps.process import say
 from qtopt.errors import ConfigError
 from qtopt.types import JsonValue
@@ -27,11 +26,8 @@ from qtopt.types import JsonValue
 _HANG_S: Final = 5
 _MOST_MB: Final = 2048
 _END_S: Final = 120.0
-_STATS: Final = {
-    "inputs": r"stat::number_of_executed_units:\s*(\d+)",
-    "kept": r"stat::new_units_added:\s*(\d+)",
-    "peak_mb": r"stat::peak_rss_mb:\s*(\d+)",
-}
+_PROGRESS: Final = re.compile(r"^#(?P<inputs>\d+)\s.*corp: (?P<kept>\d+)/.*rss: (?P<peak_mb>\d+)Mb", re.MULTILINE)
+"""Lines of libFuzzer, the last of which stands there however a target's process ended."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ def main(config: Config) -> int:
         room = Path(directory)
         (room / "names").mkdir()
         chance = np.random.default_rng(config.seed)
-        names = [each.name for each in (*rpc_targets(chance), *file_targets(chance, room / "names"))]
+        names = [each.name for each in every_target(chance, room / "names")]
         unknown = sorted(set(config.only) - set(names))
         if unknown:
             raise ConfigError(f"only is {unknown}, expected some of {names}")
@@ -71,7 +67,8 @@ def main(config: Config) -> int:
         seconds = max(1, round(60 * config.minutes / len(chosen)))
         for number, name in enumerate(chosen):
             said, code = _run(name, room / str(number), config, seconds)
-            stats = {key: int(match[1]) if (match := re.search(what, said)) else 0 for key, what in _STATS.items()}
+            lines = list(_PROGRESS.finditer(said))
+            stats = {key: int(text) for key, text in lines[-1].groupdict().items()} if lines else {"inputs": 0}
             found[name] = dict(stats)
             say(f"{name}: {stats}")
             if code:
@@ -92,14 +89,13 @@ def _run(name: str, room: Path, config: Config, seconds: int) -> tuple[str, int]
         f"-rss_limit_mb={_MOST_MB}",
         f"-seed={config.seed + 1}",
         f"-artifact_prefix={config.faults}/",
-        "-print_final_stats=1",
     ]
-    words = [name, str(room / "files"), str(room / "corpus"), str(config.seed), *options]
+    words = [name, str(room / "files"), str(room / "corpus"), str(config.faults), str(config.seed), *options]
     command = [sys.executable, "-m", "qtopt.apps.drills.guided_child", *words]
     try:
         ran = subprocess.run(command, capture_output=True, timeout=seconds + _END_S)
     except subprocess.TimeoutExpired as error:
-        return f"it did not end in time: {(error.stderr or b'')[-500:]!r}", -1
+        return f"{(error.stderr or b'').decode(errors='replace')}\nit did not end in time", -1
     return (ran.stdout + ran.stderr).decode(errors="replace"), ran.returncode
 
 

@@ -15,24 +15,16 @@ from google.protobuf.message import DecodeError
 
 from qtopt.apps.drills.joining import PATIENCE_S, join_within
 from qtopt.apps.drills.mutate import damage_bytes
-from qtopt.apps.drills.rpc_targets import IMAGE_PX, Target
+from qtopt.apps.drills.request_targets import waiting_at_most
+from qtopt.apps.drills.targets import IMAGE_PX, Target
 from qtopt.apps.process import free_port
 from qtopt.rpc import ClientConfig, connect
-from qtopt.rpc.gen import model_pb2, replay_pb2
+from qtopt.rpc.roles import ROLES, is_general
 from qtopt.rpc.status import ERROR_KEY
 from qtopt.types import JsonValue
 
-_SERVICES: Final[Mapping[str, str]] = {
-    "AppendEpisode": "Replay",
-    "PutTargets": "Replay",
-    "SampleTransitions": "Replay",
-    "Handshake": "Replay",
-    "Publish": "Model",
-    "GetLatest": "Model",
-    "Report": "Monitor",
-    "BeginEpisode": "Policy",
-    "SelectAction": "Policy",
-}
+_METHODS: Final[Mapping[str, str]] = {method.rpartition("/")[2]: method for method in ROLES}
+_ENDLESS: Final = "Watch"
 _THREADS: Final = 4
 _DEADLINE_S: Final = 30.0
 _WAIT_S: Final = 0.01
@@ -44,7 +36,7 @@ def fuzz_server(targets: list[Target], inputs: int, seed: int, room: Path) -> tu
     """Sends damaged requests; returns the figures and what went wrong.
 
     Args:
-        targets: those that a server has calls for are used.
+        targets: those that are named as a method of a server's are used.
         inputs: requests to send; none starts no server.
         seed: of all chance.
         room: directory for the server's files.
@@ -58,7 +50,7 @@ def fuzz_server(targets: list[Target], inputs: int, seed: int, room: Path) -> tu
         server = subprocess.Popen([sys.executable, "-m", "qtopt.cli", *words], stdout=log, stderr=log)
     try:
         with connect(ClientConfig(f"127.0.0.1:{port}", connect_timeout_s=300.0)) as connection:
-            calls = [target for target in targets if target.name in _SERVICES]
+            calls = [target for target in targets if target.name in _METHODS]
             process = psutil.Process(server.pid)
             senders = _Senders(calls, port, seed)
             senders.send(inputs // 5)
@@ -111,26 +103,26 @@ class _Senders:
 
     def _send(self, number: int, count: int) -> None:
         rng = random.Random(f"{self._seed}-{number}")
-        with grpc.insecure_channel(f"127.0.0.1:{self._port}") as channel:
-            calls: dict[str, Callable[..., bytes]] = {
-                name: channel.unary_unary(f"/qtopt.v1.{service}Service/{name}", _as_is, _as_is)
-                for name, service in _SERVICES.items()
-            }
+        any_size = [("grpc.max_receive_message_length", -1)]
+        with grpc.insecure_channel(f"127.0.0.1:{self._port}", any_size) as channel:
+            calls = {name: channel.unary_stream(method, _as_is, _as_is) for name, method in _METHODS.items()}
             for _ in range(count):
                 target = rng.choice(self._targets)
                 damage = target.damage if rng.random() < 0.8 else damage_bytes
-                self._call(
-                    calls[target.name], target.name, _patient(target.name, damage(rng, rng.choice(target.seeds)))
-                )
+                self._call(calls[target.name], target.name, _patient(damage(rng, rng.choice(target.seeds)), target))
 
-    def _call(self, call: Callable[..., bytes], name: str, data: bytes) -> None:
+    def _call(self, call: Callable[..., Any], name: str, data: bytes) -> None:
         code, details, known = grpc.StatusCode.OK, "", True
+        answers = call(data, timeout=_DEADLINE_S)
         try:
-            call(data, timeout=_DEADLINE_S)
+            for _ in answers:
+                if name == _ENDLESS:
+                    answers.cancel()
+                    break
         except grpc.RpcError as error:
             code, details = error.code(), str(error.details())
             metadata: Any = error.trailing_metadata()
-            known = any(key == ERROR_KEY for key, _ in metadata or ())
+            known = is_general(_METHODS[name]) or any(key == ERROR_KEY for key, _ in metadata or ())
         with self._lock:
             self.statuses[code.name] += 1
             if code in _UNCLEAR or "internal error" in details or not known:
@@ -141,17 +133,11 @@ def _as_is(data: bytes) -> bytes:
     return data
 
 
-def _patient(name: str, data: bytes) -> bytes:
+def _patient(data: bytes, target: Target) -> bytes:
     """Returns a request that asks the server to wait only briefly, where it can be read at all."""
+    assert target.kind is not None  # methods take messages
     try:
-        if name == "SampleTransitions":
-            sample = replay_pb2.SampleRequest.FromString(data)
-            sample.timeout_s = min(sample.timeout_s, _WAIT_S)
-            return sample.SerializeToString()
-        if name == "GetLatest":
-            latest = model_pb2.GetLatestRequest.FromString(data)
-            latest.wait_s = min(latest.wait_s, _WAIT_S)
-            return latest.SerializeToString()
+        request: bytes = waiting_at_most(_WAIT_S, target.kind.FromString(data)).SerializeToString()
     except DecodeError:
         return data
-    return data
+    return request
