@@ -10,19 +10,13 @@ delivered after the next start, at its old place in the line.
 
 import contextlib
 import fcntl
-import hashlib
-import json
 import logging
 import os
+import re
 import threading
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from typing import NamedTuple
 
 from qtopt.errors import (
     AccessDenied,
@@ -36,8 +30,9 @@ from qtopt.errors import (
     StoreFull,
 )
 from qtopt.interfaces import EpisodeSink
-from qtopt.specs import EPISODE_SPECS, IS_INTERVENTION, SCHEMA_VERSION
-from qtopt.types import Episode, EpisodeEnd, Outcome
+from qtopt.legal import check_episode
+from qtopt.types import Episode, new_episode_uuid
+from robot_bridge.spooled import decode_episode, encode_episode, said_digest
 
 _log = logging.getLogger(__name__)
 _SUFFIX = ".safetensors"
@@ -45,6 +40,14 @@ _PARTIAL = ".partial"
 _QUARANTINE = "quarantine"
 _PATIENCE = 10
 """Refusals of one episode before those behind it are tried: what was damaged on the way is sound the next time."""
+_OFFERED_AGAIN = 3
+"""Of the episodes refused so often, how many are offered at once while nothing is taken."""
+_HARMLESS = re.compile(r"[0-9A-Za-z]{1,64}")
+
+
+class _Waiting(NamedTuple):
+    path: Path
+    size: int  # [bytes]
 
 
 class Spool:
@@ -66,7 +69,7 @@ class Spool:
     def __init__(self, directory: Path, max_bytes: int = 4 << 30) -> None:
         self._directory, self._max_bytes = directory, max_bytes
         self._changing = threading.Lock()  # guards what is known of the files; never held while a sink is asked
-        self._refusals: Counter[str] = Counter()  # by UUID, since the directory was opened
+        self._refusals: dict[str, int] = {}  # by UUID, the longest not refused first
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = (directory / "lock").open("w")
@@ -83,8 +86,10 @@ class Spool:
         for leftover in directory.glob(f"*{_PARTIAL}"):
             leftover.unlink()
         files = sorted(directory.glob(f"*{_SUFFIX}"))
-        self._files = {file.stem.partition("_")[2]: file for file in files}
-        self._bytes = sum(file.stat().st_size for file in files)
+        self._files = {file.stem.partition("_")[2]: _Waiting(file, file.stat().st_size) for file in files}
+        self._bytes = sum(file.size for file in self._files.values())
+        self._put_here: set[str] = set()  # those that wait and were put since the directory was opened
+        self._was_taken = False  # whether a sink has taken any since then
         self._next = 1 + max((int(file.stem.partition("_")[0]) for file in files), default=0)
 
     def __len__(self) -> int:
@@ -99,15 +104,21 @@ class Spool:
         """Keeps an episode; when this returns it survives a power cut. The same episode is kept once.
 
         Raises:
+            SchemaMismatch: no server would take it; it was set aside and does not wait.
             EpisodeConflict: another episode of this UUID waits; nothing was kept.
             StoreFull: the spool or the disk has no room; nothing was kept.
         """
+        try:
+            check_episode(episode)
+        except SchemaMismatch as error:
+            self._keep_aside(episode, error)
+            raise
         content = encode_episode(episode)
         with self._changing:
             known = self._files.get(episode.uuid)
             if known is None:
-                return self._write(episode.uuid, content)
-            if _said_digest(known) == _said_digest(content):
+                return self._keep(episode.uuid, content)
+            if said_digest(known.path) == said_digest(content):
                 return None
             raise EpisodeConflict(
                 f"spool {self._directory}: episode {episode.uuid} waits already with other content; give every "
@@ -124,8 +135,10 @@ class Spool:
         Raises:
             KeyError: none of this UUID waits.
             CorruptEpisode: the file is damaged; it was set aside and no longer waits.
+            SchemaMismatch: it is of a schema version that this release does not read.
+            StoreError: the disk does not give it now.
         """
-        path = self._files[uuid]
+        path = self._files[uuid].path
         try:
             return decode_episode(path)
         except CorruptEpisode as error:
@@ -134,12 +147,14 @@ class Spool:
 
     def delivered(self, uuid: str) -> None:
         """Forgets an episode that a server has acknowledged; an unknown UUID is no error."""
-        self._refusals.pop(uuid, None)
         with self._changing:
-            path = self._files.pop(uuid, None)
-            if path is not None:
-                self._bytes -= path.stat().st_size
-                path.unlink()  # not synced: a file that a power cut brings back is delivered again, which does nothing
+            path = self._forget(uuid)
+            if path is None:
+                return
+            try:
+                path.unlink(missing_ok=True)  # not synced: what a power cut brings back is delivered again, in vain
+            except OSError as error:
+                _log.warning("spool: %s is delivered and stays, to be delivered again later: %s", path.name, error)
 
     def deliver(self, sink: EpisodeSink, limit: int) -> int:
         """Hands over at most ``limit`` episodes, oldest first; returns how many were acknowledged.
@@ -147,31 +162,44 @@ class Spool:
         A file that is damaged, or in conflict with another episode of its UUID, is set aside and reported. Any other
         error of the sink passes through, the episode goes on waiting, and nothing overtakes it. Only when one was
         refused ten times are those behind it tried: if one of them is taken and it is refused even then, the fault is
-        its own, and it is set aside too.
+        its own, and it is set aside too. Of those refused so often a call offers three, the oldest and others in turn.
+
+        SchemaMismatch means that the sink takes nothing of what this process makes: it was the answer to an episode put
+        since the directory was opened, and none was taken before. Otherwise it is the refusal of one episode.
         """
         done = 0
-        stuck: dict[str, StoreError | RemoteError] = {}
-        for uuid in self.pending():
-            if done >= limit:
-                break
+        refused: dict[str, StoreError | RemoteError] = {}  # in this call, since one was taken
+        while done < limit and (uuid := self._next_offered(refused)) is not None:
             error = self._offer(uuid, sink)
             if error is None:
-                done += 1 + self._offer_again(stuck, sink)
-                stuck.clear()
+                done += 1 + self._offer_again(refused, sink)
+                refused.clear()
+                self._refusals.clear()  # what was refused while nothing was taken is not known to be at fault
             elif uuid in self._files:
-                self._refusals[uuid] += 1
+                self._refusals[uuid] = self._refusals.pop(uuid, 0) + 1
                 if self._refusals[uuid] < _PATIENCE:
                     raise error
-                stuck[uuid] = error
-        if stuck:
-            raise next(iter(stuck.values()))
+                refused[uuid] = error
+        if refused:
+            raise next(iter(refused.values()))
         return done
+
+    def _next_offered(self, refused: Collection[str]) -> str | None:
+        """Returns whose turn it is, after those refused in this call."""
+        stuck = [uuid for uuid, times in self._refusals.items() if times >= _PATIENCE]
+        again = [uuid for uuid in stuck if uuid not in refused]
+        if again and len(refused) < _OFFERED_AGAIN:
+            oldest = self.pending()[0]
+            return oldest if oldest in again else again[0]
+        return next((uuid for uuid in self.pending() if uuid not in stuck), None)
 
     def _offer(self, uuid: str, sink: EpisodeSink) -> StoreError | RemoteError | None:
         """Hands over an episode; returns why it was not taken, unless that has nothing to do with the episode."""
         try:
             episode = self.load(uuid)
-        except CorruptEpisode as error:
+        except SchemaMismatch as error:
+            return StoreError(str(error))
+        except StoreError as error:
             return error
         try:
             sink.append(episode)
@@ -180,8 +208,13 @@ class Spool:
         except EpisodeConflict as error:
             self._put_aside(uuid, error)
             return error
+        except SchemaMismatch as error:
+            if uuid in self._put_here and not self._was_taken:
+                raise
+            return StoreError(str(error))
         except (StoreError, RemoteError) as error:
             return error
+        self._was_taken = True
         self.delivered(uuid)
         return None
 
@@ -200,106 +233,90 @@ class Spool:
         """Lets another process have the directory."""
         self._lock.close()
 
-    def _write(self, uuid: str, content: bytes) -> None:
+    def _keep(self, uuid: str, content: bytes) -> None:
         if self._bytes + len(content) > self._max_bytes:
             raise StoreFull(
                 f"spool {self._directory}: {len(self)} episodes take {self._bytes} bytes of {self._max_bytes} allowed; "
                 "bring the server back or allow more"
             )
-        path = self._directory / f"{self._next:012d}_{uuid}{_SUFFIX}"
-        partial = path.with_suffix(_PARTIAL)
+        path = self._write(uuid, content, self._directory)
+        self._files[uuid] = _Waiting(path, len(content))
+        self._put_here.add(uuid)
+        self._bytes += len(content)
+
+    def _keep_aside(self, episode: Episode, error: SchemaMismatch) -> None:
+        """Sets an episode aside that never waited; there is as much room for these as for those that wait."""
+        content = encode_episode(episode)
+        place = self._directory / _QUARANTINE
+        with self._changing:
+            taken = _bytes_in(place)
+            if taken + len(content) > self._max_bytes:
+                raise StoreFull(
+                    f"spool {self._directory}: {error}; to set it aside there is no room beside {taken} bytes in "
+                    f"{_QUARANTINE}, of {self._max_bytes} allowed: see why such episodes are made, and empty it"
+                ) from error
+            uuid = episode.uuid if _HARMLESS.fullmatch(episode.uuid) else new_episode_uuid()
+            aside = self._write(uuid, content, place)
+        _log.error("spool: episode %s: %s; set aside as %s", episode.uuid, error, aside)
+
+    def _write(self, uuid: str, content: bytes, place: Path) -> Path:
+        """Writes a file durably under the next number; raises StoreFull, and leaves nothing then."""
+        name = f"{self._next:012d}_{uuid}"
+        partial, path = self._directory / (name + _PARTIAL), place / (name + _SUFFIX)
         try:
+            place.mkdir(exist_ok=True)
             with partial.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             partial.rename(path)
-            self._sync_directory()
+            _sync(place)
         except OSError as error:
             with contextlib.suppress(OSError):  # as on a disk that has become read-only; the next opening removes it
                 partial.unlink(missing_ok=True)
             raise StoreFull(f"spool {self._directory}: {error}; make room on the disk") from error
-        self._files[uuid] = path
-        self._bytes += len(content)
         self._next += 1
+        return path
+
+    def _forget(self, uuid: str) -> Path | None:
+        """Takes an episode out of the line; returns its file."""
+        self._refusals.pop(uuid, None)
+        self._put_here.discard(uuid)
+        known = self._files.pop(uuid, None)
+        if known is None:
+            return None
+        self._bytes -= known.size
+        return known.path
 
     def _put_aside(self, uuid: str, error: Exception) -> None:
-        self._refusals.pop(uuid, None)
+        place = self._directory / _QUARANTINE
         with self._changing:
-            path = self._files.pop(uuid)
-            self._bytes -= path.stat().st_size
-            place = self._directory / _QUARANTINE
-            place.mkdir(exist_ok=True)
-            aside = path.rename(place / path.name)
+            path = self._forget(uuid)
+            assert path is not None  # only who delivers forgets
+            try:
+                place.mkdir(exist_ok=True)
+                aside = path.rename(place / path.name)
+            except OSError as failure:
+                _log.error("spool: %s; left out until the next start, it cannot be set aside: %s", error, failure)
+                return
         _log.error("spool: %s; set aside as %s", error, aside)
 
-    def _sync_directory(self) -> None:
-        handle = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+
+def _bytes_in(directory: Path) -> int:
+    """Returns how much the episodes in a directory take; those that somebody takes away meanwhile count for nothing."""
+    taken = 0
+    for file in directory.glob(f"*{_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            taken += file.stat().st_size
+    return taken
 
 
-def encode_episode(episode: Episode) -> bytes:
-    """Returns an episode as safetensors bytes, facts and digest in the header."""
-    arrays = {spec.name: np.ascontiguousarray(getattr(episode, spec.name)) for spec in EPISODE_SPECS}
-    if not episode.is_intervention.any():
-        del arrays[IS_INTERVENTION]  # as in files from before there was such an array
-    facts = json.dumps(
-        {
-            "schema": SCHEMA_VERSION,
-            "uuid": episode.uuid,
-            "end": int(episode.end),
-            "outcome": int(episode.outcome),
-            "policy_version": episode.policy_version,
-            "collector": episode.collector,
-            "metadata": dict(episode.metadata),
-        },
-        sort_keys=True,
-    )
-    return save(arrays, {"facts": facts, "digest": _digest(arrays, facts)})
-
-
-def decode_episode(path: Path) -> Episode:
-    """Reads an episode from a file; raises CorruptEpisode when it is not what was written."""
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
     try:
-        with safe_open(path, framework="numpy") as file:
-            header = file.metadata() or {}
-            flags = {IS_INTERVENTION} & set(file.keys())
-            names = [spec.name for spec in EPISODE_SPECS if spec.name != IS_INTERVENTION or flags]
-            arrays = {name: file.get_tensor(name) for name in names}
-        facts = header["facts"]
-        if header["digest"] != _digest(arrays, facts):
-            raise CorruptEpisode(f"{path.name}: the content does not match its digest")
-        known = json.loads(facts)
-        if known["schema"] != SCHEMA_VERSION:
-            raise CorruptEpisode(f"{path.name}: schema {known['schema']}, expected {SCHEMA_VERSION}")
-        arrays.setdefault(IS_INTERVENTION, np.zeros(len(arrays["actions"]), np.bool_))
-        for spec in EPISODE_SPECS:
-            spec.validate(arrays[spec.name])
-        return Episode(
-            uuid=known["uuid"],
-            **arrays,
-            end=EpisodeEnd(known["end"]),
-            outcome=Outcome(known["outcome"]),
-            policy_version=known["policy_version"],
-            collector=known["collector"],
-            metadata=known["metadata"],
-        )
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError, SchemaMismatch) as error:
-        raise CorruptEpisode(f"{path.name}: cannot be read: {error}") from error
-
-
-def _said_digest(source: Path | bytes) -> str | None:
-    """Returns the digest in the header of a file or of its bytes; None where there is none to be read."""
-    head = source if isinstance(source, bytes) else source.read_bytes()
-    try:
-        length = int.from_bytes(head[:8], "little")
-        digest = json.loads(head[8 : 8 + length])["__metadata__"]["digest"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    return str(digest)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _count(path: Path) -> int:
@@ -310,12 +327,3 @@ def _count(path: Path) -> int:
         file.flush()
         os.fsync(file.fileno())
     return before
-
-
-def _digest(arrays: dict[str, npt.NDArray[np.generic]], facts: str) -> str:
-    digest = hashlib.sha256(facts.encode())
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

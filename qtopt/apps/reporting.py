@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from qtopt.apps.room import disk_figures
-from qtopt.errors import AccessDenied, ServerUnavailable
+from qtopt.errors import RemoteError, StoreError
 from qtopt.interfaces import Reporter
 from qtopt.loops.metrics import Every
 from qtopt.loops.retry import Backoff
@@ -60,7 +60,7 @@ class Reporting(Generic[Turn]):
             return
         try:
             self._reporter.report(self.role, self.figures())
-        except (ServerUnavailable, AccessDenied):  # whoever is refused for good learns it by what the role is there for
+        except (RemoteError, StoreError):  # whoever is refused for good learns it by what the role is there for
             self._backoff.failed()
         else:
             self._backoff.succeeded()

@@ -30,17 +30,24 @@ class Checkpoints:
         """Makes the checkpoint of ``step`` by letting ``write`` fill a directory; returns the finished directory.
 
         A crash at any moment leaves the earlier checkpoints and ``last`` as they were.
+
+        Raises:
+            OSError: it cannot be written; what was begun is removed, since it takes room.
         """
         final = self._root / f"{step:010d}"
         if final.exists():
             return final
         writing = self._root / f"{_ASIDE}{step:010d}"
         _remove(writing)
-        writing.mkdir()
-        write(writing)
-        for path in [*writing.rglob("*"), writing]:
-            _sync(path)
-        writing.rename(final)
+        try:
+            writing.mkdir()
+            write(writing)
+            for path in [*writing.rglob("*"), writing]:
+                _sync(path)
+            writing.rename(final)
+        except OSError:
+            _remove(writing)
+            raise
         self._point_at(final)
         for old in self.all()[: -self._keep]:
             _remove(old.rename(self._root / f"{_ASIDE}{old.name}"))  # a name without all of its files is never seen

@@ -7,16 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
+import structlog
 
 from qtopt.config import STRICT
-from qtopt.errors import AccessDenied, ConfigError, ServerUnavailable
+from qtopt.errors import AccessDenied, CheckpointError, ConfigError, RemoteError, StoreError
 from qtopt.interfaces import Environment, ModelSource, Policy
 from qtopt.loops.episode import run_episode
 from qtopt.loops.metrics import Clock, Every
 from qtopt.loops.outbox import Outbox
-from qtopt.loops.retry import Backoff, Stop, never
+from qtopt.loops.retry import Setback, Stop, never
 from qtopt.types import Episode, JsonValue, ModelSnapshot
 
+log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
@@ -66,7 +68,7 @@ class Collected:
 
 
 class Follower(Generic[T]):
-    """Keeps a role on the newest networks, and on the last ones while nobody answers.
+    """Keeps a role on the newest networks, and on the last ones while there are none that it gets and can use.
 
     Args:
         models: gives the networks.
@@ -76,27 +78,38 @@ class Follower(Generic[T]):
 
     def __init__(self, models: ModelSource, build: Callable[[ModelSnapshot], T], clock: Clock = time.monotonic) -> None:
         self._models, self._build = models, build
-        self._backoff = Backoff(clock=clock)
+        self._setback = Setback("no networks are fetched", clock)
+        self._seen = 0
         self.current: T | None = None
         self.version = 0
         self.step = 0
 
     def refresh(self) -> bool:
-        """Takes newer networks if there are any; returns whether there were; raises AccessDenied."""
-        if not self._backoff.ready():
+        """Takes newer networks if there are any; returns whether there were.
+
+        Raises:
+            AccessDenied: this role may not fetch them, and never could.
+            CheckpointError: the first ones are none that can be used; later ones are left out, and reported.
+        """
+        if not self._setback.ready():
             return False
         try:
-            snapshot = self._models.latest(self.version)
-        except ServerUnavailable:
-            self._backoff.failed()
+            snapshot = self._models.latest(self._seen)
+        except (RemoteError, StoreError, CheckpointError) as error:
+            self._setback.bear(error)
             return False
-        except AccessDenied:
-            self._backoff.failed()
-            raise
-        self._backoff.succeeded()
+        self._setback.over()
         if snapshot is None:
             return False
-        self.current = self._build(snapshot)
+        try:
+            current = self._build(snapshot)
+        except CheckpointError as error:
+            if self.current is None:
+                raise
+            log.error("newer networks are left out", version=snapshot.version, kept=self.version, error=str(error))
+            self._seen = snapshot.version
+            return False
+        self.current, self._seen = current, snapshot.version
         self.version, self.step = snapshot.version, snapshot.step
         return True
 
@@ -136,7 +149,7 @@ def collect(
     Raises:
         AccessDenied: this role may not deliver, and never could.
         RobotError: the cell did not do what was asked.
-        SchemaMismatch: the server keeps another kind of episodes.
+        SchemaMismatch: the server takes nothing of what this process makes, and never did.
         StoreFull: the disk has no room for an episode, the server did not take older ones, and ``stop`` said to end.
     """
     seed: int | None = int(rng.integers(2**31))

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from qtopt.config import STRICT
-from qtopt.errors import ConfigError, ServerUnavailable
+from qtopt.errors import ConfigError, RemoteError, StoreError
 from qtopt.interfaces import ModelSource, TargetSink, TransitionSource
 from qtopt.loops.collect import Follower
 from qtopt.loops.metrics import Clock, Every
-from qtopt.loops.retry import Backoff, Prefetch, Stop, never
+from qtopt.loops.retry import Prefetch, Setback, Stop, never
 from qtopt.types import ModelSnapshot, Targets, Transitions
 
 Compute = Callable[[Transitions, int], Targets]
@@ -73,6 +73,8 @@ def label(
 ) -> Iterator[Labelled]:
     """Labels transitions until told to stop; holds no state but the newest networks.
 
+    Whatever the server answers, its disk's faults and its own included, makes it wait and try again.
+
     Args:
         source: gives transitions.
         sink: takes labels back.
@@ -81,8 +83,13 @@ def label(
         config: batch size and pace.
         stop: asked between batches.
         clock: measures where the time goes [s].
+
+    Raises:
+        AccessDenied: this role may not do this, and never could.
+        CheckpointError: the first networks are none that can be used.
     """
-    follower, look, backoff = Follower(models, build, clock), Every(config.refresh_every_s, clock=clock), Backoff()
+    follower, look = Follower(models, build, clock), Every(config.refresh_every_s, clock=clock)
+    setback = Setback("nothing is labelled")
     with Prefetch(lambda: source.sample_transitions(config.batch_size, config.timeout_s), config.prefetch) as ahead:
         while not stop():
             started = clock()
@@ -97,16 +104,11 @@ def label(
                 targets = follower.current(transitions, follower.version)
                 computed = clock()
                 sink.put_targets(targets)
-            except ServerUnavailable:
-                backoff.failed()
+            except (RemoteError, StoreError) as error:
+                setback.bear(error)
                 yield Labelled(0, follower.version, float("nan"), 0.0, clock() - started)
-                _sleep_until(backoff, stop)
+                setback.wait(stop)
                 continue
-            backoff.succeeded()
+            setback.over()
             wait_s = clock() - started - (computed - received)
             yield Labelled(len(targets), follower.version, float(targets.value.mean()), computed - received, wait_s)
-
-
-def _sleep_until(backoff: Backoff, stop: Stop) -> None:
-    while not backoff.ready() and not stop():
-        time.sleep(0.05)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import structlog
 
-from qtopt.errors import AccessDenied, NotAuthenticated, RemoteError, StoreError, StoreFull
+from qtopt.errors import AccessDenied, NotAuthenticated, RemoteError, SchemaMismatch, StoreError, StoreFull
 from qtopt.interfaces import EpisodeSink
 from qtopt.loops.metrics import Clock
 from qtopt.loops.retry import Backoff, Stop, never
@@ -20,7 +20,10 @@ class EpisodeSpool(Protocol):
     """Keeps episodes on this machine's disk; ``robot_bridge.spool.Spool`` is one. Used by two threads at a time."""
 
     def put(self, episode: Episode) -> None:
-        """Keeps an episode durably; raises StoreFull where there is no room."""
+        """Keeps an episode durably; raises StoreFull where there is no room.
+
+        One that no server would take is set aside and reported; that raises SchemaMismatch.
+        """
         ...
 
     def deliver(self, sink: EpisodeSink, limit: int) -> int:
@@ -68,6 +71,8 @@ class Outbox:
     def keep(self, episode: Episode, stop: Stop = never) -> None:
         """Puts an episode on the disk; while that has no room, waits for the server to take older ones.
 
+        One that no server would take is set aside there, which the spool reports: it must not stop its robot.
+
         Raises:
             StoreFull: there was no room until ``stop`` told to end.
             EpisodeConflict: another episode of this UUID waits.
@@ -91,6 +96,8 @@ class Outbox:
             if not quiet:
                 log.warning("collection waits until there is room for finished episodes", error=str(error))
             return False
+        except SchemaMismatch as error:
+            log.error("a finished episode is set aside: no server would take it", error=str(error))
         return True
 
     def bears(self, error: AccessDenied) -> bool:
@@ -108,7 +115,7 @@ class Outbox:
 
         Raises:
             AccessDenied: this role may not deliver, and never could.
-            SchemaMismatch: the server keeps another kind of episodes.
+            SchemaMismatch: the server takes nothing of what this process makes, and never did.
         """
         with self._delivering:
             if not self.waiting or not self._backoff.ready():

@@ -6,11 +6,17 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from qtopt.loops.metrics import Clock
+import structlog
+
+from qtopt.errors import AccessDenied, RemoteError, ServerUnavailable, StoreError
+from qtopt.loops.metrics import Clock, Every
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 Stop = Callable[[], bool]
 """Asked between pieces of work; True means that the loop shall end."""
+_LOOK_S = 0.05
 
 
 def never() -> bool:
@@ -37,6 +43,82 @@ class Backoff:
     def succeeded(self) -> None:
         """Starts over with the shortest wait."""
         self._wait_s, self._ready_at = self._first_s, 0.0
+
+
+class Setback:
+    """Bears that a server, or a disk, cannot do something now: tries later and later, and says so once.
+
+    A server that is away is nothing to tell of: the figures of those who wait for it do.
+
+    Args:
+        what: cannot be done meanwhile, in words for the log.
+        clock: paces the attempts [s].
+    """
+
+    def __init__(self, what: str, clock: Clock = time.monotonic) -> None:
+        self._what = what
+        self._backoff = Backoff(clock=clock)
+        self._succeeded = False
+        self._told: type[Exception] | None = None
+
+    def ready(self) -> bool:
+        """Returns whether it is time to try again."""
+        return self._backoff.ready()
+
+    def bear(self, error: Exception) -> None:
+        """Puts the next attempt off; raises an AccessDenied of a role that never could."""
+        self._backoff.failed()
+        if isinstance(error, AccessDenied) and not self._succeeded:
+            raise error
+        if type(error) is not self._told and not isinstance(error, ServerUnavailable):
+            log.warning(f"{self._what}; trying again", kind=type(error).__name__, error=str(error))
+            self._told = type(error)
+
+    def over(self) -> None:
+        """Notes a success."""
+        self._backoff.succeeded()
+        self._succeeded = True
+        if self._told is not None:
+            log.info(f"no longer: {self._what}")
+            self._told = None
+
+    def wait(self, stop: Stop) -> None:
+        """Returns when it is time to try again, or to end."""
+        while not self.ready() and not stop():
+            time.sleep(_LOOK_S)
+
+
+class Duty(Generic[T]):
+    """Something to do every so often for a server or on a disk; what these refuse is owed, and tried again.
+
+    Args:
+        what: as in ``Setback``.
+        do: raises StoreError, RemoteError or OSError when it cannot be done now.
+        every: when it is due.
+    """
+
+    def __init__(self, what: str, do: Callable[[], T], every: Every) -> None:
+        self._do, self._every = do, every
+        self._setback = Setback(what)
+        self._owed = False
+
+    def now(self) -> T | None:
+        """Does it; returns None where it is owed."""
+        try:
+            done = self._do()
+        except (RemoteError, StoreError, OSError) as error:
+            self._owed = True
+            self._setback.bear(error)
+            return None
+        self._owed = False
+        self._setback.over()
+        return done
+
+    def if_due(self) -> T | None:
+        """Does it when its time has come, or when it is owed and it is time to try again."""
+        if self._every.due() or (self._owed and self._setback.ready()):
+            return self.now()
+        return None
 
 
 class Prefetch(Generic[T]):

@@ -2,15 +2,15 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from qtopt.config import STRICT
-from qtopt.errors import ConfigError, ServerUnavailable
+from qtopt.errors import ConfigError, RemoteError, ServerUnavailable, StoreError
 from qtopt.interfaces import BatchSource, ModelSink
 from qtopt.loops.metrics import Clock, Every
-from qtopt.loops.retry import Backoff, Prefetch, Stop, never
+from qtopt.loops.retry import Duty, Prefetch, Setback, Stop, never
 from qtopt.types import LabelledBatch
 
 
@@ -101,67 +101,66 @@ def train(
 ) -> Iterator[Trained]:
     """Trains until told to stop; publishes at the start and the end, saves at the end.
 
+    Whatever the server answers, its disk's faults and its own included, and a disk without room for a checkpoint, are
+    borne: what could not be done is tried again, and said once.
+
     Args:
         batches: gives labelled transitions.
         learner: does the gradient steps.
         models: takes the networks to publish.
-        save: writes a checkpoint, returns its directory.
+        save: writes a checkpoint, returns its directory; raises OSError without room.
         batch_size: labelled transitions of one gradient step.
         config: pace.
         stop: asked between steps.
         clock: measures where the time goes [s].
+
+    Raises:
+        AccessDenied: this role may not do this, and never could.
+        OSError: there is no room for the checkpoint at the end.
     """
-    publisher = _Publisher(models, learner)
-    publish, checkpoint = Every(config.publish_every_s, clock=clock), Every(config.checkpoint_every_s, clock=clock)
-    yield Trained(learner.step, {}, published=publisher.publish())
+    publish = Duty(
+        "networks are not published",
+        lambda: models.publish(learner.step, learner.snapshot()),
+        Every(config.publish_every_s, clock=clock),
+    )
+    checkpoint = Duty("no checkpoint is written", save, Every(config.checkpoint_every_s, clock=clock))
+    setback = Setback("no labels are fetched")
+    published = publish.now()
+    version = published or 0
+    yield Trained(learner.step, {}, published=published)
     with Prefetch(lambda: batches.sample_labelled(batch_size, config.timeout_s), config.prefetch) as ahead:
         while not stop() and not (config.steps and learner.step >= config.steps):
             started = clock()
-            try:
-                batch = ahead.next()
-            except ServerUnavailable:
-                time.sleep(0.1)
-                yield Trained(learner.step, {}, wait_s=clock() - started, published=publisher.publish_if_due(publish))
-                continue
+            batch = _next(ahead, setback, stop)
             received = clock()
-            figures = learner.update(batch)
-            compute_s = clock() - received
-            yield Trained(
-                learner.step,
-                figures,
-                label_age_s=float(batch.age_s.mean()),
-                label_lag=publisher.version - float(batch.model_version.mean()),
-                wait_s=received - started,
-                compute_s=compute_s,
-                published=publisher.publish_if_due(publish),
-                checkpoint=save() if checkpoint.due() else None,
-            )
-    yield Trained(learner.step, {}, checkpoint=save(), published=publisher.publish())
+            turn = Trained(learner.step, {}, wait_s=received - started)
+            if batch is not None:
+                figures = learner.update(batch)
+                turn = replace(
+                    turn,
+                    step=learner.step,
+                    figures=figures,
+                    label_age_s=float(batch.age_s.mean()),
+                    label_lag=version - float(batch.model_version.mean()),
+                    compute_s=clock() - received,
+                    checkpoint=checkpoint.if_due(),
+                )
+            published = publish.if_due()
+            version = published or version
+            yield replace(turn, published=published)
+    yield Trained(learner.step, {}, checkpoint=save(), published=publish.now())
 
 
-class _Publisher:
-    """Publishes, and publishes again when the server was away or has lost what it had."""
-
-    def __init__(self, models: ModelSink, learner: Learns) -> None:
-        self._models, self._learner = models, learner
-        self._backoff = Backoff()
-        self._owed = True
-        self.version = 0
-
-    def publish(self) -> int | None:
-        """Publishes now; returns the version, or None when nobody answered."""
-        try:
-            self.version = self._models.publish(self._learner.step, self._learner.snapshot())
-        except ServerUnavailable:
-            self._backoff.failed()
-            self._owed = True
-            return None
-        self._backoff.succeeded()
-        self._owed = False
-        return self.version
-
-    def publish_if_due(self, every: Every) -> int | None:
-        """Publishes when the period has passed, or when the last attempt failed and it is time to try again."""
-        if every.due() or (self._owed and self._backoff.ready()):
-            return self.publish()
+def _next(ahead: Prefetch[LabelledBatch], setback: Setback, stop: Stop) -> LabelledBatch | None:
+    """Returns the next batch; None, after a while, when there is none to be had."""
+    try:
+        batch = ahead.next()
+    except ServerUnavailable:
+        time.sleep(0.1)
         return None
+    except (RemoteError, StoreError) as error:
+        setback.bear(error)
+        setback.wait(stop)
+        return None
+    setback.over()
+    return batch

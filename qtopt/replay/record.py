@@ -10,10 +10,10 @@ import numpy as np
 
 from qtopt.digest import content_digest
 from qtopt.errors import CorruptEpisode
+from qtopt.legal import PER_ACTION
 from qtopt.replay import frames
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.schema import (
-    PER_ACTION,
     STEP_DTYPE,
     Rows,
     StoreFormat,

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from qtopt import specs
 from qtopt.errors import CorruptEpisode, SchemaMismatch, StoreError
+from qtopt.legal import check_content
 from qtopt.replay.frames import FrameCodec, choose_codec
 from qtopt.types import Behaviour, Episode, JsonValue
 
@@ -30,8 +31,6 @@ Rows = npt.NDArray[np.void]
 """Rows of the step table, dtype ``STEP_DTYPE``."""
 
 _FRAMES, *_COLUMNS = specs.EPISODE_SPECS
-PER_ACTION = frozenset({"actions", "rewards", "behaviour", specs.IS_INTERVENTION})
-"""Columns that have T entries in an Episode, not T + 1."""
 
 STEP_DTYPE = np.dtype(
     [(spec.name, np.dtype(spec.dtype).newbyteorder("<"), spec.shape[1:]) for spec in _COLUMNS]
@@ -42,7 +41,6 @@ STEP_DTYPE = np.dtype(
 _FIRST_NAMES = [name for name in STEP_DTYPE.names or () if name != specs.IS_INTERVENTION]
 _FIRST_DTYPE = np.dtype([(name, STEP_DTYPE[name]) for name in _FIRST_NAMES])
 
-_KNOWN_BEHAVIOURS = frozenset(int(known) for known in Behaviour)
 _NETWORK_CHOSE = frozenset((int(Behaviour.GREEDY), int(Behaviour.NOISE)))
 
 
@@ -117,32 +115,13 @@ def facts_json(episode: Episode) -> str:
 
 def validate(episode: Episode, fmt: "StoreFormat") -> None:
     """Raises SchemaMismatch, naming what was found and expected, unless ``episode`` fits the specs and the store."""
-    for spec in specs.EPISODE_SPECS:
-        spec.validate(getattr(episode, spec.name))
-    steps = len(episode.actions)
-    if not 1 <= steps <= specs.MAX_STEPS:
-        raise SchemaMismatch(f"episode of {steps} actions, expected 1 to {specs.MAX_STEPS}")
-    for spec in specs.EPISODE_SPECS:
-        found, expected = len(getattr(episode, spec.name)), steps + (spec.name not in PER_ACTION)
-        if found != expected:
-            raise SchemaMismatch(f"{spec.name}: found {found} rows, expected {expected} for {steps} actions")
+    check_content(episode)
     size = episode.images.shape[1:3]
     if size != (fmt.height, fmt.width):
         raise SchemaMismatch(
             f"images: found {size[0]}x{size[1]} px, expected {fmt.height}x{fmt.width} px as in the store; "
             "set the camera to the store's size or use another store"
         )
-    unknown = set(episode.behaviour.tolist()) - _KNOWN_BEHAVIOURS
-    if unknown:
-        raise SchemaMismatch(f"behaviour: found {sorted(unknown)}, expected values of Behaviour")
-    try:
-        canonical = uuid_module.UUID(hex=episode.uuid).hex
-    except ValueError:
-        canonical = ""
-    if canonical != episode.uuid:
-        raise SchemaMismatch(f"uuid: found {episode.uuid!r}, expected 32 lower-case hexadecimal digits")
-    if episode.policy_version < 0:
-        raise SchemaMismatch(f"policy_version: found {episode.policy_version}, expected 0 or more")
 
 
 @dataclass(frozen=True, slots=True)

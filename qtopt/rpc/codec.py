@@ -13,13 +13,14 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from typing import Final, cast
+from typing import cast
 
 import numpy as np
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from qtopt.digest import Part, content_digest, digest_of, metadata_json
 from qtopt.errors import CheckpointError, CorruptEpisode, SchemaMismatch
+from qtopt.legal import check_metadata_size
 from qtopt.rpc.arrays import (
     F32,
     I64,
@@ -48,9 +49,6 @@ from qtopt.types import (
     Targets,
     Transitions,
 )
-
-MAX_METADATA: Final = 1 << 20
-"""Characters of an episode's metadata as JSON: more may take memory and time out of all proportion to its length."""
 
 
 def encode_observations(
@@ -326,11 +324,7 @@ def _check_episode(episode: Episode) -> None:
 
 
 def _object(text: str) -> dict[str, JsonValue]:
-    if len(text) > MAX_METADATA:
-        raise SchemaMismatch(
-            f"episode metadata: found JSON of {len(text)} characters, expected at most {MAX_METADATA}: store less with "
-            "each episode"
-        )
+    check_metadata_size(text)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -13,7 +13,7 @@ import grpc
 import qtopt
 from qtopt.replay import EpisodeStore
 from qtopt.rpc import BackgroundServer, ServerConfig
-from robot_bridge import spool
+from robot_bridge import spooled
 from tests.compat import calls
 
 RECORDED = Path(__file__).parent / "recorded"
@@ -43,7 +43,7 @@ def record(root, to):
         for path in sorted((root / "store").rglob("*")):
             if path.is_file() and path.name != "lock":
                 archive.write(path, f"store/{path.relative_to(root / 'store')}")
-        archive.writestr("episode.safetensors", spool.encode_episode(calls.episodes()[1]))
+        archive.writestr("episode.safetensors", spooled.encode_episode(calls.episodes()[1]))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from qtopt.replay import EpisodeStore
 from qtopt.rpc import BackgroundServer, ServerConfig, codec, handshake
 from qtopt.rpc.gen import replay_pb2
 from qtopt.rpc.status import translate_errors
-from robot_bridge import spool
+from robot_bridge import spooled
 from tests.compat import calls
 from tests.compat.record import RECORDED
 from tests.replay.test_store import assert_same_episode
@@ -110,7 +110,7 @@ def test_a_recorded_store_opens_is_sound_is_sampled_and_goes_on(release, tmp_pat
 
 
 def test_a_recorded_spool_file_is_read(release):
-    assert_same_episode(spool.decode_episode(release / "episode.safetensors"), calls.episodes()[1])
+    assert_same_episode(spooled.decode_episode(release / "episode.safetensors"), calls.episodes()[1])
 
 
 def test_fields_of_a_release_to_come_are_ignored(release, channel):

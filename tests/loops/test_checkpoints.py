@@ -38,8 +38,8 @@ def test_a_failure_while_writing_leaves_what_was_there(tmp_path):
     assert checkpoints.save(2, write).name == "0000000002"
     with pytest.raises(OSError, match="disk full"):
         checkpoints.save(3, fail)
-    again = Checkpoints(tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    again = Checkpoints(tmp_path)
     assert again.save(3, write).name == "0000000003"
 
 

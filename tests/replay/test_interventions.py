@@ -21,7 +21,7 @@ from qtopt.replay.schema import rows_from_bytes
 from qtopt.replay.verify import former_digest
 from qtopt.rpc import codec
 from qtopt.rpc.gen import types_pb2 as pb
-from robot_bridge import spool
+from robot_bridge import spooled
 from tests.episodes import make_episode
 from tests.replay.test_store import assert_same_episode
 
@@ -81,7 +81,7 @@ def test_an_old_message_and_an_old_file_are_read(before, originals):
     assert former_digest(originals[0]).hex() == FIRST_DIGEST
     message = pb.Episode.FromString((before / "episode.pb").read_bytes())
     assert_same_episode(codec.decode_episode(message), originals[0])
-    assert_same_episode(spool.decode_episode(before / "episode.safetensors"), originals[0])
+    assert_same_episode(spooled.decode_episode(before / "episode.safetensors"), originals[0])
 
 
 def test_without_interventions_old_readers_get_what_they_know(before, originals):
@@ -89,17 +89,17 @@ def test_without_interventions_old_readers_get_what_they_know(before, originals)
         codec.encode_episode(originals[0]).SerializeToString(deterministic=True) == (before / "episode.pb").read_bytes()
     )
     file = before / "episode.safetensors"
-    old, new = (load(content) for content in (file.read_bytes(), spool.encode_episode(originals[0])))
+    old, new = (load(content) for content in (file.read_bytes(), spooled.encode_episode(originals[0])))
     assert old.keys() == new.keys()
-    assert spool._said_digest(spool.encode_episode(originals[0])) == spool._said_digest(file)
+    assert spooled.said_digest(spooled.encode_episode(originals[0])) == spooled.said_digest(file)
 
 
 def test_flags_survive_the_wire_the_spool_and_the_disk(tmp_path, rng):
     episode = taken_over(make_episode(rng, 5, size_px=16), 0, 4)
     message = pb.Episode.FromString(codec.encode_episode(episode).SerializeToString())
     assert_same_episode(codec.decode_episode(message), episode)
-    (tmp_path / "file").write_bytes(spool.encode_episode(episode))
-    assert_same_episode(spool.decode_episode(tmp_path / "file"), episode)
+    (tmp_path / "file").write_bytes(spooled.encode_episode(episode))
+    assert_same_episode(spooled.decode_episode(tmp_path / "file"), episode)
     for sealed in (False, True):
         root = tmp_path / f"store-{sealed}"
         with EpisodeStore(root, FORMAT, ReplayConfig(segment_mb=0.001)) as store:

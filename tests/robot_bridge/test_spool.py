@@ -20,6 +20,7 @@ from qtopt.errors import (
 )
 from robot_bridge.spool import Spool
 from tests.episodes import make_episode
+from tests.robot_bridge.sinks import PickySink, Sink
 
 
 @pytest.fixture
@@ -27,31 +28,6 @@ def spool(tmp_path):
     spool = Spool(tmp_path / "spool")
     yield spool
     spool.close()
-
-
-class Sink:
-    def __init__(self):
-        self.episodes, self.error = [], None
-
-    def append(self, episode):
-        if self.error is not None:
-            raise self.error
-        self.episodes.append(episode)
-        return True
-
-
-class PickySink(Sink):
-    """A sink that answers some episodes with an error of their own, and notes what it was asked for."""
-
-    def __init__(self):
-        super().__init__()
-        self.refused, self.asked = {}, []
-
-    def append(self, episode):
-        self.asked.append(episode.uuid)
-        if episode.uuid in self.refused:
-            raise self.refused[episode.uuid]
-        return super().append(episode)
 
 
 def assert_same(one, two):
@@ -237,13 +213,12 @@ def test_loading_a_torn_file_says_so(spool, episode, tmp_path):
 
 
 def test_a_full_spool_refuses_and_keeps_what_it_has(tmp_path, rng):
-    spool = Spool(tmp_path, max_bytes=30_000)
+    spool = Spool(tmp_path, max_bytes=15_000)
     spool.put(make_episode(rng, steps=4))
     with pytest.raises(StoreFull, match="allow more"):
-        spool.put(make_episode(rng, steps=40))
+        spool.put(make_episode(rng, steps=20))
     kept = spool.pending()
     assert kept
-
     assert [spool.load(uuid).uuid for uuid in kept] == kept
     spool.close()
 

@@ -17,6 +17,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 
 from qtopt.errors import RemoteError, SchemaMismatch, ServerUnavailable
+from qtopt.legal import MAX_METADATA
 from qtopt.rpc import Audit, BackgroundServer, Limits, ServerConfig, Services, codec, connect, policy
 from qtopt.rpc.gen import policy_pb2, replay_pb2
 from qtopt.rpc.inbox import SMALL_BYTES
@@ -199,7 +200,7 @@ def test_metadata_are_not_parsed_when_they_are_too_long(connection, episode):
     request = replay_pb2.AppendEpisodeRequest(episode=message).SerializeToString()
     with pytest.raises(SchemaMismatch, match=r"found JSON of 3\d+ characters, expected at most 1048576: store less"):
         channel.call(call, request, "append episode")
-    assert len(json.dumps("x" * 1_000_000)) < codec.MAX_METADATA
+    assert len(json.dumps("x" * 1_000_000)) < MAX_METADATA
     assert connection.replay.append(replace(episode, metadata={"notes": "x" * 1_000_000}))
 
 

@@ -25,7 +25,7 @@ from qtopt.replay.salvage import read_sound_tables, salvage
 from qtopt.replay.segment_files import UNREADABLE, check_shard, read_tables
 from qtopt.replay.segments import SegmentFrames
 from qtopt.types import Targets
-from robot_bridge import spool
+from robot_bridge import spooled
 from robot_bridge.cell_file import load_cell_file
 
 
@@ -41,7 +41,9 @@ def file_targets(rng: np.random.Generator, room: Path) -> list[Target]:
     save_yaml(train.Config(), room / "seed.yaml")
     learner = Learner(LearnerConfig(), seed=0)
     return [
-        _file("spool file", room / "episode.safetensors", (spool.encode_episode(episode),), spool.decode_episode, 0.5),
+        _file(
+            "spool file", room / "episode.safetensors", (spooled.encode_episode(episode),), spooled.decode_episode, 0.5
+        ),
         _file("cell file", room / "cell.toml", cells, load_cell_file, 0.05),
         _file(
             "configuration",

@@ -1,6 +1,7 @@
 """Disks that are full, break or are slow under a server: it refuses clearly, loses nothing, goes on by itself.
 
-A collector's outbox delivers numbered episodes; what the server refuses waits in the collector's spool. Scenes:
+A collector's outbox delivers numbered episodes; what the server refuses waits in the collector's spool. A trainer and
+an updater have begun before, and go on meanwhile, whether their networks can be published or not. Scenes:
 
 * reserve: little room is left; the store refuses before the disk is full. The server is killed and started on the disk
   as it is; then there is room again.
@@ -28,6 +29,7 @@ from qtopt.apps.drills.audit import Audit, Ledger
 from qtopt.apps.drills.disks import BreakableDisk, slow_disk, small_disk
 from qtopt.apps.drills.episodes import numbered_episode
 from qtopt.apps.drills.joining import join_within
+from qtopt.apps.drills.learning import Learning
 from qtopt.apps.drills.report import DrillConfig, finish
 from qtopt.apps.drills.served import Served
 from qtopt.errors import ProcessFailed, QtOptError, StoreFull
@@ -39,7 +41,7 @@ from qtopt.types import JsonValue
 from robot_bridge.spool import Spool
 
 _IMAGE_PX, _STEPS = 48, 8
-_MOST = 400
+_FIRST, _MOST = 5, 400
 _WAIT_S = 60.0
 _AT_REST_S = 7.0
 """A disk that has refused for so long is full: a seal that failed was tried again meanwhile."""
@@ -68,7 +70,7 @@ class Scene:
     """
 
     def __init__(self, root: Path, disk: Path, min_free_mb: float) -> None:
-        config = ReplayConfig(segment_mb=1.0, min_free_mb=min_free_mb, quarantine_mb=0.0)
+        config = ReplayConfig(segment_mb=1.0, min_free_mb=min_free_mb, quarantine_mb=0.0, min_transitions=16)
         self._served = Served(disk, _IMAGE_PX, config)
         self._spool = Spool(root / "spool")
         self._ledger = Ledger(2)  # the second one is always refused
@@ -76,6 +78,10 @@ class Scene:
         self.breaches: list[str] = []
         self.facts: dict[str, JsonValue] = {}
         self.start()
+        self._learning = Learning(root, self.connection.address, _IMAGE_PX)
+        for _ in range(_FIRST):
+            self.deliver()
+        self.breaches += self._learning.expect_steps()
 
     def start(self) -> None:
         """Starts a server on the disk as it is."""
@@ -95,7 +101,9 @@ class Scene:
         self.connection.close()
 
     def end(self) -> None:
-        """Ends the server and lets go of the spool."""
+        """Ends the server and who learns from it, and lets go of the spool."""
+        self.facts |= self._learning.told()
+        self.breaches += self._learning.end()
         self.process.terminate()
         self.process.join(20.0)
         self.connection.close()
@@ -135,6 +143,7 @@ class Scene:
         self._expect_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         if not len(self.connection.replay.sample_transitions(16, 1.0).position):
             self.breaches.append("nothing could be sampled")
+        self.breaches += self._learning.expect_steps()
 
     def expect_recovery(self) -> None:
         """Waits until all that was spooled is stored, without help, and compares everything."""
@@ -148,6 +157,8 @@ class Scene:
         if not self.connection.replay.stats()["writable"]:
             self.breaches.append("the store says that it is not writable")
         self._expect_health(health_pb2.HealthCheckResponse.SERVING)
+        self.breaches += self._learning.expect_publication(self.connection)
+        self.facts["gradient_steps"] = self._learning.step()
         self.facts["episodes"] = int(self.connection.replay.stats()["episodes"])
         self.breaches += self._audit.check()
 
@@ -186,8 +197,6 @@ def _full(root: Path, min_free_mb: float) -> Scene:
 def _read_only(root: Path) -> Scene:
     with BreakableDisk(root / "disk", 64) as disk:
         scene = Scene(root, root / "disk", 1.0)
-        for _ in range(5):
-            scene.deliver()
         disk.break_it()
         scene.fill()
         scene.expect_refusal()
