@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from qtopt.errors import RemoteError, SchemaMismatch, ServerUnavailable
+from qtopt.legal import MAX_METADATA
 from qtopt.rpc.arrays import largest_jpeg_bytes
 from qtopt.rpc.callers import Caller
-from qtopt.rpc.codec import MAX_METADATA
 from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES, ServerConfig
 from qtopt.rpc.turns import Turns
 from qtopt.specs import MAX_STEPS
