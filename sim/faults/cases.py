@@ -157,7 +157,7 @@ _ACTIONS: Final = (
         down=True, rises=True, lasts_s=0.12,
     ),
     Case(
-        "a force that grows to 80 N within a second, on the way down", "push", "latch", 0.45,
+        "a force that grows to 80 N within a second, on the way down", "push", "latch", 0.9,
         ("contact_latch", *_COLLIDED), how=_GROWS, protocols=_MORE, down=True, rises=True,
     ),
     Case(
