@@ -228,6 +228,8 @@ class Soak:
         in_box = a - _SLACK <= x_m <= d + _SLACK and b - _SLACK <= y_m <= e + _SLACK and c - _SLACK <= z_m <= f + _SLACK
         _require(in_box, "a target leaves the hard box", verdict)
         _require(self.monitor.commands.region.outside_m(point) <= _SLACK, "a target leaves the region", verdict)
+        if self.monitor.phase is Phase.RETRACT:  # which the policy's workspace does not bound, but ``_retreat``
+            return
         aside_x, aside_y = abs(x_m - start.x_m), abs(y_m - start.y_m)
         if math.hypot(aside_x, aside_y) < 0.003 and z_m >= start.z_m:  # rising: far, and beyond the policy's own top
             return
