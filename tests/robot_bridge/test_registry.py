@@ -90,4 +90,4 @@ def test_what_is_no_driver_is_refused(monkeypatch):
 
 def test_a_missing_library_says_what_to_install():
     driver = ArmDriver(FancyOptions, open=lambda options: None, open_stop_channel=lambda options: None, extra="ur")
-    assert "pip install 'qtopt[ur]'" in str(registry.missing_library(driver, ImportError("no rtde_control")))
+    assert "pip install '.[ur]'" in str(registry.missing_library(driver, ImportError("no rtde_control")))
