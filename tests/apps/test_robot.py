@@ -86,6 +86,7 @@ def test_ack_is_refused_while_the_cause_is_there(qtopt, sim):
 
 
 @pytest.mark.drill
+@pytest.mark.drill
 def test_the_cameras_latency_is_found_from_swings(qtopt, sim):
     code, out, err = qtopt("robot", "calibrate", sim.path, "latency", "--repeats", "10")
     assert code == 0, (err, out)
