@@ -322,7 +322,7 @@ def _build(values: dict[str, Any]) -> CellFile:
     if cell.limits.slow_episodes < _FEWEST_SLOW and not _is_simulated(arm):
         raise ConfigError(
             f"[limits] slow_episodes is {cell.limits.slow_episodes}, expected at least {_FEWEST_SLOW}: only an arm "
-            "whose controller is simulated on this machine may do without slow mode"
+            "whose controller is simulated on this machine, at 127.x but not 127.0.0.1, may do without slow mode"
         )
     cell_config(cell)  # raises where bin, limits and heights do not fit together
     return cell

@@ -16,7 +16,7 @@ FAR_OUT_M = 0.05
 STRAIGHT_M = 0.003
 """A motion that strays less than this from the vertical goes straight up or down."""
 BACK_M = 0.010
-"""A retreat leads so far back along the way that the tool came: what it was pushed against goes on pressing else."""
+"""A retreat leads so far back along the tool's way [m]; straight up, what presses from aside goes along."""
 _EPSILON = 1e-6
 
 

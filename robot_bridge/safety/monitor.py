@@ -21,7 +21,7 @@ _DESCENT_M = 0.001
 """A command that leads down by more than this is a descent; in an episode one that leads up by less."""
 _TRACKING_M = 0.003
 """A fast motion that ends, or runs, at the height where slow ones begin may be measured so far below it."""
-WORSE_N = 8.0
+_WORSE_N = 8.0
 """A way out of a contact may begin with so much more force; what it makes worse ends it."""
 _NO_REPORT = Verdict(Reaction.HOLD, "state_age", "no report from the arm yet")
 
@@ -108,7 +108,7 @@ class CellSafetyMonitor:
             self.beat(Heartbeat.POLICY, now_ns)
         self._phase, self._descending = phase, False
         pressed_n = self._report.force_n if self._report is not None else 0.0
-        self._borne_n = pressed_n + WORSE_N if phase is Phase.RETRACT else 0.0
+        self._borne_n = pressed_n + _WORSE_N if phase is Phase.RETRACT else 0.0
         return ALLOWED
 
     def finish_episode(self) -> int:

@@ -158,12 +158,6 @@ class _Context:
         self._to_bytes(answer)
         raise _Answered
 
-    def set_code(self, code: grpc.StatusCode) -> None:
-        """Takes the status of a method that the library has not implemented, before its NotImplementedError."""
-
-    def set_details(self, details: str) -> None:
-        """Takes what it says of that."""
-
     async def abort(self, code: grpc.StatusCode, details: str = "") -> None:
         raise RemoteError(f"{code.name}: {details}")
 
