@@ -28,6 +28,7 @@ from qtopt.apps.benches.episodes import STEPS, make_episode
 from qtopt.apps.drills import raw_disk, senders
 from qtopt.apps.drills.arrivals import compare
 from qtopt.apps.drills.joining import join_within
+from qtopt.apps.drills.mutual_tls import make_secrets, secured_client, secured_server
 from qtopt.apps.drills.processes import Processes
 from qtopt.apps.drills.report import DrillConfig, finish
 from qtopt.apps.drills.senders import Journal
@@ -37,6 +38,7 @@ from qtopt.replay import ReplayConfig
 from qtopt.rpc import ClientConfig, ServerConfig, codec, connect
 from qtopt.types import JsonValue
 
+_HOST: Final = "127.0.0.1"
 _ARM_S: Final = 30.0
 """A real arm brings an episode in so many seconds."""
 _ACKNOWLEDGED_S: Final = 0.25
@@ -57,6 +59,7 @@ class Config(DrillConfig):
         odd: slow clients, and as many dead ones, in the last phase.
         processes: that the collectors are spread over.
         patience_s: how long starting, and delivering what is left at the end, may take [s].
+        tls: whether mutual TLS stands between them and the server, with a certificate and a token for each.
         root: where everything lies while the drill runs; None makes a directory for it.
     """
 
@@ -69,6 +72,7 @@ class Config(DrillConfig):
     odd: int = 8
     processes: int = 4
     patience_s: float = 300.0
+    tls: bool = False
     root: Path | None = None
 
 
@@ -107,15 +111,17 @@ class Drill:
     def run(self) -> None:
         """Lets the phases follow one another."""
         config = self._config
+        listen = self._secured() if config.tls else ServerConfig(port=self._port)
         server = serve.Config(
-            listen=ServerConfig(port=self._port),
+            listen=listen,
             store=self._root / "store",
             models=self._root / "models",
             image_px=config.image_px,
             replay=ReplayConfig(),
         )
         process = self._processes.start("server", serve.main, server)
-        connect(ClientConfig(f"127.0.0.1:{self._port}", connect_timeout_s=config.patience_s)).close()
+        hello = ClientConfig(f"{_HOST}:{self._port}", connect_timeout_s=config.patience_s)
+        connect(secured_client(self._secrets, senders.name_of(0), hello) if config.tls else hello).close()
         watch = threading.Thread(target=self._watch, args=(psutil.Process(process.pid),), name="watch", daemon=True)
         watch.start()
         healthy = range(config.collectors)
@@ -127,6 +133,11 @@ class Drill:
         join_within([watch])
         self.breaches += self._processes.stop(["server"], config.patience_s)
         self._judge(paced, alone, beside)
+
+    def _secured(self) -> ServerConfig:
+        everybody = range(self._config.collectors + 2 * self._config.odd)
+        make_secrets(self._secrets, _HOST, map(senders.name_of, everybody))
+        return secured_server(self._secrets, _HOST, self._port)
 
     def _phase(self, name: str, numbers: range, seconds: float, every_s: float = 0.0) -> _Phase:
         """Lets senders send for some seconds, counted from when each of them had an acknowledgement."""
@@ -144,13 +155,14 @@ class Drill:
         started = []
         for share in np.array_split(np.array(numbers), min(self._config.processes, len(numbers))):
             config = senders.Config(
-                server=ClientConfig(f"127.0.0.1:{self._port}", call_timeout_s=60.0),
+                server=ClientConfig(f"{_HOST}:{self._port}", call_timeout_s=60.0),
                 root=self._senders,
                 first=int(share[0]),
                 count=len(share),
                 image_px=self._config.image_px,
                 every_s=every_s,
                 seed=self._config.seed,
+                secrets=self._secrets if self._config.tls else None,
             )
             started.append(f"{name}-{share[0]}")
             self._processes.start(started[-1], senders.main, config)
@@ -234,6 +246,10 @@ class Drill:
     def _senders(self) -> Path:
         return self._root / "senders"
 
+    @property
+    def _secrets(self) -> Path:
+        return self._root / "secrets"
+
     def _gone(self, number: int) -> int:
         return len(self._witness.seen[senders.spool_of(self._senders, number)].gone)
 
@@ -270,7 +286,12 @@ def main(config: Config) -> int:
         figures, breaches = compare(witness, root / "store")
     if config.root is None:
         shutil.rmtree(root)
-    sizes: dict[str, JsonValue] = {"collectors": config.collectors, "image_px": config.image_px, "pace": config.pace}
+    sizes: dict[str, JsonValue] = {
+        "collectors": config.collectors,
+        "image_px": config.image_px,
+        "pace": config.pace,
+        "tls": config.tls,
+    }
     return finish(
         "fleet",
         {**sizes, **drill.figures, **figures},

@@ -17,21 +17,20 @@ from typing import Final
 import tyro
 
 from qtopt.apps import serve
-from qtopt.apps.certificates import host_name
-from qtopt.apps.certs import Keys
 from qtopt.apps.drills import senders
 from qtopt.apps.drills.arrivals import compare
 from qtopt.apps.drills.link import CUT, Link, Weather
+from qtopt.apps.drills.mutual_tls import make_secrets, secured_client, secured_server
 from qtopt.apps.drills.processes import Processes
 from qtopt.apps.drills.report import DrillConfig, finish
 from qtopt.apps.drills.witness import Witness
 from qtopt.apps.process import free_port
 from qtopt.replay import ReplayConfig
-from qtopt.rpc import ClientConfig, ServerConfig
-from qtopt.rpc.roles import Role, make_identity
+from qtopt.rpc import ClientConfig
 from qtopt.types import JsonValue
 
 _SERVER: Final = "10.77.0.1"
+_CLIENT: Final = "drill"
 _ESTABLISHED: Final = "01"
 
 
@@ -65,30 +64,17 @@ class Drill:
         self._config, self._root = config, root
         self._processes, self._link, self._witness = processes, link, witness
         port = free_port()
-        ours, theirs = _make_secrets(root / "secrets")
+        secrets = root / "secrets"
+        make_secrets(secrets, _SERVER, [_CLIENT])
         self._serve = serve.Config(
-            listen=ServerConfig(
-                host=_SERVER,
-                port=port,
-                cert_file=ours / "server.crt",
-                key_file=ours / "server.key",
-                client_ca_file=ours / "ca.crt",
-                token_file=ours / "tokens",
-            ),
+            listen=secured_server(secrets, _SERVER, port),
             store=root / "store",
             models=root / "models",
             image_px=config.image_px,
             replay=ReplayConfig(segment_mb=16.0),
         )
         self._send = senders.Config(
-            server=ClientConfig(
-                f"{_SERVER}:{port}",
-                ca_file=theirs / "ca.crt",
-                cert_file=theirs / "client.crt",
-                key_file=theirs / "client.key",
-                token_file=theirs / "token",
-                connect_timeout_s=60.0,
-            ),
+            server=secured_client(secrets, _CLIENT, ClientConfig(f"{_SERVER}:{port}", connect_timeout_s=60.0)),
             root=root / "spools",
             count=config.collectors,
             image_px=config.image_px,
@@ -182,15 +168,6 @@ class Drill:
         tables = [Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:] for table in ("tcp", "tcp6")]
         rows = [line.split() for lines in tables for line in lines]
         return sum(row[3] == _ESTABLISHED and int(row[1].rpartition(":")[2], 16) == self._port for row in rows)
-
-
-def _make_secrets(directory: Path) -> tuple[Path, Path]:
-    """Makes certificates and a token; returns the server's folder and the collectors'."""
-    keys = Keys(directory)
-    keys.make_authority()
-    keys.make_server([host_name(_SERVER)], days=1.0)
-    keys.make_client(make_identity("drill", Role.COLLECTOR), days=1.0)
-    return directory / "server", directory / "clients" / "drill"
 
 
 def main(config: Config) -> int:

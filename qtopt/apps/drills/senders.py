@@ -17,6 +17,7 @@ import tyro
 
 from qtopt.apps.benches.episodes import again, make_episode
 from qtopt.apps.drills.joining import PATIENCE_S, join_within
+from qtopt.apps.drills.mutual_tls import secured_client
 from qtopt.apps.process import begin
 from qtopt.config import STRICT
 from qtopt.interfaces import EpisodeSink
@@ -43,6 +44,7 @@ class Config:
         image_px: height and width of the frames [px].
         every_s: time between the ends of two episodes of one sender [s]; 0 sends one after another.
         seed: of the episodes' content.
+        secrets: directory of what each proves itself with, ``sender-N`` each; None takes ``server`` as it is.
     """
 
     __pydantic_config__ = STRICT
@@ -54,11 +56,17 @@ class Config:
     image_px: int = 72
     every_s: float = 0.0
     seed: int = 0
+    secrets: Path | None = None
+
+
+def name_of(number: int) -> str:
+    """Returns a sender's name."""
+    return f"sender-{number}"
 
 
 def spool_of(root: Path, number: int) -> Path:
     """Returns the directory of a sender's spool."""
-    return root / f"sender-{number}"
+    return root / name_of(number)
 
 
 def read_journal(root: Path, number: int) -> Journal:
@@ -95,7 +103,8 @@ def _ends(start: float, every_s: float, stop: threading.Event) -> Iterator[None]
 def _send(config: Config, number: int, episode: Episode, stop: threading.Event) -> None:
     spool_at = spool_of(config.root, number)
     episode = replace(episode, collector=spool_at.name)
-    with contextlib.closing(Spool(spool_at)) as spool, connect(config.server) as remote:
+    server = secured_client(config.secrets, spool_at.name, config.server) if config.secrets else config.server
+    with contextlib.closing(Spool(spool_at)) as spool, connect(server) as remote:
         outbox = Outbox(_Timed(remote.replay, spool_at.with_suffix(".acknowledged")), spool)
         offset_s = config.every_s * ((number * 0.618) % 1.0)
         for _ in _ends(time.monotonic() + offset_s, config.every_s, stop):
