@@ -3,12 +3,15 @@
 import contextlib
 import fcntl
 import os
+import random
 import struct
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
+from qtopt.apps.drills.joining import join_within
 from qtopt.errors import ConfigError
 
 _SHUT_DOWN: Final = 0x8004587D
@@ -38,6 +41,40 @@ def small_disk(at: Path, megabytes: int) -> Iterator[Path]:
         yield at
     finally:
         _run("umount", "-l", str(at))
+
+
+class Filler:
+    """Something else that takes room on a disk and gives it back, again and again; use as a context.
+
+    Args:
+        disk: a directory on it.
+        least_mb, most_mb: between these lies what it leaves free each time [MB].
+        seed: of all chance.
+    """
+
+    def __init__(self, disk: Path, least_mb: float, most_mb: float, seed: int) -> None:
+        self._file = disk / "taken-by-another"
+        self._bounds_mb = least_mb, most_mb
+        self._chance = random.Random(seed)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._fill, name="filler", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        join_within([self._thread])
+
+    def _fill(self) -> None:
+        while not self._over.wait(self._chance.uniform(0.05, 0.4)):
+            disk = os.statvfs(self._file.parent)
+            take = disk.f_bavail * disk.f_frsize - round(self._chance.uniform(*self._bounds_mb) * 1e6)
+            with self._file.open("wb") as file, contextlib.suppress(OSError):  # the store may have been faster
+                os.posix_fallocate(file.fileno(), 0, max(1, take))
+            self._over.wait(self._chance.uniform(0.05, 0.4))
+            self._file.unlink()
 
 
 class BreakableDisk:

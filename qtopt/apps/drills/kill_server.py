@@ -5,6 +5,9 @@ time. A third of the kills, and those whose step is not reached again, come by t
 at a step of the store's code (``steps.py``), the steps with the fewest turns first, half of them a random time into it.
 After each kill the next server opens the store, and all that is in it is compared with what was sent.
 
+With ``--reserve`` the store has a small disk that something else fills again and again, to around the room that is to
+be kept free: episodes are refused, sealed into smaller segments or not at all, and go on when there is room.
+
 With ``--power`` the store has a disk of its own, an ext4 file system in a file, and each kill takes its power as well:
 what was not flushed is gone, as the kernel's own tests of file systems have it.
 """
@@ -21,7 +24,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -29,13 +32,13 @@ import numpy as np
 import tyro
 
 from qtopt.apps.drills.audit import Audit, Ledger
-from qtopt.apps.drills.disks import BreakableDisk
+from qtopt.apps.drills.disks import BreakableDisk, Filler, small_disk
 from qtopt.apps.drills.episodes import Checker, numbered_episode
 from qtopt.apps.drills.report import finish
 from qtopt.apps.drills.served import Served
 from qtopt.apps.drills.steps import Moment
 from qtopt.apps.process import StopSignal
-from qtopt.errors import QtOptError
+from qtopt.errors import ConfigError, QtOptError, StoreFull
 from qtopt.replay import EpisodeStore, ReplayConfig, RetentionConfig
 from qtopt.rpc import Connection
 from qtopt.types import JsonValue, Targets
@@ -43,6 +46,9 @@ from qtopt.types import JsonValue, Targets
 _IMAGE_PX = 16
 _SENDERS = 3
 _DISK_MB = 128
+_SMALL_MB, _RESERVE_MB = 24, 4.0
+_LEFT_MB = _RESERVE_MB - 0.5, _RESERVE_MB + 2.0
+"""What is left of the small disk when it is filled."""
 _STORE = ReplayConfig(
     segment_mb=0.1, seal_after_s=0.3, quarantine_mb=0.0, min_free_mb=0.0, retention=RetentionConfig(max_gb=0.0006)
 )
@@ -59,22 +65,37 @@ class Config:
         root: where the store lies while the drill runs; None makes a directory for it.
         json: file that the result is written to as well.
         power: whether the store's disk loses its power with each kill; mounts a disk, which needs the rights to.
+        reserve: whether the store's disk is filled again and again to around what is kept free; mounts one as well.
     """
 
     times: int = 500
     seed: int = 0
     load_s: float = 1.5
     power: bool = False
+    reserve: bool = False
     root: Path | None = None
     json: Path | None = None
 
+    def __post_init__(self) -> None:
+        if self.power and self.reserve:
+            raise ConfigError(
+                "kill_server: found --power and --reserve, expected one of them: each brings its own disk"
+            )
+
 
 class _Load:
-    """Threads that append, sample, label and read until ``over`` is set or the server is gone."""
+    """Threads that append, sample, label and read until ``over`` is set or the server is gone.
 
-    def __init__(self, connection: Connection, store: Path, ledger: Ledger, checker: Checker) -> None:
+    With ``may_refuse`` a sender tries again what the store has no room for; otherwise that counts as a breach.
+    """
+
+    def __init__(
+        self, connection: Connection, store: Path, ledger: Ledger, checker: Checker, *, may_refuse: bool
+    ) -> None:
         self._connection, self._store, self._ledger, self._checker = connection, store, ledger, checker
+        self._may_refuse = may_refuse
         self.over = threading.Event()
+        self.refused = 0
         self.torn = 0
         self.read = 0
         self.surprises: list[str] = []
@@ -100,7 +121,14 @@ class _Load:
 
     def _send(self, sender: int) -> None:
         number = self._ledger.begin(sender)
-        is_new = self._connection.replay.append(numbered_episode(sender, number, _IMAGE_PX))
+        try:
+            is_new = self._connection.replay.append(numbered_episode(sender, number, _IMAGE_PX))
+        except StoreFull:
+            if not self._may_refuse:
+                raise
+            self.refused += 1
+            self.over.wait(0.02)
+            return
         self._ledger.acknowledged(sender, is_new=is_new)
 
     def _sample(self) -> None:
@@ -130,7 +158,8 @@ class Drill:
     def __init__(self, config: Config, root: Path, disk: BreakableDisk | None) -> None:
         self._config, self._disk = config, disk
         self._chance = random.Random(config.seed)
-        self._served = Served(root, _IMAGE_PX, _STORE, traced=True)
+        replay = replace(_STORE, min_free_mb=_RESERVE_MB) if config.reserve else _STORE
+        self._served = Served(root, _IMAGE_PX, replay, traced=True)
         self._checker = Checker(_IMAGE_PX)
         self._ledger = Ledger(_SENDERS)
         self._audit = Audit(self._served.store, self._ledger, _IMAGE_PX)
@@ -140,6 +169,7 @@ class Drill:
         self._recovery_s: list[float] = []
         self._kills = 0
         self._read = 0
+        self._refused = 0
         self._missed = 0
         self.breaches: list[str] = []
 
@@ -158,6 +188,7 @@ class Drill:
         return {
             "kills": self._kills,
             **self._ledger.figures(),
+            "refused_for_want_of_room": self._refused,
             "sampled_and_compared": self._read,
             "recovery_s_p50_p99_max": recovery,
             "deaths_by": {**self._found},
@@ -197,7 +228,8 @@ class Drill:
             self.breaches.append(f"round {number}: {breach}")
 
     def _load(self, connection: Connection, process: BaseProcess, moment: Moment | None) -> None:
-        load = _Load(connection, self._served.store, self._ledger, self._checker)
+        may_refuse = self._config.reserve
+        load = _Load(connection, self._served.store, self._ledger, self._checker, may_refuse=may_refuse)
         process.join(3 * self._config.load_s if moment else self._chance.uniform(0, self._config.load_s))
         if self._disk is not None:
             load.over.set()  # what it reads from now on is no matter
@@ -209,6 +241,7 @@ class Drill:
             gc.collect()  # no file of it may stay open
             self._disk.mend()
         self._read += load.read
+        self._refused += load.refused
         self.breaches += load.surprises
         if load.torn:
             self.breaches.append(f"{load.torn} sampled transitions were torn")
@@ -246,12 +279,15 @@ def main(config: Config) -> int:
     root.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as mounted:
         disk = mounted.enter_context(BreakableDisk(root / "store", _DISK_MB)) if config.power else None
+        if config.reserve:
+            small = mounted.enter_context(small_disk(root / "store", _SMALL_MB))
+            mounted.enter_context(Filler(small, *_LEFT_MB, config.seed))
         drill = Drill(config, root, disk)
         drill.run(stop)
     if not drill.breaches and config.root is None:
         shutil.rmtree(root)
     return finish(
-        "power_cut" if config.power else "kill_server",
+        "kill_server",
         drill.figures(),
         drill.breaches,
         seed=config.seed,
