@@ -12,8 +12,10 @@ from typing import Any, Final, Literal
 Target = Literal["controller", "arm", "safety", "server", "clock"]
 Reaction = Literal["nothing", "hold", "stop", "latch", "any"]
 
-UR, XARM, HTTP = "ur", "xarm", "http"
-ALL: Final = (UR, XARM, HTTP)
+UR, XARM, HTTP, SO101 = "ur", "xarm", "http", "so101"
+ALL: Final = (UR, XARM, HTTP, SO101)
+CONTROLLED: Final = (UR, XARM, HTTP)
+"""Those with a controller that has a clock, stops of its own, and a second way to it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class GraspCase:
     when: Literal["begins", "carried", "let_go"]
     around: Literal["object", "air"]
     labels: tuple[str, ...]
-    protocols: tuple[str, ...] = ALL
+    protocols: tuple[str, ...] = CONTROLLED
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,8 @@ _STILL_S = 0.35
 
 _ACTIONS: Final = (
     Case("stream silent, socket open", "silent", "latch", _STILL_S, _SILENCE),
-    Case("stream alive, clock frozen", "frozen_clock", "latch", _STILL_S, _SILENCE),
-    Case("frames in pieces", "split_frames", "nothing", label="goes on", protocols=(UR, XARM)),
+    Case("stream alive, clock frozen", "frozen_clock", "latch", _STILL_S, _SILENCE, protocols=CONTROLLED),
+    Case("frames in pieces", "split_frames", "nothing", label="goes on", protocols=(UR, XARM, SO101)),
     Case("frames twice", "duplicate_frames", "nothing", label="goes on", protocols=(UR, XARM)),
     Case("frames late by up to 50 ms", "late_frames", "nothing", label="goes on", how=_LATE, protocols=(UR, XARM)),
     Case(
@@ -129,8 +131,11 @@ _ACTIONS: Final = (
     ),
     Case(
         "every connection reset", "drop_connections", "latch", 0.5, (*_SILENCE, *_DEAD, "mode_lost"),
-        protocols=(UR, XARM),
+        protocols=(UR, XARM, SO101),
     ),
+    Case("five replies damaged", "damaged_replies", "nothing", label="goes on", how=_how(count=5), protocols=(SO101,)),
+    Case("one servo silent", "servo_silent", "latch", _STILL_S, _SILENCE, protocols=(SO101,)),
+    Case("one servo overloaded", "servo_overload", "latch", 0.2, ("fault",), protocols=(SO101,)),
     Case("controller stands still for 2 s", "SIGSTOP", "latch", 2.4, (*_SILENCE, *_DEAD), target="server"),
     Case("arm's process: SIGKILL", "SIGKILL", "latch", 0.3, _DEAD, target="arm"),
     Case("arm's process: SIGSEGV", "SIGSEGV", "latch", 0.3, _DEAD, target="arm"),
@@ -138,16 +143,19 @@ _ACTIONS: Final = (
     Case("safety process: SIGKILL", "SIGKILL", "latch", 0.3, ("safety_process",), target="safety"),
     Case("safety process: SIGSEGV", "SIGSEGV", "latch", 0.3, ("safety_process",), target="safety"),
     Case("safety process: SIGSTOP", "SIGSTOP", "latch", 0.65, ("safety_process",), target="safety"),
-    Case("protective stop, collision", "protective_stop", "latch", 0.2, _COLLIDED),
-    Case("emergency stop", "emergency_stop", "latch", 0.2, ("emergency_stop", "program_stopped", "mode_lost")),
+    Case("protective stop, collision", "protective_stop", "latch", 0.2, _COLLIDED, protocols=CONTROLLED),
+    Case(
+        "emergency stop", "emergency_stop", "latch", 0.2, ("emergency_stop", "program_stopped", "mode_lost"),
+        protocols=CONTROLLED,
+    ),
     Case("safeguard opened", "safeguard", "latch", 0.2, ("safeguard_stop", "program_stopped"), protocols=_MORE),
     Case("stopped from the pendant", "program_stop", "latch", 0.2, ("program_stopped",), protocols=(UR,)),
     Case(
         "speed slider at 10 %", "speed_slider", "hold", 0.4, ("speed_slider",), how=_how(fraction=0.1), protocols=_MORE
     ),
     Case("pose jumps by 80 mm", "pose_jump", "latch", 0.3, ("bad_state", "box", "tcp_speed")),
-    Case("pose is not a number", "nan", "latch", _STILL_S, ("bad_state", *_SILENCE)),
-    Case("lengths in other units", "wrong_units", "latch", 0.3, ("bad_state",)),
+    Case("pose is not a number", "nan", "latch", _STILL_S, ("bad_state", *_SILENCE), protocols=CONTROLLED),
+    Case("lengths in other units", "wrong_units", "latch", 0.3, ("bad_state",), protocols=CONTROLLED),
     Case(
         "20 N on the way down", "push", "nothing", 0.25, label="goes on", how=_N20, protocols=_MORE,
         down=True, rises=True,
@@ -162,9 +170,9 @@ _ACTIONS: Final = (
     ),
     Case(
         "80 N on the way down, for a moment", "push", "latch", 0.35, ("contact_latch", *_COLLIDED), how=_N80,
-        down=True, lasts_s=0.2,
+        protocols=CONTROLLED, down=True, lasts_s=0.2,
     ),
-    Case("gripper silent", "gripper", "stop", 2.5, ("gripper",), how=_how(what="silent")),
+    Case("gripper silent", "gripper", "stop", 2.5, ("gripper",), how=_how(what="silent"), protocols=CONTROLLED),
     Case("camera freezes", "camera", "hold", 1.4, ("camera_age", "camera"), how=_how(what="freeze")),
     Case("camera stalls", "camera", "hold", 0.9, ("camera_age",), how=_how(what="stall")),
     Case("camera black", "camera", "hold", 1.4, ("camera_age", "camera"), how=_how(what="black")),

@@ -20,8 +20,18 @@ SLOW_M_S: Final = 0.06
 _LIFT_M: Final = 0.1
 _HEAL: Final = (
     "silent", "frozen_clock", "split_frames", "duplicate_frames", "late_frames", "emergency_stop", "safeguard", "nan",
-    "wrong_units",
+    "wrong_units", "pose_jump", "gripper", "camera",
 )  # fmt: skip
+_HAS_NOT: Final[Mapping[str, tuple[str, ...]]] = {
+    "ur": (),
+    "xarm": ("safeguard", "speed_slider"),
+    "http": ("split_frames", "duplicate_frames", "late_frames"),
+    "so101": (
+        "frozen_clock", "duplicate_frames", "late_frames", "emergency_stop", "safeguard", "nan", "wrong_units",
+        "speed_slider",
+    ),
+}  # fmt: skip
+"""Faults that a kind of cell cannot have, and need not be healed of."""
 _SMALL: Final = ("--camera-px", "128")
 _PRESSED: Final = ("contact_latch", "contact_retract", "protective_stop")
 _XARM_WORDS: Final = {
@@ -41,7 +51,7 @@ class SimulatedCell:
     """``qtopt robot serve-sim`` on an address of its own; may be used in a ``with`` statement.
 
     Args:
-        protocol: ``ur``, ``xarm`` or ``http``.
+        protocol: ``ur``, ``xarm``, ``http`` or ``so101``.
         directory: where its cell file goes.
         host: a loopback address that nobody else uses.
         speed_m_s: of the tool; so slow by default that every reaction is over before a motion would be; None leaves
@@ -106,16 +116,12 @@ class SimulatedCell:
     def heal(self) -> None:
         """Takes every fault back, and does what a person at the arm does after a stop; nothing moves by that."""
         self.process.send_signal(signal.SIGCONT)
+        has_not = _HAS_NOT[self.protocol]
         for fault in _HEAL:
-            if not (self.protocol == "http" and "frames" in fault) and not (
-                self.protocol == "xarm" and fault == "safeguard"
-            ):
+            if fault not in has_not:
                 self.inject(fault, on=False)
-        self.inject("pose_jump", on=False)
         self.inject("push", force_n=[0.0, 0.0, 0.0])
-        for device in ("gripper", "camera"):
-            self.inject(device, on=False)
-        if self.protocol != "xarm":
+        if "speed_slider" not in has_not:
             self.inject("speed_slider", fraction=1.0)
         self.inject("person")
 

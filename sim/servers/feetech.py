@@ -31,7 +31,7 @@ STIFFNESS: Final = 0.004
 
 @dataclass
 class Servo:
-    """One servo: its memory and what is physically so."""
+    """One servo: its memory and what is physically so; it measures ``slip`` steps too many."""
 
     ident: int
     position: float
@@ -41,6 +41,7 @@ class Servo:
     velocity: float = 0.0
     fault: int = 0
     muted: bool = False
+    slip: float = 0.0
 
     def __post_init__(self) -> None:
         self.memory[3:5] = (777).to_bytes(2, "little")
@@ -58,7 +59,12 @@ class Servo:
         if not self.memory[TORQUE_ENABLE]:
             return 0.0
         limit = self.word(TORQUE_LIMIT) / 1000
-        return max(-limit, min(limit, STIFFNESS * (self.word(GOAL) - self.position)))
+        return max(-limit, min(limit, STIFFNESS * self.short))
+
+    @property
+    def short(self) -> float:
+        """How far it is from its goal, as it measures itself [steps]."""
+        return self.word(GOAL) - self.position - self.slip
 
     def advance(self, dt_s: float) -> None:
         """Moves on."""
@@ -66,7 +72,7 @@ class Servo:
             self.velocity = 0.0
             return
         top = abs(self.word(SPEED)) or 3400
-        self.velocity = max(-top, min(top, (self.word(GOAL) - self.position) / TIME_CONSTANT_S))
+        self.velocity = max(-top, min(top, self.short / TIME_CONSTANT_S))
         before = self.position
         self.position = max(self.low, min(self.high, self.position + self.velocity * dt_s))
         self.velocity = (self.position - before) / dt_s
@@ -75,7 +81,7 @@ class Servo:
         """Writes what it measures into its memory: position, speed, load, voltage, temperature."""
         load = round(1000 * abs(self.load)) | (0x400 if self.load < 0 else 0)
         speed = round(abs(self.velocity)) | (0x8000 if self.velocity < 0 else 0)
-        words = (round(self.position), speed, load)
+        words = (round(self.position + self.slip), speed, load)
         self.memory[PRESENT : PRESENT + 6] = b"".join(word.to_bytes(2, "little") for word in words)
         self.memory[62], self.memory[63], self.memory[66] = 120, 31, int(abs(self.velocity) > 1)
 

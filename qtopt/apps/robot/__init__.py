@@ -172,7 +172,7 @@ class ServeSim:
 
     __pydantic_config__ = STRICT
 
-    protocol: Literal["ur", "xarm", "http"] = "ur"
+    protocol: Literal["ur", "xarm", "http", "so101"] = "ur"
     host: str = "127.0.3.1"
     output: Path | None = None
     objects: int = 5
@@ -212,7 +212,7 @@ class Faults:
 
     __pydantic_config__ = STRICT
 
-    protocols: tuple[Literal["ur", "xarm", "http"], ...] = ("ur", "xarm", "http")
+    protocols: tuple[Literal["ur", "xarm", "http", "so101"], ...] = ("ur", "xarm", "http", "so101")
     cases: tuple[str, ...] = ()
     output: Path | None = None
     guide: Path | None = None

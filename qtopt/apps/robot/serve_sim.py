@@ -50,6 +50,14 @@ token_file = "{token}"
 [gripper]
 driver = "http"
 """
+_ARMS["so101"] = """[arm]
+driver = "so101"
+port = "{port}"
+calibration_file = "{calibration}"
+
+[gripper]
+driver = "so101"
+"""
 _CELL = """schema = 1
 cell = "{name}"
 
@@ -59,7 +67,20 @@ driver = "uvc"
 url = "{url}"
 latency_s = {latency}
 
-[bin]
+{room}
+[grasp]
+close_force_n = 20  # the weakest of a 2F-85; coupled fingers put twice as much on what one of them alone touches
+
+[success]
+diff_area_px = 40
+calibrated = "in simulation"
+
+[spool]
+dir = "{spool}"
+min_free = 0.01
+"""
+
+_ROOM = """[bin]
 floor_z_m = 0.0
 inner_min_m = [0.45, -0.15]
 inner_max_m = [0.75, 0.15]
@@ -80,17 +101,33 @@ floor_soft_m = 0.005
 
 [home]
 clear_pose_m = [0.60, 0.0, 0.44]  # out of the picture: fingers that open in it look like an object that came
+"""
+_SO101_ROOM = """[bin]
+floor_z_m = -0.10  # the arm stands on a plinth
+inner_min_m = [0.12, -0.10]  # of the bin, what the arm reaches
+inner_max_m = [0.26, 0.10]
+above_m = 0.17
+around_m = 0.05
+rim_z_m = -0.05
 
-[grasp]
-close_force_n = 20  # the weakest of a 2F-85; coupled fingers put twice as much on what one of them alone touches
+[limits]
+speed_m_s = 0.10
+slow_speed_m_s = 0.06
+accel_m_s2 = 0.5
+yaw_rate_rad_s = 0.8
+step_m = 0.10
 
-[success]
-diff_area_px = 40
-calibrated = "in simulation"
+[episode]
+start_height_m = [0.14, 0.15]
+clear_height_m = 0.15
+lifted_height_m = 0.10
+top_height_m = 0.155
 
-[spool]
-dir = "{spool}"
-min_free = 0.01
+[watchdog]
+period_s = 0.02
+
+[home]
+clear_pose_m = [0.16, 0.0, 0.06]
 """
 
 
@@ -117,6 +154,8 @@ def main(config: ServeSim) -> int:
             _serve_ur(plant, config, pictures, servers, stop)
         elif config.protocol == "http":
             _serve_http(plant, config, pictures, servers, stop)
+        elif config.protocol == "so101":
+            _serve_so101(plant, config, pictures, servers, stop)
         else:
             asyncio.run(_serve_xarm(plant, config, pictures, stop))
     return 0
@@ -147,14 +186,35 @@ def _serve_http(
 ) -> None:
     from sim.servers.http import HttpArmCell
 
-    output = config.output or Path(servers.enter_context(tempfile.TemporaryDirectory())) / "cell.toml"
-    token = output.absolute().parent / "arm-token"
+    token = _beside(config, servers) / "arm-token"
     token.write_text(secrets.token_hex(24))
     token.chmod(0o600)
     server = servers.enter_context(HttpArmCell(plant, config.host, token, pictures.spoil))
     _announce(config, pictures.url, server.fault_port, control=server.port, token=token)
     while not stop.wait(3600.0):
         continue
+
+
+def _serve_so101(
+    plant: "Plant", config: ServeSim, pictures: "SceneCamera", servers: contextlib.ExitStack, stop: StopSignal
+) -> None:
+    from sim.servers.so101 import So101Cell, write_calibration
+
+    directory = _beside(config, servers)
+    port, calibration = directory / "so101-port", directory / "so101.json"
+    write_calibration(calibration)
+    server = servers.enter_context(So101Cell(plant, config.host, port, pictures.spoil))
+    servers.callback(port.unlink, missing_ok=True)
+    _announce(config, pictures.url, server.fault_port, port=port, calibration=calibration)
+    while not stop.wait(3600.0):
+        continue
+
+
+def _beside(config: ServeSim, servers: contextlib.ExitStack) -> Path:
+    """Returns the directory for what the cell file names: its own, or one that goes with the server."""
+    if config.output is not None:
+        return config.output.absolute().parent
+    return Path(servers.enter_context(tempfile.TemporaryDirectory()))
 
 
 async def _serve_xarm(plant: "Plant", config: ServeSim, pictures: "SceneCamera", stop: StopSignal) -> None:
@@ -174,15 +234,14 @@ def _name(config: ServeSim) -> str:
     return f"sim-{config.protocol}-{config.host.replace('.', '-')}"
 
 
-def _announce(config: ServeSim, url: str, fault_port: int, control: int = 0, token: Path | None = None) -> None:
-    """Prints the cell file, or says where it is, when everything listens."""
+def _announce(config: ServeSim, url: str, fault_port: int, **arm: object) -> None:
+    """Prints the cell file, or says where it is, when everything listens; ``arm`` is what its part needs to know."""
     from sim.servers.camera import LATENCY_S
 
-    arm = _ARMS[config.protocol].format(
-        host=config.host, control=control, token=token, open_width_m=config.open_width_m
-    )
+    words = _ARMS[config.protocol].format(host=config.host, open_width_m=config.open_width_m, **arm)
+    room = _SO101_ROOM if config.protocol == "so101" else _ROOM
     spool = "spool" if config.output is None else str(config.output.absolute().parent / "spool")
-    text = _CELL.format(name=_name(config), arm=arm, url=url, spool=spool, latency=LATENCY_S)
+    text = _CELL.format(name=_name(config), arm=words, room=room, url=url, spool=spool, latency=LATENCY_S)
     if config.output is None:
         say(text)
     else:

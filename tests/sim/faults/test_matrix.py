@@ -16,13 +16,14 @@ FEW = {
         "collector SIGKILLed on the way down",
     ),
     "xarm": ("every connection reset", "gripper jammed, open"),
+    "so101": ("one servo silent", "arm's process: SIGKILL"),
 }
 
 
 @pytest.mark.realtime
 @pytest.mark.drill
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("protocol", ["ur", "xarm"])
+@pytest.mark.parametrize("protocol", FEW)
 def test_faults_end_as_they_must(protocol, monkeypatch):
     monkeypatch.setenv(STATE_VARIABLE, "")  # each kind of case sets its own; put back afterwards
     findings = list(run(protocol, [named(name) for name in FEW[protocol]]))
