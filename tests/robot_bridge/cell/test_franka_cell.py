@@ -143,3 +143,26 @@ def test_a_controller_that_stands_still_for_two_seconds(controller, cell):
     os.kill(controller.process.pid, signal.SIGCONT)
     motion.ends(before, 0.35)
     wait_for(lambda: (latch := places.latched()) is not None and latch.rule in DEAD, 4.0)
+
+
+def test_it_is_led_up_out_of_what_presses_on_it(controller, cell):
+    robot, places = cell
+    robot.enter(Phase.EPISODE)
+    here = robot.state().tool
+    pressed = []
+
+    def press():
+        wait_for(lambda: controller.ask()["position_m"][2] < here.z_m - 0.01, 60.0)
+        pressed.append(controller.ask(force=[0.0, 0.0, 30.0, 0.0, 0.0, 0.0])["position_m"])
+        wait_for(lambda: controller.ask()["position_m"][2] > pressed[0][2] + 0.01, 60.0)
+        controller.ask(force=[0.0] * 6)
+
+    thread = threading.Thread(target=press)
+    thread.start()
+    reached = robot.move(ToolPose(here.x_m, here.y_m, here.z_m - 0.15, here.yaw_rad))
+    thread.join(60.0)
+    assert places.latched() is None
+    stood = controller.ask()["position_m"]
+    assert stood[2] - pressed[0][2] > 0.02, "of the 30 mm that lead out"
+    assert math.dist(stood[:2], pressed[0][:2]) < 0.005
+    assert reached.z_m == pytest.approx(stood[2], abs=0.002)
