@@ -207,8 +207,14 @@ def test_the_arm_yields_while_what_the_fingers_close_on_bears_it():
 
 
 def test_fingers_that_move_while_the_arm_says_nothing_are_waited_for_and_looked_at():
+    class SlowFingers(Fingers):
+        def move(self, width_m, speed_m_s, force_n, deadline_s):
+            self.bench.press(16.0)
+            time.sleep(0.5)
+            return self.state()
+
     bench = Bench()
-    bench.worker = bench.worker_with(Fingers(bench, 100, (16.0,) * 100))
+    bench.worker = bench.worker_with(SlowFingers(bench, 0, ()))
     silent_ns = []
 
     def silent():
