@@ -2,13 +2,18 @@
 
 import json
 import math
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from qtopt.apps.drills import attacks, fleet, full_disk, kill_server
+from qtopt.apps.drills import attacks, fleet, full_disk, guided_fuzz, kill_roles, kill_server, million
+from qtopt.apps.drills.episodes import numbered_episode
 from qtopt.apps.drills.link import CUT, Spell, Traffic, Weather
+from qtopt.apps.drills.processes import Processes
 from qtopt.apps.drills.weathers import unlike
+from qtopt.apps.drills.witness import Witness
+from qtopt.replay import EpisodeStore, StoreFormat
 
 RESULTS = Path(__file__).parents[3] / "docs" / "results"
 
@@ -121,3 +126,32 @@ LOSS, DELAY, DEAF = Weather(loss=0.3), Weather(delay_s=0.5), Weather(forward=Fal
 def test_a_weather_has_to_have_happened(spell, took_s, said):
     breaches = unlike(spell, took_s)
     assert breaches == [] if said is None else said in breaches[0]
+
+
+def test_trainers_that_said_nothing_are_told(tmp_path):
+    with Witness([tmp_path / "spool"]) as witness, Processes(tmp_path / "logs") as processes:
+        processes.log("trainer").write_text("")
+        drill = kill_roles.Drill(kill_roles.Config(), tmp_path, processes, witness)
+        drill.check_resumption()
+        assert drill.breaches == ["0 trainers said where they began, expected 1 or more"]
+
+
+@pytest.mark.drill
+@pytest.mark.skipif(find_spec("atheris") is None, reason="needs the extra 'fuzz'")
+def test_targets_that_were_not_fuzzed_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(guided_fuzz, "_run", lambda *given: ("INFO: nothing to do", 0))
+    path = tmp_path / "result.json"
+    config = guided_fuzz.Config(minutes=0.1, only=("AppendEpisode",), faults=tmp_path, room=tmp_path, json=path)
+    assert guided_fuzz.main(config) == 1
+    assert "no input was taken apart" in json.loads(path.read_text())["first_breaches"][0]
+
+
+@pytest.mark.drill
+def test_a_store_of_fewer_episodes_is_told(tmp_path):
+    for size in (5, 300):
+        with EpisodeStore(tmp_path / f"episodes-{size}", StoreFormat.for_images(16)) as store:
+            for number in range(5):
+                store.append(numbered_episode(0, number, 16, 3))
+    path = tmp_path / "result.json"
+    assert million.main(million.Config(root=tmp_path, sizes=(5, 300), seconds=0.1, json=path)) == 1
+    assert "found 5 episodes, expected 300" in json.loads(path.read_text())["first_breaches"][0]
