@@ -152,6 +152,12 @@ class Catalogue:
                     self._writer.execute("ROLLBACK")
                 raise
 
+    def try_out(self) -> None:
+        """Writes what is there already, durably; raises StoreFull or StoreError where no commit succeeds."""
+        with self._transaction() as writer:
+            (version,) = writer.execute("PRAGMA user_version").fetchone()
+            writer.execute(f"PRAGMA user_version = {version}")
+
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Lets this thread read one state of the database throughout the block."""

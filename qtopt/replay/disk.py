@@ -70,9 +70,9 @@ class DiskShelf:
         self.catalogue = Catalogue(root, read_only=read_only)
         self._format = fmt
         self._publish = publish
-        self._watch = DiskWatch(root, min_free_bytes)
+        self._watch = DiskWatch(root, min_free_bytes, self.catalogue.try_out)
         self._overdue = Overdue(retention, self.catalogue)
-        self._retired: list[SegmentRow] = []
+        self._retired: list[SegmentRow] = []  # their files are there still
         self._found: list[Damaged] = []
         self._max_open = max_open_segments
         self._read_only = read_only
