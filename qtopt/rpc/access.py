@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from qtopt.errors import NotAuthenticated
 from qtopt.rpc.callers import ANYBODY, Caller
+from qtopt.rpc.peers import network_of
 from qtopt.rpc.roles import Identity, from_uri, is_general, is_open
 from qtopt.rpc.settings import ServerConfig
 from qtopt.rpc.tokens import find_token, read_tokens
@@ -28,7 +29,8 @@ class Access:
     ) -> Caller:
         """Returns who calls ``method`` from the address ``peer``.
 
-        Who need not say who they are has the account of their host, not of a connection, which anybody can make anew.
+        Who need not say who they are has the account of their host or IPv6 network, not of a connection, which anybody
+        can make anew.
 
         Raises:
             NotAuthenticated: it does not say who it is, and the method is for those alone who do.
@@ -40,7 +42,7 @@ class Access:
                 raise
             found = self.certified(auth)
         if found is None or found is ANYBODY:
-            host = f"host {peer.rpartition(':')[0]}"
+            host = f"host {network_of(peer)}"
             return Caller(found, host if found is None or is_general(method) else peer)
         return Caller(found, f"{found.role} {found.name}")
 
