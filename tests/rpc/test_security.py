@@ -191,6 +191,26 @@ def test_a_new_certificate_is_taken_without_a_restart_and_half_of_one_is_not(gua
         assert connection.replay.stats()["episodes"] == 0
 
 
+def test_files_that_are_left_aside_show_in_the_metrics_though_nobody_calls(keys, tmp_path):
+    services, own = Services(SIZE, DictStore), tmp_path / "keys" / "server"
+
+    def left_aside():
+        value_of = services.metrics.registry.get_sample_value
+        return {what: value_of("qtopt_secrets_left_aside", {"what": what}) for what in ("tokens", "certificates")}
+
+    assert left_aside() == {"tokens": 0, "certificates": 0}  # of a server that has neither
+    with BackgroundServer(listening(tmp_path), services):
+        assert left_aside() == {"tokens": 0, "certificates": 0}
+        listed, key = keys.token_list.read_bytes(), (own / "server.key").read_bytes()
+        keys.token_list.write_text("half of a li")
+        assert left_aside() == {"tokens": 1, "certificates": 0}
+        (own / "server.key").unlink()
+        assert left_aside() == {"tokens": 1, "certificates": 1}
+        keys.token_list.write_bytes(listed)
+        (own / "server.key").write_bytes(key)
+        assert left_aside() == {"tokens": 0, "certificates": 0}
+
+
 def test_a_client_whose_certificate_has_expired_goes_on_when_it_is_renewed(keys, tmp_path):
     seconds = 3.0
     brief = listening(tmp_path, tokens=False, limits=Limits(connection_age_s=0.2))
