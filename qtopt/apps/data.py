@@ -163,6 +163,7 @@ def _back_up(root: Path, config: Config) -> int:
         done = back_up(root, config.into, link=config.link)
         segments = f"{done.segments} segments, {done.copied} of them new, {done.removed} given up since"
         say(f"{config.into}: {segments}; {done.landed} episodes that are in no segment yet")
+        say("published networks are not in it: the trainer publishes its own again from its checkpoint; copy that, too")
         return 0
     restore(root, config.into)
     say(f"restored to {config.into}")
