@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
+from qtopt.durable import make_directory
 from qtopt.errors import EpisodeConflict, StoreError, UnknownEpisode
 from qtopt.replay.catalogue import Catalogue, SegmentRow
 from qtopt.replay.checksum import crc32c
@@ -82,7 +83,7 @@ class DiskShelf:
         self._seal_lock = threading.Lock()  # one seal at a time
         self._move_lock = threading.Lock()  # while landed episodes become sealed ones
         if not read_only:
-            (root / SEGMENTS).mkdir(exist_ok=True)
+            make_directory(root / SEGMENTS)
         with one_moment(self.catalogue, root) as files:
             self._layout = Layout.of(self.catalogue.segments())
             self._steps = StepTable(self._layout.base, self._layout.end - self._layout.base + SEGMENT_ROWS)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import structlog
 
+from qtopt.durable import flush, make_directory
 from qtopt.errors import CorruptEpisode, StoreError, StoreFull
 from qtopt.replay.landing_file import (
     LandedEpisode,
@@ -29,7 +30,6 @@ from qtopt.replay.landing_file import (
 )
 from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow, Record
-from qtopt.replay.segment_files import flush
 
 _log = structlog.get_logger(__name__)
 
@@ -200,9 +200,7 @@ class LandingLog:
 
     def _begin(self) -> LogFile:
         try:
-            if not self._directory.exists():
-                self._directory.mkdir()
-                flush(self._directory.parent)
+            make_directory(self._directory)
             file = LogFile(next_path(self._directory), os.O_CREAT | os.O_EXCL | os.O_RDWR)
             try:
                 flush(self._directory)

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
+from qtopt.durable import flush, make_directory
 from qtopt.errors import CorruptEpisode, StoreFull
 from qtopt.replay.catalogue import CATALOGUE_FILE, EPISODE_COLUMNS, Catalogue, episode_from
 from qtopt.replay.checksum import crc32c
@@ -21,7 +22,6 @@ from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import REPLACED, EpisodeRow, Record
 from qtopt.replay.reentry import RebuildReport, enter_segments
 from qtopt.replay.schema import read_format, rows_from_bytes
-from qtopt.replay.segment_files import flush
 
 _TEMPORARY = "rebuild.tmp"
 
@@ -78,9 +78,10 @@ def _copy_aside(root: Path) -> Path | None:
     number = 0
     while (target := root / QUARANTINE / f"catalogue-{number:04d}").exists():
         number += 1
-    target.mkdir(parents=True)
+    make_directory(target)
     for path in files:
         flush(Path(shutil.copy(path, target)))
+    flush(target)
     return target / CATALOGUE_FILE
 
 
