@@ -180,7 +180,7 @@ class _Backup:
         before = list(landing.iterdir())
         for path in sorted((self._temporary / LANDING).iterdir()):
             flush(path)
-            path.rename(next_path(landing))
+            path.rename(next_path(landing, path))
         flush(landing)
         flush(self._temporary / CATALOGUE_FILE)
         for log in self._target.glob(f"{CATALOGUE_FILE}-*"):  # of the old one

@@ -307,7 +307,7 @@ class DiskShelf:
             with self._move_lock:
                 self.catalogue.seal(segment, {damage.positions[0]: damage.reason for damage in damaged})
                 self._layout = Layout.of([*self._layout.segments, segment])
-            self._landed.drop_before(start + len(rows), size)
+            self._landed.drop_before(start + len(rows), size, sum(len(row.facts) for row in episodes))
         self._found += damaged
         return True
 

@@ -1,6 +1,5 @@
 """Makes the catalogue anew from the sealed segments and from what can still be read of the old one."""
 
-import itertools
 import math
 import shutil
 import sqlite3
@@ -14,7 +13,7 @@ from qtopt.replay.catalogue import CATALOGUE_FILE, EPISODE_COLUMNS, Catalogue, e
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.disk import QUARANTINE, SEGMENTS
 from qtopt.replay.episode_store import LABELS_FILE
-from qtopt.replay.landing import GROUP_EPISODES, land
+from qtopt.replay.landing import groups, land
 from qtopt.replay.landing_file import LandedEpisode, first_whole
 from qtopt.replay.landing_log import LANDING, LandingLog, open_files
 from qtopt.replay.lock import WriterLock
@@ -87,7 +86,7 @@ def _copy_aside(root: Path) -> Path | None:
 
 def _save(records: Iterator[Record], log: LandingLog, catalogue: Catalogue, end: int, report: RebuildReport) -> int:
     """Lands again, behind ``end``, what is in no segment; returns the new end."""
-    while group := list(itertools.islice(records, GROUP_EPISODES)):
+    for group in groups(records):
         for record in group:  # one that was stored again lies behind the damaged one, whose segment does not say so
             known = catalogue.episode(record.row.uuid)
             sealed = known is not None and known.segment is not None and known.is_same(record.row)
