@@ -205,7 +205,7 @@ class _Head(NamedTuple):
         if crc32c(self.sizes, body) != self.crc:
             return None
         try:
-            row, facts = row_of(json.loads(body[: self.about_bytes]))
+            row, facts = row_of(json.loads(body[: self.about_bytes].decode()))
             steps = body[self.about_bytes :]
             return (row, facts, steps) if sum(frame_sizes(steps, row.length + 1)) == self.frame_bytes else None
         except (CorruptEpisode, ValueError, RecursionError):
