@@ -11,6 +11,9 @@ from qtopt.types import Behaviour, Episode
 MAX_METADATA: Final = 1 << 20
 """Characters of an episode's metadata as JSON: more may take memory and time out of all proportion to its length."""
 
+MAX_COLLECTOR: Final = 256
+"""Characters of a collector's name, which stands in each of its episodes, in figures and in logs."""
+
 PER_ACTION: Final = frozenset({"actions", "rewards", "behaviour", IS_INTERVENTION})
 """Arrays that have T entries in an Episode, not T + 1."""
 
@@ -19,7 +22,7 @@ _LAST_VERSION: Final = 2**63 - 1
 
 
 def check_content(episode: Episode) -> None:
-    """Raises SchemaMismatch, naming what was found and expected, unless arrays, UUID and version are legal."""
+    """Raises SchemaMismatch, naming what was found and expected, unless arrays, UUID, version and name are legal."""
     for spec in EPISODE_SPECS:
         spec.validate(getattr(episode, spec.name))
     steps = len(episode.actions)
@@ -40,6 +43,15 @@ def check_content(episode: Episode) -> None:
         raise SchemaMismatch(f"uuid: found {episode.uuid!r}, expected 32 lower-case hexadecimal digits")
     if not 0 <= episode.policy_version <= _LAST_VERSION:
         raise SchemaMismatch(f"policy_version: found {episode.policy_version}, expected 0 to {_LAST_VERSION}")
+    check_collector(episode.collector)
+
+
+def check_collector(name: str) -> None:
+    """Raises SchemaMismatch where a collector's name is longer than a server takes."""
+    if len(name) > MAX_COLLECTOR:
+        raise SchemaMismatch(
+            f"collector: found a name of {len(name)} characters, expected at most {MAX_COLLECTOR}: give a shorter one"
+        )
 
 
 def check_metadata_size(text: str) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from qtopt.durable import flush, make_directory
 from qtopt.errors import (
     AccessDenied,
     ConfigError,
@@ -71,7 +72,7 @@ class Spool:
         self._changing = threading.Lock()  # guards what is known of the files; never held while a sink is asked
         self._refusals: dict[str, int] = {}  # by UUID, the longest not refused first
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
             self._lock = (directory / "lock").open("w")
         except OSError as error:
             raise ConfigError(
@@ -264,13 +265,13 @@ class Spool:
         name = f"{self._next:012d}_{uuid}"
         partial, path = self._directory / (name + _PARTIAL), place / (name + _SUFFIX)
         try:
-            place.mkdir(exist_ok=True)
+            make_directory(place)
             with partial.open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             partial.rename(path)
-            _sync(place)
+            flush(place)
         except OSError as error:
             with contextlib.suppress(OSError):  # as on a disk that has become read-only; the next opening removes it
                 partial.unlink(missing_ok=True)
@@ -294,7 +295,7 @@ class Spool:
             path = self._forget(uuid)
             assert path is not None  # only who delivers forgets
             try:
-                place.mkdir(exist_ok=True)
+                make_directory(place)
                 aside = path.rename(place / path.name)
             except OSError as failure:
                 _log.error("spool: %s; left out until the next start, it cannot be set aside: %s", error, failure)
@@ -309,14 +310,6 @@ def _bytes_in(directory: Path) -> int:
         with contextlib.suppress(OSError):
             taken += file.stat().st_size
     return taken
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _count(path: Path) -> int:

@@ -1,11 +1,11 @@
 """Checkpoint directories: written beside, synced, renamed; the newest few are kept, ``last`` points at the newest."""
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import qtopt
+from qtopt.durable import flush, make_directory
 from qtopt.errors import CheckpointError
 
 _LAST = "last"
@@ -20,7 +20,7 @@ class Checkpoints:
 
     def __init__(self, root: Path, keep: int = 3) -> None:
         self._root, self._keep = root, keep
-        root.mkdir(parents=True, exist_ok=True)
+        make_directory(root)
         for torn in root.glob(f"{_ASIDE}*"):
             _remove(torn)
         if finished := self.all():
@@ -43,7 +43,7 @@ class Checkpoints:
             writing.mkdir()
             write(writing)
             for path in [*writing.rglob("*"), writing]:
-                _sync(path)
+                flush(path)
             writing.rename(final)
         except OSError:
             _remove(writing)
@@ -62,7 +62,7 @@ class Checkpoints:
         _remove(link)
         link.symlink_to(finished.name)
         link.rename(self._root / _LAST)
-        _sync(self._root)
+        flush(self._root)
 
 
 def all_checkpoints(root: Path) -> list[Path]:
@@ -103,11 +103,3 @@ def _remove(path: Path) -> None:
         path.unlink()
     else:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -12,6 +12,7 @@ import structlog
 from qtopt.config import STRICT
 from qtopt.errors import AccessDenied, CheckpointError, ConfigError, RemoteError, StoreError
 from qtopt.interfaces import Environment, ModelSource, Policy
+from qtopt.legal import check_collector
 from qtopt.loops.episode import run_episode
 from qtopt.loops.metrics import Clock, Every
 from qtopt.loops.outbox import Outbox
@@ -155,9 +156,11 @@ def collect(
     Raises:
         AccessDenied: this role may not deliver, and never could.
         RobotError: the cell did not do what was asked.
-        SchemaMismatch: the server takes nothing of what this process makes, and never did.
+        SchemaMismatch: the server takes nothing of what this process makes, and never did; or no server would, for the
+            collector's name.
         StoreFull: the disk has no room for an episode, the server did not take older ones, and ``stop`` said to end.
     """
+    check_collector(name)
     seed: int | None = int(rng.integers(2**31))
     finished, look = 0, Every(config.refresh_every_s, at_once=True, clock=clock)
     on_its_way: tuple[Future[None], Collected, float] | None = None

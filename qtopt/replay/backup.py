@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from qtopt.durable import flush, make_directory
 from qtopt.errors import StoreError, StoreFull
 from qtopt.replay.catalogue import CATALOGUE_FILE, Catalogue, SegmentRow
 from qtopt.replay.copies import require_nothing_more
@@ -26,7 +27,7 @@ from qtopt.replay.landing_log import LANDING, LandingLog, next_path
 from qtopt.replay.lock import WriterLock
 from qtopt.replay.opening import require_explained
 from qtopt.replay.schema import STORE_FILE, read_format
-from qtopt.replay.segment_files import flush, flush_tree, segment_name
+from qtopt.replay.segment_files import flush_tree, segment_name
 
 _TEMPORARY: Final = "backup.tmp"
 _ATTEMPTS: Final = 10
@@ -66,7 +67,7 @@ def back_up(source: Path, target: Path, *, link: bool = False) -> BackupReport:
     """
     fmt = read_format(source)
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        make_directory(target)
         if (target / STORE_FILE).exists():
             _require_copy_of(source, target)
         elif any(target.iterdir()):
@@ -74,7 +75,6 @@ def back_up(source: Path, target: Path, *, link: bool = False) -> BackupReport:
         else:
             fmt.write(target / STORE_FILE)
             flush(target)
-            flush(target.parent)
         lock = WriterLock(target)
         try:
             return _Backup(source, target, link=link).run()
@@ -185,7 +185,7 @@ class _Backup:
         before = list(landing.iterdir())
         for path in sorted((self._temporary / LANDING).iterdir()):
             flush(path)
-            path.rename(next_path(landing))
+            path.rename(next_path(landing, path))
         flush(landing)
         flush(self._temporary / CATALOGUE_FILE)
         for log in self._target.glob(f"{CATALOGUE_FILE}-*"):  # of the old one

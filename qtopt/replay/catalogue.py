@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS landed_rows (first_position INTEGER PRIMARY KEY, rows
 CREATE TABLE IF NOT EXISTS landed_frame (position INTEGER PRIMARY KEY, frame BLOB NOT NULL) STRICT;
 """
 EPISODE_COLUMNS = ", ".join([*LASTING, "segment", "quarantined", "row_crc32c"])
+_BATCH_BYTES = 4 << 20
 _OFFLINE = LASTING.index("offline")
 _UNWRITABLE = (  # a full disk, a quota, a disk that became read-only or fails
     "SQLITE_FULL",
@@ -307,17 +308,25 @@ class Catalogue:
         return [episode_from(row) for row in self._read(query, (start, stop))]
 
     def batches(self, start: int = 0, stop: int = 2**62, *, size: int = 4096) -> Iterator[list[EpisodeRow]]:
-        """Yields the episodes that begin from ``start`` up to ``stop`` in order of position, ``size`` at a time."""
-        while True:
-            query = (
-                f"SELECT {EPISODE_COLUMNS} FROM episode WHERE first_position >= ? AND first_position < ? "
-                "ORDER BY 1 LIMIT ?"
-            )
-            batch = [episode_from(row) for row in self._read(query, (start, stop, size))]
-            if not batch:
-                return
+        """Yields the episodes that begin from ``start`` up to ``stop`` in order of position, ``size`` at a time.
+
+        They are fewer at a time where their facts are long.
+        """
+        while batch := self._batch(start, stop, size):
             yield batch
             start = batch[-1].first_position + 1
+
+    def _batch(self, start: int, stop: int, size: int) -> list[EpisodeRow]:
+        query = f"SELECT {EPISODE_COLUMNS} FROM episode WHERE first_position >= ? AND first_position < ? ORDER BY 1"
+        batch: list[EpisodeRow] = []
+        facts_bytes = 0
+        with _translated(self._path), closing(self._reader().execute(query, (start, stop))) as found:
+            for values in found:
+                batch.append(episode_from(values))
+                facts_bytes += len(batch[-1].facts)
+                if len(batch) == size or facts_bytes >= _BATCH_BYTES:
+                    break
+        return batch
 
     def episode(self, key: str | int) -> EpisodeRow | None:
         """Returns the episode with a UUID or a first position."""

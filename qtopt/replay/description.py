@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
+from qtopt.durable import flush
 from qtopt.errors import CorruptEpisode, StoreError, StoreFull
 from qtopt.replay.disk import QUARANTINE, SEGMENTS
 from qtopt.replay.frames import decode_into
 from qtopt.replay.lock import WriterLock
 from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.schema import FORMAT_NAME, FORMAT_VERSION, STORE_FILE, StoreFormat, parse_format
-from qtopt.replay.segment_files import UNREADABLE, described_format, flush, read_column, read_tables
+from qtopt.replay.segment_files import UNREADABLE, described_format, read_column, read_tables
 from qtopt.replay.segments import SegmentFrames
 from qtopt.specs import SCHEMA_VERSION
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
+from qtopt.durable import make_directory
 from qtopt.errors import EpisodeConflict, StoreError, UnknownEpisode
 from qtopt.replay.catalogue import Catalogue, SegmentRow
 from qtopt.replay.checksum import crc32c
@@ -82,7 +83,7 @@ class DiskShelf:
         self._seal_lock = threading.Lock()  # one seal at a time
         self._move_lock = threading.Lock()  # while landed episodes become sealed ones
         if not read_only:
-            (root / SEGMENTS).mkdir(exist_ok=True)
+            make_directory(root / SEGMENTS)
         with one_moment(self.catalogue, root) as files:
             self._layout = Layout.of(self.catalogue.segments())
             given_up = self.catalogue.retired().values()
@@ -308,7 +309,7 @@ class DiskShelf:
             with self._move_lock:
                 self.catalogue.seal(segment, {damage.positions[0]: damage.reason for damage in damaged})
                 self._layout = Layout.of([*self._layout.segments, segment])
-            self._landed.drop_before(start + len(rows), size)
+            self._landed.drop_before(start + len(rows), size, sum(len(row.facts) for row in episodes))
         self._found += damaged
         return True
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
+from qtopt.durable import flush, make_directory
 from qtopt.errors import CheckpointError, StoreError
 from qtopt.replay.catalogue import CATALOGUE_FILE
 from qtopt.replay.description import require_described
@@ -17,7 +18,6 @@ from qtopt.replay.landing_log import LANDING
 from qtopt.replay.lock import WriterLock
 from qtopt.replay.record import EpisodeRow
 from qtopt.replay.schema import FORMAT_VERSION, STORE_FILE, StoreFormat, read_format
-from qtopt.replay.segment_files import flush
 from qtopt.replay.shelf import Damaged
 from qtopt.replay.store import ReplayConfig, ReplayStore
 from qtopt.replay.verify import VerifyReport, verify
@@ -229,7 +229,7 @@ def _locked(root: Path, fmt: StoreFormat | None) -> WriterLock:
     """Takes the lock, before anything is looked at or written; of no directory where there is nothing to make."""
     if fmt is None:
         read_format(root)
-    root.mkdir(parents=True, exist_ok=True)
+    make_directory(root)
     return WriterLock(root)
 
 
@@ -243,7 +243,6 @@ def _prepare(root: Path, fmt: StoreFormat | None, *, read_only: bool) -> StoreFo
     fmt = fmt.named()
     fmt.write(root / STORE_FILE)
     flush(root)
-    flush(root.parent)
     return fmt
 
 

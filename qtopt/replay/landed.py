@@ -14,9 +14,9 @@ from qtopt.errors import CorruptEpisode, StoreFull
 from qtopt.replay.catalogue import Catalogue
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.index import IndexEntries
-from qtopt.replay.landing import GROUP_EPISODES, land
+from qtopt.replay.landing import GROUP_BYTES, GROUP_EPISODES, land
 from qtopt.replay.landing_file import LandedEpisode, LeftOut, LogFile, first_whole, is_whole, pieces
-from qtopt.replay.landing_log import LANDING, LandingLog
+from qtopt.replay.landing_log import FILE_FACTS, LANDING, LandingLog
 from qtopt.replay.opening import landed_rows
 from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import EpisodeRow, Record
@@ -30,6 +30,8 @@ SEGMENT_ROWS = 1 << 17
 """Rows that fill a segment whatever their frames' size: those of the log are what takes longest to read at opening."""
 _FILES: Final = 4
 """Files of the log in a segment's worth of frames: what can be sealed where there is no room for a whole segment."""
+SEGMENT_FACTS = _FILES * FILE_FACTS
+"""Bytes of facts that fill a segment whatever their frames' size: they are in memory, thrice, while it is made."""
 _SEGMENT_BYTES: Final = 1 << 20
 _EPISODE_BYTES: Final = 256
 _ROW_BYTES: Final = STEP_DTYPE.itemsize + 8
@@ -51,6 +53,7 @@ class Landed:
     Attributes:
         start: position behind what is sealed.
         frame_bytes: size of their frames.
+        facts_bytes: size of their facts.
         lost: found in the log and lost to the catalogue; not served before they are landed again.
     """
 
@@ -73,7 +76,7 @@ class Landed:
         self._since = time.monotonic()
         self._steps = steps
         self.start = steps.end
-        self.frame_bytes = 0
+        self.frame_bytes = self.facts_bytes = 0
         self.lost: deque[LandedEpisode] = deque()
         self._changing = threading.Lock()  # the rows in memory: by who lands, and by who has sealed
 
@@ -87,6 +90,7 @@ class Landed:
             self._publish(IndexEntries.of(batch))
             self._steps.extend(rows)
             self.frame_bytes += int(rows["frame_bytes"].sum())
+            self.facts_bytes += sum(len(row.facts) for row in batch)
         rest = self._log.take_rest(self.start)
         known = self._catalogue.known([episode.row.uuid for episode in rest])
         served = {uuid for uuid, there in known.items() if not there.quarantined}
@@ -118,7 +122,8 @@ class Landed:
                     if not self.frame_bytes:
                         self._since = time.monotonic()
                     self._steps.extend(record.rows)
-                    self.frame_bytes += record.size
+                    self.frame_bytes += record.frame_bytes
+                    self.facts_bytes += len(record.row.facts)
                     stored.append(result)
         self._publish(IndexEntries.of(stored))
         return results
@@ -126,9 +131,16 @@ class Landed:
     def _land_lost(self) -> None:
         """Lands again what was lost, before anything new takes its place."""
         while self.lost:
-            group = list(itertools.islice(self.lost, GROUP_EPISODES))
-            self._land([record for episode in group if (record := self._whole(episode)) is not None])
-            for _ in group:
+            group: list[Record] = []
+            read = size = 0
+            while read < min(len(self.lost), GROUP_EPISODES) and size < GROUP_BYTES:
+                record = self._whole(self.lost[read])
+                read += 1
+                if record is not None:
+                    group.append(record)
+                    size += record.size
+            self._land(group)
+            for _ in range(read):
                 self.lost.popleft()
         self._log.settle(self._steps.end)
         self._log.drop_before(self.start, self._quarantine)
@@ -181,9 +193,12 @@ class Landed:
 
     def due(self, after_s: float) -> bool:
         """Whether they should be sealed: enough of them, or any that wait longer than ``after_s``."""
-        if self.frame_bytes >= self._segment_bytes or self.rows >= SEGMENT_ROWS:
+        if self._fill_a_segment(self.frame_bytes, self.facts_bytes, self.rows):
             return True
         return bool(0 < after_s < time.monotonic() - self._since and self.frame_bytes)
+
+    def _fill_a_segment(self, frame_bytes: int, facts_bytes: int, rows: int) -> bool:
+        return frame_bytes >= self._segment_bytes or facts_bytes >= SEGMENT_FACTS or rows >= SEGMENT_ROWS
 
     def oldest(self, room: float) -> tuple[list[EpisodeRow], Rows]:
         """Returns the oldest ones that fill a segment, and their rows.
@@ -202,14 +217,15 @@ class Landed:
             raise StoreFull("nothing is sealed before there is room for what waits in the landing log: free disk space")
         start, ends = self.start, self._log.ends()
         chosen: list[EpisodeRow] = []
-        stop, size, needed, fitting = start, 0, _SEGMENT_BYTES, 0
+        stop, size, facts_bytes, needed, fitting = start, 0, 0, _SEGMENT_BYTES, 0
         for row in itertools.chain.from_iterable(self._catalogue.batches(start, self._steps.end)):
-            if size >= self._segment_bytes or stop - start >= SEGMENT_ROWS:
+            if self._fill_a_segment(size, facts_bytes, stop - start):
                 break
             chosen.append(row)
             stop = row.first_position + row.length + 1
             frame_bytes = int(self._steps.between(row.first_position, stop)["frame_bytes"].sum())
             size += frame_bytes
+            facts_bytes += len(row.facts)
             needed += frame_bytes + _EPISODE_BYTES + len(row.facts) + (row.length + 1) * _ROW_BYTES
             if needed <= room and stop in ends:
                 fitting = len(chosen)
@@ -228,10 +244,11 @@ class Landed:
         self.lost.clear()
         self._log.close()
 
-    def drop_before(self, position: int, frame_bytes: int) -> None:
-        """Forgets what was sealed, with frames of so many bytes."""
+    def drop_before(self, position: int, frame_bytes: int, facts_bytes: int) -> None:
+        """Forgets what was sealed, with frames and facts of so many bytes."""
         with self._changing:
             self.start = position
             self.frame_bytes -= frame_bytes
+            self.facts_bytes -= facts_bytes
             self._since = time.monotonic()
         self._log.drop_before(position, self._quarantine)

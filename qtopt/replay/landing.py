@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -16,6 +16,7 @@ from qtopt.replay.record import EpisodeRow, Record
 
 GROUP_EPISODES = 64
 GROUP_BYTES = 8 << 20
+"""Of frames and facts."""
 
 Commit = Callable[[Sequence[Record]], list[bool | StoreError]]
 """Stores records durably; says for each whether it was new or what is wrong with it. Raises when all failed."""
@@ -50,6 +51,20 @@ def land(catalogue: Catalogue, log: LandingLog, records: Sequence[Record], end: 
         with log.appended(fresh):
             catalogue.enter([record.row for record in fresh], damaged)
     return results
+
+
+def groups(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Yields records, some at a time: as many as are landed together."""
+    group: list[Record] = []
+    size = 0
+    for record in records:
+        group.append(record)
+        size += record.size
+        if len(group) == GROUP_EPISODES or size >= GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 @contextmanager

@@ -5,32 +5,42 @@ import json
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from qtopt.errors import CorruptEpisode
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.quarantine import Quarantine
-from qtopt.replay.record import EpisodeRow, Record
+from qtopt.replay.record import EpisodeRow, Record, row_of
 from qtopt.replay.schema import frame_sizes, rows_from_bytes, rows_to_bytes
 
-_MAGIC: Final = b"\xf1qtopt\x01\n"
-_HEADER: Final = struct.Struct("<8sIIII")
-"""Magic, bytes of the episode's row (JSON), of its steps, of its frames, and the CRC-32C of all that but the frames."""
+OLD_MARK: Final = b"\xf1qtopt\x01\n"
+"""What begins each record in files that have no mark of their own: those of stores of format 3 and before."""
+MARK_BYTES: Final = 16
+_SIZES: Final = struct.Struct("<IIII")
+"""Bytes of the episode's row (JSON), of its steps, of its frames, and the CRC-32C of mark and all but the frames."""
 _CRC_BYTES: Final = 4
-_SEARCHED_BYTES: Final = 1 << 20
+_SEARCHED_BYTES: Final = 1 << 16
+_IN_VAIN: Final = 4
+_SHORT_BYTES: Final = 1 << 14
+"""Once so many times a file's size was read of what is no record, only what says that its head is short is read."""
 _BLOCK_BYTES: Final = 1 << 24  # the system reads no more than 2 GiB at a time
 _UNTOLD: Final = "an episode that is damaged, or was never acknowledged"
 
 
 class LogFile:
-    """An open file of the log; it stays readable for who holds it, also when it was removed."""
+    """An open file of the log; it stays readable for who holds it, also when it was removed.
+
+    Each record begins with the file's mark. It is drawn by chance and stands in the file's name alone, so that damage
+    to the file does not take it away, and no client can put into a frame what would be taken for a record.
+    """
 
     def __init__(self, path: Path, flags: int) -> None:
         self.path = path
+        self.mark = bytes.fromhex(path.stem.partition("-")[2]) or OLD_MARK
         self.handle = os.open(path, flags, 0o644)
-        self.bytes = 0
+        self.bytes = self.facts_bytes = 0
         self.end = 0  # position behind the last record
 
     def read(self, offset: int, size: int) -> bytes:
@@ -46,7 +56,8 @@ class LogFile:
 class LandedEpisode:
     """An episode in the log: its row, its T + 1 steps as bytes, where its record and where its frames begin.
 
-    ``again`` are the records of the same that came later.
+    The row has no facts, which may be long: ``first_whole`` reads them. ``again`` are the records of the same that came
+    later.
     """
 
     row: EpisodeRow
@@ -141,6 +152,10 @@ def is_whole(episode: LandedEpisode) -> bool:
 
 
 def _read_record(episode: LandedEpisode) -> Record:
+    head = _head_at(episode.file, episode.start)
+    told = head.read(episode.file) if head is not None else None
+    if told is None or told[0] != episode.row:
+        raise CorruptEpisode(f"landed episode {episode.row.uuid}: its record does not match its checksum any more")
     rows = rows_from_bytes([episode.steps], [episode.row.length + 1])
     frames, offset = [], episode.offset
     for size, expected in zip(rows["frame_bytes"].tolist(), rows["frame_crc32c"].tolist(), strict=True):
@@ -148,53 +163,103 @@ def _read_record(episode: LandedEpisode) -> Record:
         offset += size
         if crc32c(frames[-1]) != expected:
             raise CorruptEpisode(f"landed episode {episode.row.uuid}: a frame does not match its checksum")
-    return Record(episode.row, rows, tuple(frames))
+    return Record(replace(episode.row, facts=told[1]), rows, tuple(frames))
 
 
-def record_head(record: Record) -> bytes:
-    """Returns what stands before the frames in an episode's record."""
-    row, steps = record.row, rows_to_bytes(record.rows)
-    about = json.dumps(row.lasting(), default=bytes.hex).encode()
-    sizes = _HEADER.pack(_MAGIC, len(about), len(steps), record.size, 0)[:-_CRC_BYTES]
+def record_head(record: Record, mark: bytes) -> bytes:
+    """Returns what stands before the frames in an episode's record in a file with this mark."""
+    about = json.dumps(record.row.lasting(), default=bytes.hex).encode()
+    return head_of(mark, about, rows_to_bytes(record.rows), record.frame_bytes)
+
+
+def head_of(mark: bytes, about: bytes, steps: bytes, frame_bytes: int) -> bytes:
+    """Returns the head of a record: ``about`` is the episode's row as JSON; steps and frames of that size follow it."""
+    sizes = mark + _SIZES.pack(len(about), len(steps), frame_bytes, 0)[:-_CRC_BYTES]
     body = about + steps
     return b"".join((sizes, crc32c(sizes, body).to_bytes(_CRC_BYTES, "little"), body))
 
 
+class _Head(NamedTuple):
+    """What a record, or what looks like one, says of itself; ``sizes`` with the mark, without the checksum."""
+
+    body: int  # where it begins
+    sizes: bytes
+    about_bytes: int
+    step_bytes: int
+    frame_bytes: int
+    crc: int
+
+    @property
+    def offset(self) -> int:
+        """Where the frames begin."""
+        return self.body + self.about_bytes + self.step_bytes
+
+    @property
+    def stop(self) -> int:
+        """Where the record ends."""
+        return self.offset + self.frame_bytes
+
+    def read(self, file: LogFile) -> tuple[EpisodeRow, str, bytes] | None:
+        """Returns an episode's row without its facts, these, and its steps; None where this is no record."""
+        body = file.read(self.body, self.about_bytes + self.step_bytes)
+        if crc32c(self.sizes, body) != self.crc:
+            return None
+        try:
+            row, facts = row_of(json.loads(body[: self.about_bytes].decode()))
+            steps = body[self.about_bytes :]
+            return (row, facts, steps) if sum(frame_sizes(steps, row.length + 1)) == self.frame_bytes else None
+        except (CorruptEpisode, ValueError, RecursionError):
+            return None
+
+
+def _head_at(file: LogFile, at: int) -> _Head | None:
+    """Returns the head of the record at a place; None where the file's mark does not stand there, or the file ends."""
+    body = at + len(file.mark) + _SIZES.size
+    data = file.read(at, body - at)
+    if len(data) < body - at or not data.startswith(file.mark):
+        return None
+    return _Head(body, data[:-_CRC_BYTES], *_SIZES.unpack_from(data, len(file.mark)))
+
+
 def scan(file: LogFile) -> Iterator[LandedEpisode | LeftOut]:
-    """Yields the whole records of a file and what is none; after a damaged one it goes on with the next sound one."""
-    size = os.fstat(file.handle).st_size
-    at, lost = 0, -1
-    cut_off = True
-    while at >= 0 and len(head := os.pread(file.handle, _HEADER.size, at)) == _HEADER.size:
-        magic, about_bytes, step_bytes, frame_bytes, crc = _HEADER.unpack(head)
-        offset = at + _HEADER.size + about_bytes + step_bytes
-        body = b""
-        if magic == _MAGIC and offset + frame_bytes <= size:
-            body = os.pread(file.handle, about_bytes + step_bytes, at + _HEADER.size)
-        if not body or crc32c(head[:-_CRC_BYTES], body) != crc:
+    """Yields the whole records of a file and what is none; after a damaged one it goes on with the next sound one.
+
+    In files without a mark of their own, frames may hold what a client made to look like records. Whatever they say,
+    reading takes time in proportion to the file.
+    """
+    size, head_bytes = os.fstat(file.handle).st_size, len(file.mark) + _SIZES.size
+    at, lost, cut_off, in_vain = 0, -1, True, 0
+    marks: Iterator[int] = iter(())
+    while 0 <= at < size:
+        head = _head_at(file, at)
+        ends = size - at < head_bytes if head is None else head.stop > size
+        told = None
+        if head is not None and not ends and (in_vain <= _IN_VAIN * size or head.offset - head.body <= _SHORT_BYTES):
+            told = head.read(file)
+            in_vain += head.offset - head.body if told is None else 0
+        if head is None or told is None:
             if lost < 0:
-                lost, cut_off = at, magic == _MAGIC and offset + frame_bytes > size
-            at = _find_magic(file, at + 1)
+                lost, cut_off, marks = at, ends, _marks(file, at + 1)
+            at = next(marks, -1)
             continue
         if lost >= 0:
             yield LeftOut(file, lost, at, _UNTOLD)
-            lost, cut_off = -1, True
-        first_position, uuid, digest, *others = json.loads(body[:about_bytes])
-        row = EpisodeRow(first_position, uuid, bytes.fromhex(digest), *others)
-        yield LandedEpisode(row, body[about_bytes:], file, at, offset)
-        at = offset + frame_bytes
-    if lost >= 0 or at < size:
-        yield LeftOut(file, lost if lost >= 0 else at, size, _UNTOLD, cut_off)
+            lost = -1
+        row, _, steps = told
+        yield LandedEpisode(row, steps, file, at, head.offset)
+        at = head.stop
+    if lost >= 0:
+        yield LeftOut(file, lost, size, _UNTOLD, cut_off)
 
 
-def _find_magic(file: LogFile, start: int) -> int:
-    """Returns where a record may begin from ``start`` on; -1 when none does."""
-    while len(searched := os.pread(file.handle, _SEARCHED_BYTES, start)) >= len(_MAGIC):
-        at = searched.find(_MAGIC)
-        if at >= 0:
-            return start + at
-        start += len(searched) - len(_MAGIC) + 1
-    return -1
+def _marks(file: LogFile, start: int) -> Iterator[int]:
+    """Yields the places from ``start`` on where a record may begin."""
+    while len(searched := file.read(start, _SEARCHED_BYTES)) >= len(file.mark):
+        at = searched.find(file.mark)
+        while at >= 0:
+            yield start + at
+            at = searched.find(file.mark, at + 1)
+        start += len(searched) - len(file.mark) + 1
 
 
 def write_at(handle: int, data: bytes, offset: int) -> None:

@@ -9,15 +9,20 @@ is never written again, so that a torn record at its end is passed over.
 
 import contextlib
 import os
+import re
+import secrets
 import threading
 from collections.abc import Collection, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 
+from qtopt.durable import flush, make_directory
 from qtopt.errors import CorruptEpisode, StoreError, StoreFull
 from qtopt.replay.landing_file import (
+    MARK_BYTES,
     LandedEpisode,
     LeftOut,
     LogFile,
@@ -28,13 +33,16 @@ from qtopt.replay.landing_file import (
     write_at,
 )
 from qtopt.replay.quarantine import Quarantine
-from qtopt.replay.record import EpisodeRow, Record
-from qtopt.replay.segment_files import flush
+from qtopt.replay.record import LASTING, EpisodeRow, Record
 
 _log = structlog.get_logger(__name__)
 
 LANDING: Final = "landing"
 """Directory of the log within a store."""
+FILE_FACTS: Final = 8 << 20
+"""Bytes of facts from which another file is begun, whatever the frames' size."""
+_DIGITS: Final = 8
+_NAME: Final = re.compile(rf"[0-9]{{{_DIGITS}}}(-[0-9a-f]{{{2 * MARK_BYTES}}})?\.log")
 
 
 def open_files(directory: Path) -> list[LogFile]:
@@ -46,13 +54,15 @@ def open_files(directory: Path) -> list[LogFile]:
     return files
 
 
-def next_path(directory: Path) -> Path:
-    """Returns where the next file of a log belongs."""
-    return directory / f"{1 + max((int(path.stem) for path in _paths(directory)), default=0):08d}.log"
+def next_path(directory: Path, copied: Path | None = None) -> Path:
+    """Returns where the next file of a log belongs: one with a mark of its own, or a copy of one, with that one's."""
+    number = 1 + max((int(path.stem[:_DIGITS]) for path in _paths(directory)), default=0)
+    mark = f"-{secrets.token_hex(MARK_BYTES)}" if copied is None else copied.stem[_DIGITS:]
+    return directory / f"{number:0{_DIGITS}d}{mark}.log"
 
 
 def _paths(directory: Path) -> list[Path]:
-    return sorted(directory.glob(f"{'[0-9]' * 8}.log"))
+    return sorted(path for path in directory.glob("*.log") if _NAME.fullmatch(path.name))
 
 
 class LandingLog:
@@ -164,10 +174,10 @@ class LandingLog:
         Raises:
             StoreFull: they cannot be written.
         """
-        heads = [record_head(record) for record in records]
-        parts = [part for head, record in zip(heads, records, strict=True) for part in (head, *record.frames)]
         with self._lock:
             file = self._writable()
+            heads = [record_head(record, file.mark) for record in records]
+            parts = [part for head, record in zip(heads, records, strict=True) for part in (head, *record.frames)]
             try:
                 write_at(file.handle, b"".join(parts), file.bytes)
                 os.fdatasync(file.handle)
@@ -185,6 +195,7 @@ class LandingLog:
                 sizes = [len(frame) for frame in record.frames]
                 self._enter(file, record.row.first_position, file.bytes + len(head), sizes)
                 file.bytes += len(head) + sum(sizes)
+                file.facts_bytes += len(record.row.facts)
 
     def _take_back(self, file: LogFile) -> None:
         try:
@@ -193,16 +204,15 @@ class LandingLog:
             self._current = None
 
     def _writable(self) -> LogFile:
-        if self._current is None or self._current.bytes >= self._file_bytes:
-            self._current = self._begin()
-            self._files.append(self._current)
-        return self._current
+        file = self._current
+        if file is None or file.bytes >= self._file_bytes or file.facts_bytes >= FILE_FACTS:
+            file = self._current = self._begin()
+            self._files.append(file)
+        return file
 
     def _begin(self) -> LogFile:
         try:
-            if not self._directory.exists():
-                self._directory.mkdir()
-                flush(self._directory.parent)
+            make_directory(self._directory)
             file = LogFile(next_path(self._directory), os.O_CREAT | os.O_EXCL | os.O_RDWR)
             try:
                 flush(self._directory)
@@ -268,6 +278,5 @@ def _readable(file: LogFile) -> Iterator[None]:
         raise StoreError(f"{file.path}: cannot be read ({error}); see to the disk and open the store again") from error
 
 
-def _content(row: EpisodeRow) -> tuple[Any, ...]:
-    """Returns all of a row but where it lies."""
-    return row.lasting()[1:]
+_content = attrgetter(*(name for name in LASTING if name not in ("first_position", "facts")))
+"""All of a row but where it lies, and its facts, which the digest covers."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
+from qtopt.durable import flush
 from qtopt.errors import CorruptEpisode, StoreError
 from qtopt.replay.catalogue import Catalogue, SegmentRow
 from qtopt.replay.checksum import crc32c
@@ -17,7 +18,6 @@ from qtopt.replay.schema import STEP_DTYPE, Rows, rows_from_bytes
 from qtopt.replay.segment_files import (
     UNREADABLE,
     described_columns,
-    flush,
     never_had,
     offsets,
     read_column,

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import structlog
 
+from qtopt.durable import flush, make_directory
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.record import Record
-from qtopt.replay.segment_files import flush
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +40,7 @@ class Quarantine:
         head = {"uuid": row.uuid, "digest": row.digest.hex(), "end": row.end, "outcome": row.outcome}
         head |= {"policy_version": row.policy_version, "facts": row.facts}
         try:
-            self._directory.mkdir(exist_ok=True)
+            make_directory(self._directory)
             with path.open("wb") as file:
                 np.savez(
                     file,
@@ -50,6 +50,7 @@ class Quarantine:
                     frames=np.frombuffer(b"".join(record.frames), np.uint8),
                 )
             flush(path)
+            flush(self._directory)
         except OSError as error:
             path.unlink(missing_ok=True)
             log.warning("refused episode could not be kept", uuid=row.uuid, error=str(error))
@@ -61,7 +62,7 @@ class Quarantine:
         """Keeps bytes of whatever kind, durably and whatever the limit, once; returns where. Raises OSError."""
         path = self._place(name, data)
         if not path.exists():
-            self._make()
+            make_directory(self._directory)
             temporary = path.with_suffix(".tmp")
             temporary.write_bytes(data)
             flush(temporary)
@@ -69,10 +70,6 @@ class Quarantine:
             log.warning("bytes that nothing is made of are kept aside", path=str(path))
         flush(self._directory)
         return path
-
-    def _make(self) -> None:
-        self._directory.mkdir(exist_ok=True)
-        flush(self._directory.parent)
 
     def kept_bytes(self, name: str, data: bytes) -> Path | None:
         """Returns where ``keep_bytes`` has kept them; None when it has not."""
@@ -89,7 +86,7 @@ class Quarantine:
             if target.exists() and not target.samefile(path):
                 continue
             if not target.exists():
-                self._make()
+                make_directory(self._directory)
                 target.hardlink_to(path)
                 log.warning("a file of which not all can be read is kept aside", path=str(target))
             flush(self._directory)
@@ -111,7 +108,7 @@ class Quarantine:
 
     def keep_directory(self, path: Path) -> Path:
         """Moves a directory here; returns where it is now."""
-        self._directory.mkdir(exist_ok=True)
+        make_directory(self._directory)
         target = self._directory / path.name
         number = 0
         while target.exists():

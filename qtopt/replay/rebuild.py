@@ -1,6 +1,5 @@
 """Makes the catalogue anew from the sealed segments and from what can still be read of the old one."""
 
-import itertools
 import math
 import shutil
 import sqlite3
@@ -8,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
+from qtopt.durable import flush, make_directory
 from qtopt.errors import CorruptEpisode, StoreFull
 from qtopt.replay.catalogue import CATALOGUE_FILE, EPISODE_COLUMNS, Catalogue, episode_from
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.disk import QUARANTINE, SEGMENTS
 from qtopt.replay.episode_store import LABELS_FILE
-from qtopt.replay.landing import GROUP_EPISODES, land
+from qtopt.replay.landing import groups, land
 from qtopt.replay.landing_file import LandedEpisode, first_whole
 from qtopt.replay.landing_log import LANDING, LandingLog, open_files
 from qtopt.replay.lock import WriterLock
@@ -21,7 +21,6 @@ from qtopt.replay.quarantine import Quarantine
 from qtopt.replay.record import REPLACED, EpisodeRow, Record
 from qtopt.replay.reentry import RebuildReport, enter_segments
 from qtopt.replay.schema import read_format, rows_from_bytes
-from qtopt.replay.segment_files import flush
 
 _TEMPORARY = "rebuild.tmp"
 
@@ -82,11 +81,10 @@ def _copy_aside(root: Path) -> Path | None:
     number = 0
     while (target := root / QUARANTINE / f"catalogue-{number:04d}").exists():
         number += 1
-    target.mkdir(parents=True)
+    make_directory(target)
     for path in files:
         flush(Path(shutil.copy(path, target)))
-    for directory in (target, target.parent, root):
-        flush(directory)
+    flush(target)
     return target / CATALOGUE_FILE
 
 
@@ -98,7 +96,7 @@ def _fold(catalogue: Path) -> None:
 
 def _save(records: Iterator[Record], log: LandingLog, catalogue: Catalogue, end: int, report: RebuildReport) -> int:
     """Lands again, behind ``end``, what is in no segment; returns the new end."""
-    while group := list(itertools.islice(records, GROUP_EPISODES)):
+    for group in groups(records):
         for record in group:  # one that was stored again lies behind the damaged one, whose segment does not say so
             known = catalogue.episode(record.row.uuid)
             sealed = known is not None and known.segment is not None and known.is_same(record.row)

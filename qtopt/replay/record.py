@@ -1,6 +1,7 @@
 """An episode as it is stored: rows of the step table, encoded frames, and what identifies it."""
 
 import json
+import re
 from dataclasses import dataclass, fields, replace
 from operator import attrgetter
 from typing import Any, Final
@@ -22,7 +23,7 @@ from qtopt.replay.schema import (
     rows_to_bytes,
     validate,
 )
-from qtopt.specs import EPISODE_SPECS
+from qtopt.specs import EPISODE_SPECS, MAX_STEPS
 from qtopt.types import Episode, EpisodeEnd, Outcome
 
 REPLACED: Final = "stored again since, under another position"
@@ -80,7 +81,43 @@ class EpisodeRow:
 LASTING = tuple(field.name for field in fields(EpisodeRow) if field.name not in ("segment", "quarantined"))
 """The fields that never change once the episode is stored."""
 _LASTING_OF = attrgetter(*LASTING)
+_TYPES: Final = (int, str, str, int, int, int, int, bool, str, int)
+"""Of the values of ``LASTING`` as JSON, in which a digest is hexadecimal."""
+_HEXADECIMAL: Final = re.compile("[0-9a-f]{96}")
+_ENDS, _OUTCOMES = frozenset(map(int, EpisodeEnd)), frozenset(map(int, Outcome))
 _CONTENT = attrgetter("uuid", "length", "end", "outcome", "policy_version", "facts", "rows_crc32c")
+
+
+def row_of(values: Any) -> tuple[EpisodeRow, str]:
+    """Returns the row, without its facts, of which ``values`` are ``LASTING`` as JSON, and its facts.
+
+    Raises:
+        CorruptEpisode: they are no row, or one that no episode has.
+    """
+    if not isinstance(values, list) or tuple(map(type, values)) != _TYPES:
+        raise CorruptEpisode("found no row of an episode")
+    first_position, uuid, digest, length, end, outcome, policy_version, offline, facts, rows_crc32c = values
+    if not (
+        _HEXADECIMAL.fullmatch(uuid + digest)
+        and 1 <= length <= MAX_STEPS
+        and end in _ENDS
+        and outcome in _OUTCOMES
+        and 0 <= first_position < 1 << 62
+        and 0 <= policy_version < 1 << 63
+        and 0 <= rows_crc32c < 1 << 32
+        and _are_facts(facts)
+    ):
+        raise CorruptEpisode("found a row with values that no episode has")
+    others = (length, end, outcome, policy_version, offline, "", rows_crc32c)
+    return EpisodeRow(first_position, uuid, bytes.fromhex(digest), *others), facts
+
+
+def _are_facts(text: str) -> bool:
+    try:
+        facts = json.loads(text)
+        return isinstance(facts["collector"], str) and isinstance(facts["metadata"], dict)
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +129,14 @@ class Record:
     frames: tuple[bytes, ...]
 
     @property
-    def size(self) -> int:
+    def frame_bytes(self) -> int:
         """Bytes of the encoded frames."""
         return sum(map(len, self.frames))
+
+    @property
+    def size(self) -> int:
+        """Bytes of frames and facts: what it takes on a disk and in memory beside its steps."""
+        return self.frame_bytes + len(self.row.facts)
 
 
 def encode_episode(episode: Episode, fmt: StoreFormat, digest: bytes | None = None) -> Record:

@@ -17,14 +17,14 @@ import numpy.typing as npt
 
 from qtopt import specs
 from qtopt.errors import CorruptEpisode, SchemaMismatch, StoreError
-from qtopt.legal import check_content
+from qtopt.legal import check_content, check_metadata_size
 from qtopt.replay.frames import FrameCodec, choose_codec
 from qtopt.types import Behaviour, Episode, JsonValue
 
 FORMAT_NAME = "qtopt-episode-store"
-FORMAT_VERSION = 3
-"""1 had its landed episodes in the catalogue; 1 and 2 had other digests. They are read as they are, and become 3 when
-they are written."""
+FORMAT_VERSION = 4
+"""1 had its landed episodes in the catalogue; 1 and 2 had other digests; up to 3, files of the landing log had no mark
+of their own. They are read as they are, and become 4 when they are written."""
 STORE_FILE = "store.json"
 
 Rows = npt.NDArray[np.void]
@@ -95,7 +95,14 @@ def rows_from_bytes(blobs: Sequence[bytes], counts: Sequence[int]) -> Rows:
 
 
 def frame_sizes(data: bytes, count: int) -> list[int]:
-    """Returns the bytes of each frame as told by what ``rows_to_bytes`` made of ``count`` rows."""
+    """Returns the bytes of each frame as told by what ``rows_to_bytes`` made of ``count`` rows.
+
+    Raises:
+        CorruptEpisode: it was not made of so many rows.
+    """
+    size = _FIRST_DTYPE.itemsize
+    if len(data) not in (count * size, count * (size + 1)):
+        raise CorruptEpisode(f"steps of {len(data)} bytes, expected {count} rows of {size} or {size + 1} bytes")
     sizes: list[int] = np.frombuffer(data, _FIRST_DTYPE, count)["frame_bytes"].tolist()
     return sizes
 
@@ -109,8 +116,14 @@ def dump_json(value: Any) -> str:
 
 
 def facts_json(episode: Episode) -> str:
-    """Returns the collector's name and the metadata of an episode as JSON."""
-    return dump_json({"collector": episode.collector, "metadata": dict(episode.metadata)})
+    """Returns the collector's name and the metadata of an episode as JSON in ASCII.
+
+    Raises:
+        SchemaMismatch: the metadata are not JSON, or longer than any server takes.
+    """
+    metadata = dump_json(dict(episode.metadata))
+    check_metadata_size(metadata)
+    return f'{{"collector":{dump_json(episode.collector)},"metadata":{metadata}}}'
 
 
 def validate(episode: Episode, fmt: "StoreFormat") -> None:

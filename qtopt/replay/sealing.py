@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from qtopt.durable import flush
 from qtopt.errors import StoreError, StoreFull
 from qtopt.replay.catalogue import Catalogue, SegmentRow
 from qtopt.replay.checksum import crc32c
@@ -11,7 +12,7 @@ from qtopt.replay.landed import Landed
 from qtopt.replay.opening import remove_segment, require_explained
 from qtopt.replay.record import EpisodeRow
 from qtopt.replay.schema import Rows, StoreFormat
-from qtopt.replay.segment_files import flush, write_segment
+from qtopt.replay.segment_files import write_segment
 from qtopt.replay.shelf import Damaged
 
 

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qtopt import specs
+from qtopt.durable import flush
 from qtopt.errors import CorruptEpisode
 from qtopt.replay.catalogue import SegmentRow
 from qtopt.replay.checksum import crc32c
@@ -117,7 +118,9 @@ def write_segment(
         )
         path = _column_path(directory, name, values.ndim)
         path.parent.mkdir(parents=True)
-        path.write_bytes(values.tobytes() + _crc_bytes(values))
+        with path.open("wb") as file:
+            file.write(values.data)
+            file.write(_crc_bytes(values))
     flush_tree(directory)
 
 
@@ -182,15 +185,6 @@ def _write_shard(path: Path, segment: SegmentRow, frames: Iterable[bytes]) -> No
         index[:, 1] = stored
         file.write(index.tobytes())
         file.write(_crc_bytes(index))
-
-
-def flush(path: Path) -> None:
-    """Makes what is in a file or a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def flush_tree(directory: Path) -> None:

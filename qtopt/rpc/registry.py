@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from qtopt.durable import flush, make_directory
 from qtopt.errors import CheckpointError, ConfigError, StoreFull
 from qtopt.rpc.codec import check_payload, payload_digest
 from qtopt.types import ModelSnapshot
@@ -45,7 +46,7 @@ class ModelRegistry:
         self._version = 0
         self._published_s = 0.0  # on the wall clock, as the files' times are
         if directory is not None:
-            directory.mkdir(parents=True, exist_ok=True)
+            make_directory(directory)
             self._load(directory)
 
     @property
@@ -144,11 +145,7 @@ def _write(directory: Path, snapshot: ModelSnapshot) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.rename(path)
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        flush(directory)
     except OSError as error:
         partial.unlink(missing_ok=True)
         size = len(snapshot.payload)

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from qtopt.agent.exploration import ScriptedPolicy
-from qtopt.errors import AccessDenied, ConfigError, CorruptEpisode, ServerUnavailable, StoreFull
+from qtopt.errors import AccessDenied, ConfigError, CorruptEpisode, SchemaMismatch, ServerUnavailable, StoreFull
 from qtopt.loops.collect import CollectLoopConfig, Follower, collect
 from qtopt.loops.episode import run_episode
 from qtopt.loops.outbox import Outbox
@@ -46,7 +46,7 @@ def spool(tmp_path):
     spool.close()
 
 
-def run(environment, sink, spool, models, *, episodes, seed=0, clock=None):
+def run(environment, sink, spool, models, *, episodes, seed=0, clock=None, name="sim-0"):
     now = iter(np.arange(0.0, 1e6, 1.0))  # every look at the clock is a second later, so that no backoff lasts
     return collect(
         environment,
@@ -55,9 +55,15 @@ def run(environment, sink, spool, models, *, episodes, seed=0, clock=None):
         Outbox(sink, spool, clock=clock or (lambda: float(next(now)))),
         np.random.default_rng(seed),
         config=CollectLoopConfig(episodes=episodes),
-        name="sim-0",
+        name=name,
         facts={"cell": "a"},
     )
+
+
+def test_a_name_that_no_server_takes_ends_before_anything_moves(spool):
+    with pytest.raises(SchemaMismatch, match="a name of 257 characters, expected at most 256: give a shorter one"):
+        next(run(None, None, spool, None, episodes=1, name="x" * 257))
+    assert len(spool) == spool.set_aside == 0
 
 
 def test_an_episode_is_whole_and_legal(environment, rng):

@@ -210,7 +210,7 @@ def test_a_copy_is_renewed_with_its_store(tmp_path, rng):
         expected = fill(store, rng)
         store.seal()
     description = source / "store.json"
-    description.write_text(description.read_text().replace('"format_version": 3', '"format_version": 1'))
+    description.write_text(description.read_text().replace('"format_version": 4', '"format_version": 1'))
     back_up(source, copy)
     assert read_format(copy).format_version == 1
     with EpisodeStore(source) as store:

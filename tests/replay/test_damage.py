@@ -226,7 +226,7 @@ def test_a_lost_catalogue_is_never_replaced_by_an_empty_one(path, episodes):
 
 def test_the_first_format_had_its_landed_episodes_in_the_catalogue(path, episodes):
     description = path / STORE_FILE
-    description.write_text(description.read_text().replace('"format_version": 3', '"format_version": 1'))
+    description.write_text(description.read_text().replace('"format_version": 4', '"format_version": 1'))
     for file in path.glob("catalogue.db*"):
         file.unlink()
     report = rebuild_catalogue(path)

@@ -87,7 +87,7 @@ def test_the_command_writes_a_lost_description_and_catalogue_anew(path, episodes
 
 def test_a_description_of_a_release_to_come_stays(path):
     description = path / STORE_FILE
-    description.write_text(newer := description.read_text().replace('"format_version": 3', '"format_version": 99'))
+    description.write_text(newer := description.read_text().replace('"format_version": 4', '"format_version": 99'))
     with pytest.raises(SchemaMismatch, match="use the release that wrote this store"):
         restore_format(path)
     assert description.read_text() == newer

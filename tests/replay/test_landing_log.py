@@ -281,7 +281,7 @@ def test_ctrl_c_in_a_thread_that_stores_for_others_ends_the_storing_and_loses_no
 
 def test_an_older_format_stays_for_readers_and_is_renewed_by_a_writer(path):
     description = path / STORE_FILE
-    description.write_text(description.read_text().replace('"format_version": 3', '"format_version": 1'))
+    description.write_text(description.read_text().replace('"format_version": 4', '"format_version": 1'))
     EpisodeStore(path, FORMAT, read_only=True).close()
     assert read_format(path).format_version == 1
     EpisodeStore(path, FORMAT).close()

@@ -62,6 +62,7 @@ ILLEGAL = {
     "a UUID that leads elsewhere": {"uuid": "../../elsewhere"},
     "a version beyond the wire": {"policy_version": 2**63},
     "a name that is no text": {"collector": "arm-\ud800"},
+    "a name too long": {"collector": "x" * 257},
 }
 
 

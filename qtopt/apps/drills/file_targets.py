@@ -12,6 +12,7 @@ import robot_bridge
 from qtopt.agent.learner import Learner, LearnerConfig
 from qtopt.agent.snapshot import load_policy_network
 from qtopt.apps import train
+from qtopt.apps.drills.log_targets import log_targets
 from qtopt.apps.drills.mutate import damage_bytes
 from qtopt.apps.drills.targets import IMAGE_PX, Target, make_episode
 from qtopt.config import load_yaml, save_yaml
@@ -132,13 +133,12 @@ def _store_targets(rng: np.random.Generator, room: Path) -> list[Target]:
     names = {path.relative_to(segment).as_posix(): path for path in files}
     interesting = [name for name in names if "episode_" in name or name in ("zarr.json", "frames/c/0", "actions/c/0/0")]
     form, database = own / "store.json", own / "catalogue.db"
-    landed = max((own / "landing").iterdir())
     catalogue = (database.read_bytes(),)
     return [
         Target("store.json", (form.read_bytes(),), _restoring_take(form, lambda _: read_format(own)), weight=0.3),
         *(_restoring(f"segment: {name}", names[name], read_segment, 0.004) for name in interesting if "/c/" in name),
         _restoring("segment: zarr.json", names["zarr.json"], read_segment, 0.01),
-        Target("landing log", (landed.read_bytes(),), _restoring_take(landed, read_store), weight=0.0006),
+        *log_targets(whole, room / "landed"),
         Target("catalogue", catalogue, _restoring_take(database, read_store), _damage_head, 0.0006),
         Target("catalogue, rebuilt", catalogue, _restoring_take(database, rebuild), _damage_head, 0.0003),
     ]
