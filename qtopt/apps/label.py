@@ -1,6 +1,7 @@
 """A Bellman updater's process."""
 
 import math
+import time
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +17,7 @@ from qtopt.apps.process import begin, limit_threads, logger
 from qtopt.apps.reporting import Reporting
 from qtopt.config import STRICT
 from qtopt.loops.label import Compute, Labelled, LabelLoopConfig, label
-from qtopt.loops.metrics import Rate, Recent
+from qtopt.loops.metrics import Clock, Rate, Recent
 from qtopt.rpc.connection import connect
 from qtopt.rpc.settings import ClientConfig
 from qtopt.types import ModelSnapshot, Targets, Transitions
@@ -89,7 +90,8 @@ def main(config: Config) -> int:
 class Figures:
     """Sums up the loop's turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock, self._version_since_s = clock, 0.0
         self._labels, self._mean, self._version = Rate(), Recent(50), 0
         self._computing, self._waiting = Rate(), Rate()
 
@@ -98,7 +100,8 @@ class Figures:
         self._labels.add(turn.count)
         self._computing.add(turn.compute_s)
         self._waiting.add(turn.wait_s)
-        self._version = turn.model_version
+        if turn.model_version != self._version:
+            self._version, self._version_since_s = turn.model_version, self._clock()
         if not math.isnan(turn.mean_target):
             self._mean.add(turn.mean_target)
 
@@ -112,4 +115,6 @@ class Figures:
             "model_version": float(self._version),
             "share_waiting": idle / max(1e-9, busy + idle),
         }
+        if self._version:
+            values["policy_age_s"] = self._clock() - self._version_since_s
         return {name: value for name, value in values.items() if not math.isnan(value)}

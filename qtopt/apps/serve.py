@@ -1,8 +1,9 @@
 """The server's process: episode store, labels, networks, figures and policy service on one port."""
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,16 +14,18 @@ from qtopt.agent.network import QNetwork
 from qtopt.agent.policy import CemPolicy
 from qtopt.agent.snapshot import check, load_policy_network
 from qtopt.apps.metrics import MetricsConfig, expose
-from qtopt.apps.process import allow_open_files, begin, limit_threads, logger
+from qtopt.apps.process import StopSignal, allow_open_files, begin, limit_threads, logger
 from qtopt.apps.room import disk_figures, trouble
 from qtopt.config import STRICT
 from qtopt.errors import RemoteError, ServerUnavailable, StoreError
 from qtopt.interfaces import Policy
 from qtopt.replay import ReplayConfig, StoreFormat
 from qtopt.replay.episode_store import EpisodeStore
+from qtopt.replay.lock import WriterLock
 from qtopt.rpc import Audit, BackgroundServer, ModelRegistry, ServerConfig, ServerMetrics, Services
 from qtopt.types import Decision, Observation
 
+_PUBLISHED_BY = "the published networks are being written by process"
 _LOOK_BACK_EPISODES = 10_000
 """Robots that made one of so many newest episodes are expected to make more, from the start on."""
 
@@ -97,11 +100,39 @@ class NewestPolicy:
         return self._policy.select(observation)
 
 
+@contextlib.contextmanager
+def sole_publisher(models: Path) -> Iterator[None]:
+    """Keeps other servers out of a directory of published networks, which it makes, as long as the block runs.
+
+    A disk that has no room for the lock, or is read-only, keeps no server from serving what is there.
+
+    Raises:
+        StoreError: another server has it.
+    """
+    models.mkdir(parents=True, exist_ok=True)
+    try:
+        # a name of its own: the directory may be the store's too
+        lock = WriterLock(models, _PUBLISHED_BY, "give another directory (--models)", "models.lock")
+    except OSError as error:
+        logger().warning("nothing keeps other servers out of the networks", directory=str(models), error=str(error))
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def main(config: Config) -> int:
     """Serves until it is told to stop."""
     stop = begin("server")
     limit_threads(config.threads)
     allow_open_files()
+    with sole_publisher(config.models.absolute()):
+        return _serve(config, stop)
+
+
+def _serve(config: Config, stop: StopSignal) -> int:
     audit = Audit(config.audit)
     registry = ModelRegistry(config.models.absolute(), check=check)
     newest = NewestNetwork(registry)

@@ -1,6 +1,7 @@
 """The trainer's process."""
 
 import math
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -13,9 +14,10 @@ from qtopt.apps.metrics import MetricsConfig, expose
 from qtopt.apps.process import begin, limit_threads, logger
 from qtopt.apps.reporting import Reporting
 from qtopt.config import STRICT, differences, to_plain
-from qtopt.errors import CheckpointError
+from qtopt.errors import CheckpointError, ConfigError
+from qtopt.interfaces import ModelSource
 from qtopt.loops.checkpoints import POLICY_FILE, Checkpoints, find_checkpoint
-from qtopt.loops.metrics import Rate, Recent
+from qtopt.loops.metrics import Clock, Rate, Recent
 from qtopt.loops.train import Trained, TrainLoopConfig, train
 from qtopt.rpc.connection import connect
 from qtopt.rpc.settings import ClientConfig
@@ -76,13 +78,32 @@ def build_learner(config: Config) -> Learner:
     return learner
 
 
+def require_no_later(models: ModelSource, step: int, checkpoints: Path) -> None:
+    """Raises ConfigError where there are networks of a later step than one that nothing in ``checkpoints`` leads to.
+
+    A trainer that has a checkpoint may have published what it did since then, and lost that; one that has none would
+    replace what all robots act with by networks that have learned less.
+    """
+    newest = models.latest()
+    if newest is not None and newest.step > step:
+        raise ConfigError(
+            f"{checkpoints}: found no checkpoint, and on the server networks of step {newest.step}, which this trainer "
+            f"would replace by those of step {step} for everybody; expected a checkpoint to go on from: bring the "
+            "directory back, or say --loop.may-fall-back (qtopt run: --train.may-fall-back) to begin anew all the same"
+        )
+
+
 def main(config: Config, figures: "Figures | None" = None) -> int:
     """Runs the trainer until it is told to stop or has done its steps; ``figures`` take each step in."""
     stop = begin("trainer")
     limit_threads(config.threads)
     checkpoints = Checkpoints(config.checkpoints, config.loop.keep_checkpoints)
-    learner = build_learner(config)
+    learner, anew = build_learner(config), not checkpoints.all()
+    if anew and config.resume:
+        logger().warning(f"no checkpoint in {config.checkpoints}; beginning at step {learner.step}")
     with connect(config.server) as remote:
+        if anew and not config.loop.may_fall_back:
+            require_no_later(remote.model, learner.step, config.checkpoints)
         logger().info("training", step=learner.step)
         reporting = Reporting(remote.monitor, "trainer", figures or Figures(), disk=config.checkpoints)
         turns = train(
@@ -104,7 +125,8 @@ def main(config: Config, figures: "Figures | None" = None) -> int:
 class Figures:
     """Sums up the loop's turns."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock, self._published_s = clock, 0.0
         self._steps = Rate()
         self._means: dict[str, Recent] = {}
         self._step = self._version = 0
@@ -113,7 +135,7 @@ class Figures:
         """Takes what one turn did."""
         self._step = turn.step
         if turn.published is not None:
-            self._version = turn.published
+            self._version, self._published_s = turn.published, self._clock()
         if turn.checkpoint is not None:
             logger().info("checkpoint", step=turn.step, directory=str(turn.checkpoint))
         timing = {"wait_ms": 1e3 * turn.wait_s}
@@ -128,4 +150,6 @@ class Figures:
         """Returns the newest figures."""
         means = {name: recent.mean() for name, recent in self._means.items()}
         own = {"step": self._step, "steps_per_s": self._steps.per_s(), "published_version": self._version}
+        if self._version:
+            own["policy_age_s"] = self._clock() - self._published_s
         return {name: value for name, value in (own | means).items() if not math.isnan(value)}

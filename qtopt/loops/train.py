@@ -42,6 +42,7 @@ class TrainLoopConfig:
         keep_checkpoints: newest checkpoints kept.
         timeout_s: longest wait for a batch in one request [s].
         prefetch: requests for batches kept under way.
+        may_fall_back: begin without a checkpoint although the server has networks of a later step, and replace them.
     """
 
     __pydantic_config__ = STRICT
@@ -52,6 +53,7 @@ class TrainLoopConfig:
     keep_checkpoints: int = 3
     timeout_s: float = 1.0
     prefetch: int = 2
+    may_fall_back: bool = False
 
     def __post_init__(self) -> None:
         if self.prefetch < 1 or self.keep_checkpoints < 1 or self.timeout_s <= 0:
@@ -99,7 +101,9 @@ def train(
     stop: Stop = never,
     clock: Clock = time.monotonic,
 ) -> Iterator[Trained]:
-    """Trains until told to stop; publishes at the start and the end, saves at the end.
+    """Trains until told to stop; saves and publishes at the start and the end.
+
+    What is published has a checkpoint before it, so that a trainer without any knows that it has lost them.
 
     Whatever the server answers, its disk's faults and its own included, and a disk without room for a checkpoint, are
     borne: what could not be done is tried again, and said once.
@@ -125,9 +129,9 @@ def train(
     )
     checkpoint = Duty("no checkpoint is written", save, Every(config.checkpoint_every_s, clock=clock))
     setback = Setback("no labels are fetched")
-    published = publish.now()
+    saved, published = checkpoint.now(), publish.now()
     version = published or 0
-    yield Trained(learner.step, {}, published=published)
+    yield Trained(learner.step, {}, published=published, checkpoint=saved)
     with Prefetch(lambda: batches.sample_labelled(batch_size, config.timeout_s), config.prefetch) as ahead:
         while not stop() and not (config.steps and learner.step >= config.steps):
             started = clock()

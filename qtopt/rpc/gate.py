@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from qtopt.errors import NotAuthenticated, QtOptError, SchemaMismatch
+from qtopt.errors import NotAuthenticated, QtOptError, SchemaMismatch, ServerUnavailable
 from qtopt.rpc.access import Access
 from qtopt.rpc.audit import Audit
 from qtopt.rpc.callers import ANYBODY, Caller, set_caller
@@ -68,7 +68,7 @@ class Gate(Interceptor):
                 share = self._limiter.enter(caller, general=is_general(method))
                 # When the client has taken the answer, or is gone; grpc's stubs know no callable of this kind.
                 context.add_done_callback(cast(Any, lambda _: share.leave()))
-                if caller.identity is not None:
+                if caller.identity is not None and handler is not None:  # what there is not is nobody's to refuse
                     check_role(caller.identity, method)
                 set_caller(caller)
                 data = await serve(requests, context, caller)
@@ -79,9 +79,10 @@ class Gate(Interceptor):
                     raise
                 return data
             except QtOptError as error:
-                what = method if method in ROLES else "unknown method"
-                who = self._access.certified(context.auth_context()) if caller is None else caller.identity
-                self._audit.refused(who, peer, what, f"{type(error).__name__}: {error}")
+                if type(error) is not ServerUnavailable:  # there is nothing yet; its kinds tell of a client's doing
+                    what = method if method in ROLES else "unknown method"
+                    who = self._access.certified(context.auth_context()) if caller is None else caller.identity
+                    self._audit.refused(who, peer, what, f"{type(error).__name__}: {error}")
                 self._metrics.refused(error)
                 if isinstance(error, NotAuthenticated):
                     await self._knocks.refused(network_of(peer))

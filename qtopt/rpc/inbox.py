@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from qtopt.errors import RemoteError, SchemaMismatch, ServerUnavailable
+from qtopt.errors import RemoteError, SchemaMismatch
 from qtopt.legal import MAX_METADATA
 from qtopt.rpc.arrays import largest_jpeg_bytes
 from qtopt.rpc.callers import Caller
+from qtopt.rpc.limits import Overdrawn
 from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES, ServerConfig
 from qtopt.rpc.turns import Turns
 from qtopt.specs import MAX_STEPS
@@ -97,7 +98,7 @@ class Inbox:
                 found: bytes = await anext(stream)
                 return found
         except TimeoutError:
-            raise ServerUnavailable(
+            raise Overdrawn(
                 f"the request had not come {self._request_s:g} s after its call began: send it faster"
             ) from None
         except StopAsyncIteration:

@@ -1,6 +1,6 @@
 """Who may call what: one table, and the identity that it is asked about.
 
-A method that is not in the table is refused to everybody on a server that asks who calls.
+A method that is served and not in the table is refused to everybody on a server that asks who calls.
 """
 
 import enum

@@ -9,11 +9,13 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from qtopt.apps import collected, doctor, room
+from qtopt.apps import collected, doctor, label, room, train
 from qtopt.apps.metrics import FigureCollector, MetricsConfig, expose
 from qtopt.apps.reporting import Reporting
 from qtopt.errors import ConfigError
 from qtopt.loops.collect import Collected
+from qtopt.loops.label import Labelled
+from qtopt.loops.train import Trained
 from qtopt.replay import EpisodeStore, StoreFormat
 from qtopt.rpc import BackgroundServer, ServerConfig, ServerMetrics, Services
 from qtopt.types import Outcome
@@ -71,6 +73,20 @@ def test_a_collector_tells_the_same_to_the_table_and_to_prometheus(rng, tmp_path
     assert found["qtopt_disk_free_bytes", robot] > 0
     assert found["qtopt_role_info", ("role", "collector"), ("version", "0.1.0")] == 1
     assert found["process_resident_memory_bytes",] > 1e6
+
+
+def test_updater_and_trainer_tell_how_old_their_networks_are():
+    now = [100.0]
+    labelling, training = label.Figures(lambda: now[0]), train.Figures(lambda: now[0])
+    for role, figures in (("updater/0", labelling), ("trainer", training)):
+        assert not [name for name, *_ in samples(role, figures.figures()) if name == "qtopt_policy_age_seconds"]
+    labelling.add(Labelled(64, 3, 0.5, 0.1, 0.2))
+    training.add(Trained(7, {}, published=4))
+    now[0] = 107.0
+    labelling.add(Labelled(64, 3, 0.5, 0.1, 0.2))
+    training.add(Trained(8, {}))
+    assert samples("updater/0", labelling.figures())["qtopt_policy_age_seconds", ("name", "0")] == 7.0
+    assert samples("trainer", training.figures())["qtopt_policy_age_seconds",] == 7.0
 
 
 def test_units_are_base_units_and_rates_are_left_to_prometheus():

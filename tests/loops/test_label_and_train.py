@@ -117,6 +117,29 @@ def test_training_publishes_saves_and_counts(filled, models, tmp_path):
         assert torch.equal(restored.theta1.state_dict()[name], tensor), name
 
 
+def test_what_is_published_first_has_a_checkpoint_before_it(filled, learner, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+
+    class Killed(BaseException):
+        """Ends the trainer as soon as others have its networks."""
+
+    class Models:
+        def publish(self, step, payload):
+            raise Killed
+
+    turns = train(
+        filled,
+        learner,
+        Models(),
+        lambda: checkpoints.save(learner.step, learner.save),
+        batch_size=BATCH,
+        config=TrainLoopConfig(),
+    )
+    with pytest.raises(Killed):
+        next(turns)
+    assert [path.name for path in checkpoints.all()] == [f"{learner.step:010d}"]
+
+
 def test_a_trainer_goes_on_when_publishing_fails(filled, tmp_path):
     class Away:
         """Answers from the third time on."""

@@ -73,6 +73,29 @@ def test_each_role_does_what_it_is_for_and_is_in_the_audit_log(guarded, tmp_path
     assert stat.S_IMODE((tmp_path / "audit.jsonl").stat().st_mode) == 0o600
 
 
+def test_who_waits_is_not_refused_and_who_keeps_the_server_waiting_is(keys, tmp_path):
+    audit = Audit(tmp_path / "audit.jsonl")
+    limits = Limits(request_s=0.5)
+    with BackgroundServer(listening(tmp_path, limits=limits), Services(SIZE, DictStore, audit=audit)) as server:
+        with connect(client_of(server, tmp_path, "trainer")) as trainer, pytest.raises(ServerUnavailable):
+            trainer.replay.sample_labelled(4, 0.1)
+        with connect(client_of(server, tmp_path, "updater")) as updater, pytest.raises(ServerUnavailable):
+            updater.replay.sample_transitions(4, 0.1)
+        own = tmp_path / "keys" / "clients" / "a-updater"
+        files = [(own / name).read_bytes() for name in ("ca.crt", "client.key", "client.crt")]
+        metadata = [("authorization", f"Bearer {(own / 'token').read_text().strip()}")]
+        ended = threading.Event()
+        with grpc.secure_channel(f"127.0.0.1:{server.port}", grpc.ssl_channel_credentials(*files)) as channel:
+            late = channel.stream_unary("/qtopt.v1.ReplayService/PutTargets")
+            with pytest.raises(grpc.RpcError, match="send it faster"):
+                late((b"" for _ in range(1) if ended.wait(10.0)), metadata=metadata, timeout=10.0)
+            ended.set()
+    audit.close()
+    (line,) = written(tmp_path)
+    assert (line["who"], line["what"]) == ("a-updater", "/qtopt.v1.ReplayService/PutTargets")
+    assert "the request had not come 0.5 s after its call began" in line["why"]
+
+
 def test_a_token_of_one_client_is_no_good_over_the_connection_of_another(guarded, tmp_path):
     stolen = tmp_path / "keys" / "clients" / "a-trainer" / "token"
     with pytest.raises(NotAuthenticated, match=r"token is that of the trainer a-trainer, the certificate .* a-viewer"):
