@@ -135,7 +135,7 @@ class ModelSource(Protocol):
     """Gives published networks."""
 
     def latest(self, newer_than: int = 0) -> ModelSnapshot | None:
-        """Returns the newest snapshot if its version is above ``newer_than``, else None."""
+        """Returns the newest snapshot if its version is above ``newer_than`` or the source counts anew, else None."""
         ...
 
 

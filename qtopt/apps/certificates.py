@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -120,16 +121,36 @@ def host_name(text: str) -> x509.GeneralName:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Writes a file that its owner alone may read; nobody ever reads half of it."""
+    """Writes a file that its owner alone may read, or in the place of another whoever may read that; never half of it.
+
+    Raises:
+        ConfigError: the file in its place belongs to somebody else, whom this process cannot give the new one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     writing = path.with_name(path.name + ".writing")
     writing.unlink(missing_ok=True)
     descriptor = os.open(writing, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
+        if path.exists():
+            _keep_readers(path, writing)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     writing.replace(path)
+
+
+def _keep_readers(path: Path, writing: Path) -> None:
+    """Gives ``writing`` the owner and the mode of ``path``, which a server of another user may have to read."""
+    found = path.stat()
+    try:
+        os.chown(writing, found.st_uid, found.st_gid)
+    except PermissionError as error:
+        writing.unlink()
+        raise ConfigError(
+            f"{path} belongs to user {found.st_uid}, group {found.st_gid}, who could not read what this user "
+            "writes in its place: do this as that user, or as root"
+        ) from error
+    writing.chmod(stat.S_IMODE(found.st_mode))
 
 
 def _builder(

@@ -187,7 +187,8 @@ class Keys:
         known = {each.identity.name: each.identity for each in self.tokens()}
         if name not in known:
             raise ConfigError(
-                f"{self.token_list}: found no token of {name}, expected one of {', '.join(known) or 'nobody'}"
+                f"{self.token_list}: found no token of {name}, expected a client's ({', '.join(known) or 'none'}); "
+                "the server's certificate is made anew by qtopt certs server, or with all others by qtopt certs renew"
             )
         return known[name]
 

@@ -1,5 +1,6 @@
 """A look into a store: what is in it, whether it is sound, what an episode looked like; copies of it, less of it."""
 
+import sys
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
-from qtopt.apps.process import say
+from qtopt.apps.process import say, set_up_logs
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError, StoreError
 from qtopt.loops.filmstrip import filmstrip, save_png
@@ -99,6 +100,7 @@ _INTO = ("copy", "merge", "backup", "restore")
 
 def main(config: Config) -> int:
     """Does what was asked; 1 when verify found damage that was not known, or a merge found conflicts."""
+    set_up_logs("data", sys.stderr)
     config = _on_stores(config)
     root = config.store[0]
     match config.action:
@@ -137,7 +139,10 @@ def _copy(config: Config) -> int:
         say(f"{found['new']} episodes copied from {root} into {config.into}, {found['known']} were there already")
         conflicts += found["conflict"]
     if conflicts:
-        say(f"{conflicts} episodes have the UUID of another one there: they are in {config.into}/quarantine")
+        say(
+            f"{conflicts} episodes have the UUID of one there with other content or another mark: they are in "
+            f"{config.into}/quarantine"
+        )
     return 1 if conflicts else 0
 
 
@@ -158,6 +163,7 @@ def _back_up(root: Path, config: Config) -> int:
         done = back_up(root, config.into, link=config.link)
         segments = f"{done.segments} segments, {done.copied} of them new, {done.removed} given up since"
         say(f"{config.into}: {segments}; {done.landed} episodes that are in no segment yet")
+        say("published networks are not in it: the trainer publishes its own again from its checkpoint; copy that, too")
         return 0
     restore(root, config.into)
     say(f"restored to {config.into}")

@@ -102,6 +102,12 @@ class Follower(Generic[T]):
         self._setback.over()
         if snapshot is None:
             return False
+        if snapshot.version <= self._seen:
+            log.warning(
+                "the server's networks count anew: it has lost those before, and these are followed from now on",
+                version=snapshot.version,
+                before=self._seen,
+            )
         try:
             current = self._build(snapshot)
         except CheckpointError as error:

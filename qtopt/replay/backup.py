@@ -155,17 +155,22 @@ class _Backup:
             aside = self._temporary / name
             shutil.copytree(here, aside, copy_function=os.link if self._link else shutil.copy2)
         except (FileNotFoundError, shutil.Error) as error:
-            with closing(Catalogue(self._source, read_only=True)) as catalogue:
-                if not catalogue.has_segment(row.number):
-                    return False
+            if not self._still_has(row):
+                return False
             raise StoreError(
                 f"{here}: cannot be copied to {there}: {error}; see whether the store is sound (`qtopt data verify`) "
                 "and whether there is room; shared files need one file system"
             ) from error
+        if not self._still_has(row):  # the copy may lack what was removed before it was reached
+            return False
         flush_tree(aside)
         aside.rename(there)
         self._report.copied += 1
         return True
+
+    def _still_has(self, row: SegmentRow) -> bool:
+        with closing(Catalogue(self._source, read_only=True)) as catalogue:
+            return catalogue.has_segment(row.number)
 
     def _require_same(self, here: Path, there: Path) -> None:
         if any((here / name).read_bytes() != (there / name).read_bytes() for name in _IDENTITY):

@@ -8,6 +8,7 @@ the log beside it: docs/decisions/0001-landing-database.md.
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, fields
@@ -90,6 +91,14 @@ def _translated(path: Path) -> Iterator[None]:
         ) from error
 
 
+class _Reader:
+    """A connection that is closed when the thread ends that alone holds this."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.close = weakref.finalize(self, connection.close)
+
+
 class Catalogue:
     """The database of a store: one connection that writes, under a lock, and one that reads for each thread."""
 
@@ -98,7 +107,7 @@ class Catalogue:
         self._read_only = read_only
         self._write_lock = threading.RLock()
         self._local = threading.local()
-        self._connections: list[sqlite3.Connection] = []
+        self._readers: weakref.WeakSet[_Reader] = weakref.WeakSet()
         self._writer = self._connect()
         if not read_only:
             with _translated(self._path):
@@ -120,21 +129,22 @@ class Catalogue:
             if not self._read_only:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("PRAGMA synchronous=FULL")
-        with self._write_lock:
-            self._connections.append(connection)
         return connection
 
     def _reader(self) -> sqlite3.Connection:
-        reader: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        reader: _Reader | None = getattr(self._local, "reader", None)
         if reader is None:
-            reader = self._local.connection = self._connect()
-        return reader
+            reader = self._local.reader = _Reader(self._connect())
+            with self._write_lock:
+                self._readers.add(reader)
+        return reader.connection
 
     def close(self) -> None:
         """Closes all connections; the last one folds the write-ahead log into the file."""
         with self._write_lock:
-            while self._connections:
-                self._connections.pop().close()
+            for reader in list(self._readers):
+                reader.close()
+            self._writer.close()
 
     @contextmanager
     def _transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
@@ -152,6 +162,12 @@ class Catalogue:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
+
+    def try_out(self) -> None:
+        """Writes what is there already, durably; raises StoreFull or StoreError where no commit succeeds."""
+        with self._transaction() as writer:
+            (version,) = writer.execute("PRAGMA user_version").fetchone()
+            writer.execute(f"PRAGMA user_version = {version}")
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -265,10 +281,13 @@ class Catalogue:
         found = self._read("SELECT first_position FROM episode WHERE quarantined IS NOT NULL")
         return np.array([first for (first,) in found], np.int64)
 
-    def newest_policy(self, start: int, stop: int = 2**62) -> int:
-        """Returns the newest policy version of the episodes that begin from ``start`` up to ``stop``; 0 if none do."""
-        query = "SELECT max(policy_version) FROM episode WHERE first_position >= ? AND first_position < ?"
-        return int(self._read(query, (start, stop))[0][0] or 0)
+    def policies(self, start: int, stop: int = 2**62) -> set[int]:
+        """Returns the policy versions of the episodes from ``start`` up to ``stop``, but for offline ones."""
+        query = (
+            "SELECT DISTINCT policy_version FROM episode WHERE first_position >= ? AND first_position < ? "
+            "AND NOT offline"
+        )
+        return {int(version) for (version,) in self._read(query, (start, stop))}
 
     def collectors(self, newest: int) -> list[str]:
         """Returns the names of the collectors of the ``newest`` episodes, without looking at any other."""

@@ -2,13 +2,14 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from qtopt.errors import StoreError, StoreFull
+from qtopt.replay.landing_log import LANDING
 
 STALLED_S: Final = 10.0
 """A commit that takes longer than this says that the disk does not answer."""
@@ -39,14 +40,17 @@ class DiskWatch:
     Args:
         root: of the store.
         min_free_bytes: below this the store takes no episodes, so that there is room to open it and to clean up.
+        try_catalogue: raises StoreError where the catalogue takes no commit.
     """
 
-    def __init__(self, root: Path, min_free_bytes: float) -> None:
+    def __init__(self, root: Path, min_free_bytes: float, try_catalogue: Callable[[], None]) -> None:
         self._root = root
         self._min_free_bytes = min_free_bytes
+        self._try_catalogue = try_catalogue
         self._began_s: float | None = None
         self._failure = ""
         self._failed_bytes = 0
+        self._for_want_of_room = False
 
     @contextmanager
     def commit(self, episode_bytes: int) -> Iterator[None]:
@@ -65,8 +69,9 @@ class DiskWatch:
         try:
             yield
             self._failure = ""
-        except (OSError, StoreError) as error:
-            self._failure, self._failed_bytes = str(error), episode_bytes
+        except Exception as error:
+            self._for_want_of_room, self._failed_bytes = isinstance(error, OSError | StoreFull), episode_bytes
+            self._failure = str(error) if isinstance(error, OSError | StoreError) else repr(error)
             if isinstance(error, OSError):
                 raise self._failing(error) from error
             raise
@@ -74,7 +79,10 @@ class DiskWatch:
             self._began_s = None
 
     def condition(self) -> StoreCondition:
-        """Returns whether a commit would succeed; after one that failed, by trying."""
+        """Returns whether a commit would succeed: after one that failed for want of room, by trying.
+
+        After one that failed for another reason, which cannot be tried, the next that succeeds tells.
+        """
         began_s = self._began_s
         try:
             free = self._free_bytes()
@@ -109,17 +117,19 @@ class DiskWatch:
         return f"the disk has {free_bytes / 1e6:.1f} MB left, expected {self._min_free_bytes / 1e6:g} or more"
 
     def _still_failing(self) -> str:
-        """Returns why the last commit failed, unless as much as it brought can be written again."""
-        if not self._failure:
-            return ""
-        path = self._root / _PROBE
+        """Returns why the last commit failed, unless as much as it brought can be written where it belongs now."""
+        if not (self._failure and self._for_want_of_room):
+            return self._failure
+        landing = self._root / LANDING
+        path = (landing if landing.exists() else self._root) / _PROBE
         try:
             with path.open("wb") as file:
                 file.write(bytes(self._failed_bytes + _MARGIN_BYTES))
                 file.flush()
                 os.fsync(file.fileno())
-            path.unlink()
-        except OSError:
+            path.unlink(missing_ok=True)  # two may ask at a time
+            self._try_catalogue()
+        except (OSError, StoreError):
             with suppress(OSError):
                 path.unlink()
             return self._failure

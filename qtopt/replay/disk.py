@@ -71,9 +71,9 @@ class DiskShelf:
         self.catalogue = Catalogue(root, read_only=read_only)
         self._format = fmt
         self._publish = publish
-        self._watch = DiskWatch(root, min_free_bytes)
+        self._watch = DiskWatch(root, min_free_bytes, self.catalogue.try_out)
         self._overdue = Overdue(retention, self.catalogue)
-        self._retired: list[SegmentRow] = []
+        self._retired: list[SegmentRow] = []  # their files are there still
         self._found: list[Damaged] = []
         self._max_open = max_open_segments
         self._read_only = read_only
@@ -86,6 +86,8 @@ class DiskShelf:
             make_directory(root / SEGMENTS)
         with one_moment(self.catalogue, root) as files:
             self._layout = Layout.of(self.catalogue.segments())
+            given_up = self.catalogue.retired().values()
+            self._retired_segments, self._retired_episodes = len(given_up), sum(given_up)
             self._steps = StepTable(self._layout.base, self._layout.end - self._layout.base + SEGMENT_ROWS)
             self._load_sealed()
             self._landed = Landed(
@@ -267,14 +269,14 @@ class DiskShelf:
 
     def figures(self) -> dict[str, float]:
         """Returns counts and sizes of what is sealed and landed."""
-        segments, retired, condition = self._layout.segments, self.catalogue.retired(), self.condition()
+        segments, condition = self._layout.segments, self.condition()
         return {
             "segments": float(len(segments)),
             "sealed_bytes": float(sum(row.frame_bytes for row in segments)),
             "landed_bytes": float(self._landed.frame_bytes),
             "landed_steps": float(self._landed.rows),
-            "retired_segments": float(len(retired)),
-            "retired_episodes": float(sum(retired.values())),
+            "retired_segments": float(self._retired_segments),
+            "retired_episodes": float(self._retired_episodes),
             "free_bytes": float(condition.free_bytes),
             "writable": float(condition.writable),
         }
@@ -311,17 +313,19 @@ class DiskShelf:
         self._found += damaged
         return True
 
-    def retire(self) -> int:
+    def retire(self, share: float) -> int:
         """Takes the segments that are overdue out of the catalogue; returns the first position that is kept.
 
-        Their files stay until ``remove_retired``, for who is reading them.
+        Their files stay until ``remove_retired``, for who is reading them. ``share`` is that of ``Overdue.among``.
         """
         with self._seal_lock:
             segments = self._layout.segments
-            leaving = self._overdue.among(segments, [self.segment_path(row) for row in segments])
+            leaving = self._overdue.among(segments, [self.segment_path(row) for row in segments], share)
             if leaving:
                 self.catalogue.retire(leaving)
                 self._retired += leaving
+                self._retired_segments += len(leaving)
+                self._retired_episodes += sum(row.episodes for row in leaving)
                 with self._move_lock:
                     self._layout = Layout.of(segments[len(leaving) :])
                 self._steps.drop_before(self._layout.base)

@@ -29,6 +29,7 @@ _TICK_S = 0.5
 _LABELS_EVERY_S = 60.0
 _RETRY_SEAL_S = 30.0
 _RETIRE_EVERY_S = 60.0
+_RETIRE_SHARE = 0.1
 
 
 class EpisodeStore(ReplayStore):
@@ -114,9 +115,12 @@ class EpisodeStore(ReplayStore):
         self._take_damage()
         return made
 
-    def retire(self) -> int:
-        """Gives up the segments that ``config.retention`` does not keep; returns how many."""
-        base = self._shelf.retire()
+    def retire(self, share: float = 1.0) -> int:
+        """Gives up the segments that ``config.retention`` does not keep; returns how many.
+
+        By age and by policy version no more than ``share`` of all segments, or one; the rest the next time.
+        """
+        base = self._shelf.retire(share)
         self._forget_before(base)
         return self._shelf.remove_retired()
 
@@ -174,7 +178,7 @@ class EpisodeStore(ReplayStore):
                 seal_after = now if sealed else now + _RETRY_SEAL_S
                 retire_after = now  # there is more now than before
             if now >= retire_after:
-                self._try("retired", self.retire)
+                self._try("retired", lambda: self.retire(_RETIRE_SHARE))
                 retire_after = now + _RETIRE_EVERY_S
             if now >= save_after + _LABELS_EVERY_S:
                 self._save_labels()

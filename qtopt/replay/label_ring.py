@@ -18,6 +18,7 @@ from qtopt.replay.growable import Growable
 from qtopt.types import BoolArray, IntArray, Targets
 
 _ENTRY = np.dtype([("position", "i8"), ("value", "f4"), ("kind", "u1"), ("model_version", "i8"), ("put_s", "f8")])
+_Entries = np.ndarray[tuple[int], np.dtype[np.void]]
 SUCCESS, TERMINAL = 1, 2
 _KINDS = 4
 _UNREADABLE = (
@@ -93,38 +94,54 @@ class LabelRing:
             terminal: bool (B,), whether it is the last of its episode.
             now_s: the time.
         """
-        kinds = SUCCESS * success.astype(np.uint8) + TERMINAL * terminal.astype(np.uint8)
-        for position, value, kind in zip(
-            targets.position.tolist(), targets.value.tolist(), kinds.tolist(), strict=True
-        ):
-            self._put_one(position, (position, value, kind, targets.model_version, now_s))
+        entries = np.zeros(len(targets), _ENTRY)
+        entries["position"], entries["value"] = targets.position, targets.value
+        entries["kind"] = SUCCESS * success.astype(np.uint8) + TERMINAL * terminal.astype(np.uint8)
+        entries["model_version"], entries["put_s"] = targets.model_version, now_s
+        self._enter(entries)
 
-    def _put_one(self, position: int, entry: tuple[int, float, int, int, float]) -> None:
-        slot = self._slots.get(position)
-        if slot is None and len(self._entries) < self.config.capacity:
-            slot = len(self._entries)
-            self._entries.extend(np.array([entry], _ENTRY))
-            self._place.extend([0])
-        else:
+    def _enter(self, entries: _Entries) -> None:
+        """Enters labels, the later of one transition or place over the earlier: found one by one, written together."""
+        before = self._entries.view["position"]
+        positions: list[int] = entries["position"].tolist()
+        size, written = len(before), dict[int, int]()
+        for number, position in enumerate(positions):
+            slot = self._slots.get(position)
             if slot is None:
-                slot = self._oldest
-                self._oldest = (slot + 1) % self.config.capacity
-                del self._slots[int(self._entries.view["position"][slot])]
-            self._leave(slot)
-            self._entries.view[slot] = entry
-        self._slots[position] = slot
-        self._join(slot, entry[2])
+                if size < self.config.capacity:
+                    slot, size = size, size + 1
+                else:
+                    slot = self._oldest
+                    self._oldest = (slot + 1) % self.config.capacity
+                    del self._slots[positions[written[slot]] if slot in written else int(before[slot])]
+                self._slots[position] = slot
+            written[slot] = number
+        slots = np.fromiter(written, np.int64, len(written))
+        self._leave(slots[slots < len(before)])
+        for column in (self._entries, self._place):
+            column.extend(np.zeros(size - len(before), column.view.dtype))
+        self._entries.view[slots] = entries[np.fromiter(written.values(), np.int64, len(written))]
+        self._join(slots)
 
-    def _join(self, slot: int, kind: int) -> None:
-        self._place.view[slot] = len(self._members[kind])
-        self._members[kind].extend([slot])
+    def _join(self, slots: IntArray) -> None:
+        kinds = self._entries.view["kind"][slots]
+        for kind, members in enumerate(self._members):
+            joining = slots[kinds == kind]
+            self._place.view[joining] = len(members) + np.arange(len(joining))
+            members.extend(joining)
 
-    def _leave(self, slot: int) -> None:
-        members = self._members[int(self._entries.view["kind"][slot])]
-        place, moved = int(self._place.view[slot]), int(members.view[-1])
-        members.view[place] = moved
-        self._place.view[moved] = place
-        members.shrink(1)
+    def _leave(self, slots: IntArray) -> None:
+        """Takes slots off their kinds' lists; the last of a list fill the holes."""
+        kinds = self._entries.view["kind"][slots]
+        for kind, members in enumerate(self._members):
+            places = self._place.view[slots[kinds == kind]]
+            left = len(members) - len(places)
+            stays = np.ones(len(places), bool)
+            stays[places[places >= left] - left] = False
+            moved, holes = members.view[left:][stays], places[places < left]
+            members.view[holes] = moved
+            self._place.view[moved] = holes
+            members.shrink(len(places))
 
     def keep(self, usable: BoolArray) -> None:
         """Forgets the labels where ``usable``, bool (len(self),) in the order of ``positions``, is False."""
@@ -132,14 +149,13 @@ class LabelRing:
         oldest = int(np.count_nonzero(usable[: self._oldest]))
         self._fill(np.roll(kept, -oldest))
 
-    def _fill(self, entries: np.ndarray[tuple[int], np.dtype[np.void]]) -> None:
+    def _fill(self, entries: _Entries) -> None:
         """Replaces all entries, given oldest first."""
         fresh = LabelRing(self.config)
-        for entry in entries[-self.config.capacity :]:
-            fresh._put_one(int(entry["position"]), entry.item())
+        fresh._enter(entries[-self.config.capacity :])
         self.__dict__.update(fresh.__dict__)
 
-    def sample(self, count: int, rng: np.random.Generator) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+    def sample(self, count: int, rng: np.random.Generator) -> _Entries:
         """Draws ``count`` labels with replacement, a structured array; none when the ring is empty.
 
         Its fields are position, value, kind, model_version and put_s.

@@ -4,10 +4,10 @@ import math
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
-from qtopt.durable import flush, make_directory
+from qtopt.durable import flush
 from qtopt.errors import CorruptEpisode, StoreFull
 from qtopt.replay.catalogue import CATALOGUE_FILE, EPISODE_COLUMNS, Catalogue, episode_from
 from qtopt.replay.checksum import crc32c
@@ -28,7 +28,8 @@ _TEMPORARY = "rebuild.tmp"
 def rebuild_catalogue(root: Path) -> RebuildReport:
     """Makes the catalogue of the store at ``root`` anew; a copy of the old one is kept in the quarantine directory.
 
-    The old one is replaced when the new one is complete: a failure in between leaves everything as it was.
+    The old one is replaced when the new one is complete: a failure in between leaves everything as it was, perhaps
+    without the labels, which are computed again.
 
     Raises:
         StoreError: there is no store, or another process writes it.
@@ -55,8 +56,11 @@ def rebuild_catalogue(root: Path) -> RebuildReport:
                     end = _save(_landed(reader, report), log, catalogue, end, report)
             quarantine = Quarantine(root / QUARANTINE, math.inf)
             _set_aside(log, damaged, catalogue, quarantine, report)
+        if report.old_catalogue is not None:
+            _fold(root / CATALOGUE_FILE)
         for path in (*root.glob(f"{CATALOGUE_FILE}-*"), root / LABELS_FILE):
             path.unlink(missing_ok=True)  # the log belongs to the old file, and the labels to its positions
+        flush(root)  # a log of the old file must not be found beside the new one
         (temporary / CATALOGUE_FILE).replace(root / CATALOGUE_FILE)
         flush(root)
         for path in report.useless:
@@ -77,11 +81,18 @@ def _copy_aside(root: Path) -> Path | None:
     number = 0
     while (target := root / QUARANTINE / f"catalogue-{number:04d}").exists():
         number += 1
-    make_directory(target)
+    target.mkdir(parents=True)
     for path in files:
         flush(Path(shutil.copy(path, target)))
-    flush(target)
+    for directory in (target, target.parent, root):
+        flush(directory)
     return target / CATALOGUE_FILE
+
+
+def _fold(catalogue: Path) -> None:
+    """Takes a catalogue's write-ahead log into its file, which then loses nothing with it, unless it is damaged."""
+    with suppress(sqlite3.Error, UnicodeDecodeError), closing(sqlite3.connect(catalogue, isolation_level=None)) as old:
+        old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def _save(records: Iterator[Record], log: LandingLog, catalogue: Catalogue, end: int, report: RebuildReport) -> int:

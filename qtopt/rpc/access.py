@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 
 from qtopt.errors import NotAuthenticated
 from qtopt.rpc.callers import ANYBODY, Caller
+from qtopt.rpc.metrics import ServerMetrics
+from qtopt.rpc.peers import network_of
 from qtopt.rpc.roles import Identity, from_uri, is_general, is_open
 from qtopt.rpc.settings import ServerConfig
 from qtopt.rpc.tokens import find_token, read_tokens
@@ -14,21 +16,28 @@ from qtopt.rpc.watched import Watched
 class Access:
     """Tells who calls, by client certificate, by token, or by both, which then have to name the same.
 
+    Args:
+        config: whom to ask what, and the list of tokens.
+        metrics: shows whether a changed list is left aside.
+
     Raises:
         ConfigError: the list of tokens is no good.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, metrics: ServerMetrics) -> None:
         self._by_certificate = config.client_ca_file is not None
         path = config.token_file
         self._tokens = None if path is None else Watched([path], lambda: read_tokens(path))
+        if self._tokens is not None:
+            metrics.watch("tokens", self._tokens.left_aside)
 
     def caller(
         self, method: str, metadata: Mapping[str, str], auth: Mapping[str, Iterable[bytes]], peer: str
     ) -> Caller:
         """Returns who calls ``method`` from the address ``peer``.
 
-        Who need not say who they are has the account of their host, not of a connection, which anybody can make anew.
+        Who need not say who they are has the account of their host or IPv6 network, not of a connection, which anybody
+        can make anew.
 
         Raises:
             NotAuthenticated: it does not say who it is, and the method is for those alone who do.
@@ -40,7 +49,7 @@ class Access:
                 raise
             found = self.certified(auth)
         if found is None or found is ANYBODY:
-            host = f"host {peer.rpartition(':')[0]}"
+            host = f"host {network_of(peer)}"
             return Caller(found, host if found is None or is_general(method) else peer)
         return Caller(found, f"{found.role} {found.name}")
 

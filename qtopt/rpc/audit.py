@@ -1,12 +1,14 @@
 """The audit log: who appended, who published, who was refused and why; one JSON object a line.
 
-A refusal that comes again and again is counted instead of written, so that nobody can push out the past by knocking.
+What changes nothing, a refusal or an episode that is known, is counted instead of written where it comes again and
+again, and long texts are cut: nobody pushes out the past by knocking, from however many addresses, or by a long name.
 """
 
 import json
 import logging
 import os
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
 from io import TextIOWrapper
@@ -16,6 +18,7 @@ from typing import Any, Final
 
 from qtopt.errors import ConfigError
 from qtopt.rpc.limits import Bucket
+from qtopt.rpc.peers import network_of
 from qtopt.rpc.roles import Identity
 from qtopt.types import JsonValue
 
@@ -23,10 +26,15 @@ FILE_BYTES: Final = 16 << 20
 """A log of this size is put aside."""
 FILES: Final = 8
 """Logs put aside that are kept."""
-_REFUSALS_PER_S: Final = 0.1
-_REFUSALS_AT_ONCE: Final = 60
+AT_ONCE: Final = 60
+"""Lines of one kind, of one client or of strangers of one network, that are written after a rest."""
+STRANGERS_AT_ONCE: Final = 600
+"""Lines of all strangers together that are written after a rest."""
+_PER_S: Final = 0.1
 _DOORS: Final = 4096
-_LONGEST: Final = 500
+_LONGEST: Final = 200
+"""Characters of a text, before it is cut."""
+_LONGER: Final = {"why": 500}
 
 _DONE: Final[dict[str, tuple[str, Callable[[Any, Any], dict[str, JsonValue]]]]] = {
     "/qtopt.v1.ReplayService/AppendEpisode": (
@@ -52,6 +60,25 @@ class _PrivateFile(RotatingFileHandler):
         return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
+class _Door:
+    """What one client, or network, does of one kind: lines that it has left, and how often there was none."""
+
+    def __init__(self, at_once: int) -> None:
+        self._bucket = Bucket(_PER_S, at_once)
+        self.untold = 0
+
+    def passes(self) -> bool:
+        """Returns whether a line is written; it is counted where not."""
+        taken = self._bucket.take()
+        self.untold += not taken
+        return taken
+
+    def told(self) -> int:
+        """Returns how many were not written, and begins to count anew."""
+        untold, self.untold = self.untold, 0
+        return untold
+
+
 class Audit:
     """Writes the audit log; used by any number of threads.
 
@@ -64,8 +91,9 @@ class Audit:
 
     def __init__(self, path: Path | None = None) -> None:
         self._lock = threading.Lock()
-        self._doors: dict[tuple[str, str], Bucket] = {}
-        self._untold: dict[tuple[str, str], int] = {}
+        self._clients: OrderedDict[tuple[str, str], _Door] = OrderedDict()  # who came last at the end
+        self._networks: OrderedDict[tuple[str, str], _Door] = OrderedDict()
+        self._strangers = _Door(STRANGERS_AT_ONCE)
         self._file: _PrivateFile | None = None
         if path is None:
             return
@@ -79,10 +107,15 @@ class Audit:
         """Writes that a call was answered, where the call is one that changes something for everybody."""
         if method in _DONE and self._file is not None:
             event, describe = _DONE[method]
-            self._write(event, peer, {"who": client.name, "role": client.role, **describe(request, answer)})
+            facts = describe(request, answer)
+            counts = {} if facts.get("is_new", True) else self._admit(client, peer, "known")
+            if counts is not None:
+                self._write(event, peer, {"who": client.name, "role": client.role, **facts, **counts})
 
     def refused(self, client: Identity | None, peer: str, what: str, why: str) -> None:
         """Writes that a client was refused; one that is refused without end is written now and then, with a count.
+
+        Clients are counted by name, strangers by their network and then all together.
 
         Args:
             client: None where it has not proved who it is, by its certificate at least.
@@ -92,20 +125,10 @@ class Audit:
         """
         if self._file is None:
             return
-        at = peer.rpartition(":")[0], what
-        with self._lock:
-            while len(self._doors) > _DOORS:
-                oldest = next(iter(self._doors))
-                del self._doors[oldest]
-                self._untold.pop(oldest, None)
-            door = self._doors.setdefault(at, Bucket(_REFUSALS_PER_S, _REFUSALS_AT_ONCE))
-            if not door.take():
-                self._untold[at] = self._untold.get(at, 0) + 1
-                return
-            untold = self._untold.pop(at, 0)
         who: dict[str, JsonValue] = {} if client is None else {"who": client.name, "role": client.role}
-        more: dict[str, JsonValue] = {"not_written_before": untold} if untold else {}
-        self._write("refused", peer, {**who, "what": what, "why": why[:_LONGEST], **more})
+        counts = self._admit(client, peer, what)
+        if counts is not None:
+            self._write("refused", peer, {**who, "what": what, "why": why, **counts})
 
     def close(self) -> None:
         """Closes the file; later calls write nothing."""
@@ -113,9 +136,39 @@ class Audit:
         if file is not None:
             file.close()
 
+    def _admit(self, client: Identity | None, peer: str, what: str) -> dict[str, JsonValue] | None:
+        """Returns how many lines of this kind were not written since the last, by name; None where this one is not."""
+        with self._lock:
+            if client is None:
+                doors = {
+                    "not_written_before": _door(self._networks, (network_of(peer), what)),
+                    "strangers_not_written_before": self._strangers,
+                }
+            else:
+                doors = {"not_written_before": _door(self._clients, (client.name, what))}
+            if not all(door.passes() for door in doors.values()):
+                return None
+            return {name: untold for name, door in doors.items() if (untold := door.told())}
+
     def _write(self, event: str, peer: str, facts: dict[str, JsonValue]) -> None:
         file = self._file
         if file is None:
             return
-        line = json.dumps({"at": datetime.now(UTC).isoformat(), "event": event, "peer": peer, **facts})
+        told = {"at": datetime.now(UTC).isoformat(), "event": event, "peer": peer, **facts}
+        line = json.dumps({name: _cut(value, _LONGER.get(name, _LONGEST)) for name, value in told.items()})
         file.handle(logging.LogRecord("qtopt.audit", logging.INFO, "", 0, line, None, None))
+
+
+def _door(doors: OrderedDict[tuple[str, str], _Door], at: tuple[str, str]) -> _Door:
+    """Returns the door at a place; the one where nobody came for longest goes where there are too many."""
+    door = doors.pop(at, None) or _Door(AT_ONCE)
+    doors[at] = door
+    if len(doors) > _DOORS:
+        doors.popitem(last=False)
+    return door
+
+
+def _cut(value: JsonValue, longest: int) -> JsonValue:
+    if not isinstance(value, str) or len(value) <= longest:
+        return value
+    return f"{value[:longest]}... cut, of {len(value)} characters"

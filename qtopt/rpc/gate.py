@@ -7,7 +7,6 @@ what comes in goes through the ``Inbox``.
 import asyncio
 from collections.abc import Callable
 from typing import Any, cast
-from urllib.parse import unquote
 
 import grpc
 import grpc.aio
@@ -23,6 +22,7 @@ from qtopt.rpc.interceptors import Context, Continuation, Handler, Interceptor, 
 from qtopt.rpc.knocks import Knocks
 from qtopt.rpc.limits import CallLimiter, Crowded, Overdrawn
 from qtopt.rpc.metrics import ServerMetrics
+from qtopt.rpc.peers import network_of, peer_of
 from qtopt.rpc.roles import ROLES, check_role, is_general
 from qtopt.rpc.settings import ServerConfig
 
@@ -84,7 +84,7 @@ class Gate(Interceptor):
                 self._audit.refused(who, peer, what, f"{type(error).__name__}: {error}")
                 self._metrics.refused(error)
                 if isinstance(error, NotAuthenticated):
-                    await self._knocks.refused(host_of(peer))
+                    await self._knocks.refused(network_of(peer))
                 if isinstance(error, Crowded):  # in gRPC's own words, which clients take as a reason to try again
                     await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
                 raise
@@ -140,17 +140,6 @@ def _parser(handler: Handler, method: str) -> Callable[[bytes], Any]:
 
 async def _unknown(_: Any, context: Context, __: Caller) -> Any:
     await context.abort(grpc.StatusCode.UNIMPLEMENTED, "there is no such method")
-
-
-def peer_of(context: Context) -> str:
-    """Returns the caller's address as ``10.0.0.7:40100``, ``[fd00::7]:40100`` or ``unix:...``."""
-    peer = unquote(context.peer())
-    return peer.removeprefix("ipv4:").removeprefix("ipv6:")
-
-
-def host_of(peer: str) -> str:
-    """Returns an address without its port."""
-    return peer.rpartition(":")[0]
 
 
 def _text(value: str | bytes) -> str:

@@ -20,7 +20,6 @@ from qtopt.specs import MAX_STEPS
 
 READ_AT_ONCE: Final = {
     "/qtopt.v1.ReplayService/AppendEpisode": 16,
-    "/qtopt.v1.ReplayService/PutTargets": 16,
     "/qtopt.v1.PolicyService/SelectAction": 16,
     "/qtopt.v1.ModelService/Publish": 2,
 }
@@ -30,8 +29,6 @@ _SHARE: Final = 4
 """One client has at most this part of them, in which slow requests count as long as they are on their way."""
 SMALL_BYTES: Final = 1 << 20
 """The largest request of any other method."""
-LABELS_BYTES: Final = 16 << 20
-"""The largest request with labels: a million of them."""
 _CHARACTER_BYTES: Final = 4  # of UTF-8 at most
 _SLOW_S: Final = 1.0
 _SLOW_BESIDE: Final = 3
@@ -116,7 +113,7 @@ class Inbox:
             del data  # which the error would keep in memory until it is sent
             raise SchemaMismatch(
                 f"{method.rpartition('/')[2]}: found a request of {size} bytes, expected at most {most}: only "
-                "those with images of this server's size, labels or networks may be larger; send less in one call"
+                "those with images of this server's size or networks may be larger; send less in one call"
             )
         return parse(data)
 
@@ -130,7 +127,6 @@ def largest_requests(image_size: tuple[int, int]) -> dict[str, int]:
     metadata_bytes = _CHARACTER_BYTES * MAX_METADATA
     found = {
         "/qtopt.v1.ReplayService/AppendEpisode": SMALL_BYTES + (MAX_STEPS + 1) * image_bytes + metadata_bytes,
-        "/qtopt.v1.ReplayService/PutTargets": LABELS_BYTES,
         "/qtopt.v1.PolicyService/SelectAction": SMALL_BYTES + image_bytes,
         "/qtopt.v1.ModelService/Publish": MESSAGE_LIMIT_BYTES,
     }

@@ -1,7 +1,7 @@
 """What a server counts: calls by method and status, how long they took, episodes by robot, whether services serve."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import grpc
@@ -63,6 +63,14 @@ class ServerMetrics:
         for reason in _REASONS.values():
             self._refusals.labels(reason)
         self._turned_away = Counter("qtopt_connections_refused", "Connections that ended without a call", registry=own)
+        self._left_aside = Gauge(
+            "qtopt_secrets_left_aside",
+            "Whether changed files are no good and not in use",
+            ["what"],
+            registry=own,
+        )
+        for what in ("tokens", "certificates"):
+            self._left_aside.labels(what)
         self._robots: set[str] = set()
 
     def answered(self, method: str, code: str, seconds: float | None) -> None:
@@ -81,6 +89,10 @@ class ServerMetrics:
     def turned_away(self, connections: int) -> None:
         """Counts connections that ended without a call."""
         self._turned_away.inc(connections)
+
+    def watch(self, what: str, left_aside: Callable[[], bool]) -> None:
+        """Shows from now on whether ``tokens`` or ``certificates`` are left aside, asked whenever somebody looks."""
+        self._left_aside.labels(what).set_function(left_aside)
 
     def expect(self, robots: Iterable[str]) -> None:
         """Begins at 0 for robots that are known from before, so that one that does not come back is missed."""

@@ -43,9 +43,8 @@ class ModelServicer(ModelServiceServicer):
     async def GetLatest(self, request: pb.GetLatestRequest, context: Context) -> pb.GetLatestResponse:
         """Answers with newer networks, or without any after ``wait_s``; those who wait hold no thread."""
         deadline_s = time.monotonic() + min(request.wait_s, MAX_WAIT_S)
-        while self._registry.version <= request.newer_than and time.monotonic() < deadline_s:
+        while (snapshot := self._registry.latest(request.newer_than)) is None and time.monotonic() < deadline_s:
             await asyncio.sleep(_LOOK_S)
-        snapshot = self._registry.latest(request.newer_than)
         if snapshot is None:
             return pb.GetLatestResponse()
         found = snapshot
@@ -63,6 +62,8 @@ class ModelClient:
 
     def latest(self, newer_than: int = 0, *, wait_s: float = 0.0) -> ModelSnapshot | None:
         """Returns the newest snapshot if its version is above ``newer_than``, else None, after up to ``wait_s``.
+
+        A server that has lost its networks counts anew, and answers with what it has: its version is a lower one then.
 
         Raises:
             CheckpointError: it was damaged on the way.

@@ -67,15 +67,20 @@ class ModelRegistry:
         }
 
     def latest(self, newer_than: int = 0) -> ModelSnapshot | None:
-        """Returns the newest snapshot if its version is above ``newer_than``, else None."""
+        """Returns the newest snapshot if its version is above ``newer_than``, else None.
+
+        A version that was never given here is one of another directory, lost since: to whoever asks with it, whatever
+        there is is news.
+        """
         newest = self._newest
-        return newest if newest is not None and newest.version > newer_than else None
+        if newest is None or newest.version <= newer_than <= self._version:
+            return None
+        return newest
 
     def wait(self, newer_than: int, timeout_s: float) -> ModelSnapshot | None:
-        """Returns the newest snapshot as soon as it is above ``newer_than``; None after ``timeout_s``."""
+        """Returns what ``latest`` does as soon as that is a snapshot; None after ``timeout_s``."""
         with self._changed:
-            self._changed.wait_for(lambda: self.version > newer_than, timeout_s)
-        return self.latest(newer_than)
+            return self._changed.wait_for(lambda: self.latest(newer_than), timeout_s)
 
     def publish(self, step: int, payload: bytes) -> int:
         """Publishes safetensors bytes and returns the version given; the newest payload and step again keep theirs.

@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 log = structlog.get_logger(__name__)
 
 SAMPLE_LIMIT: Final = 4096
-"""Rows of one sampling call at most; of large images there are fewer, see ``most_rows``."""
+"""Rows of one sampling call at most, of large images there are fewer, see ``most_rows``; and labels put in one call."""
 LONGEST_WAIT_S: Final = 10.0
 """A sampling call that waits for data is answered after this time at the latest; clients ask again."""
 CHUNK_BYTES: Final = 6 << 20
@@ -128,9 +128,19 @@ class ReplayServicer(ReplayServiceServicer):
         return await self._in_slices(self._transitions, draw, _sample_deadline(request, self._image_size))
 
     async def PutTargets(self, request: pb.PutTargetsRequest, context: Context) -> pb.PutTargetsResponse:
-        """Enters labels."""
-        store, client = self._open(), current_caller().account
-        await self._quick.run(lambda: store.put_targets(codec.decode_targets(request.targets)), client)
+        """Enters labels, no more than one answer has transitions: the store does nothing else meanwhile."""
+        store = self._open()
+
+        def work() -> None:
+            targets = codec.decode_targets(request.targets)
+            if len(targets) > SAMPLE_LIMIT:
+                raise SchemaMismatch(
+                    f"put targets: found {len(targets)} labels, expected at most {SAMPLE_LIMIT} in one call: send them "
+                    "in several"
+                )
+            store.put_targets(targets)
+
+        await self._quick.run(work, current_caller().account)
         return pb.PutTargetsResponse()
 
     async def SampleLabelled(self, request: pb.SampleRequest, context: Context) -> pb.SampleLabelledResponse:
@@ -230,9 +240,12 @@ class ReplayClient:
         return parts[0] if len(parts) == 1 else _join_transitions(parts)
 
     def put_targets(self, targets: Targets) -> None:
-        """Enters labels; see ``TargetSink.put_targets``."""
-        request = pb.PutTargetsRequest(targets=codec.encode_targets(targets))
-        self._channel.call(self._stub.PutTargets, request, "put targets")
+        """Enters labels, many in several calls; see ``TargetSink.put_targets``."""
+        for start in range(0, len(targets), SAMPLE_LIMIT):
+            rows = slice(start, start + SAMPLE_LIMIT)
+            part = Targets(targets.position[rows], targets.value[rows], targets.model_version)
+            request = pb.PutTargetsRequest(targets=codec.encode_targets(part))
+            self._channel.call(self._stub.PutTargets, request, "put targets")
 
     def sample_labelled(self, count: int, timeout_s: float) -> LabelledBatch:
         """Returns ``count`` labelled transitions; large images come in several calls."""

@@ -86,7 +86,12 @@ class Server:
         self._server: grpc.aio.Server | None = None
         self._doorkeeper = Doorkeeper(services.audit, services.metrics)
         self._gate = Gate(
-            config, services.image_size, Access(config), services.audit, services.metrics, self._doorkeeper
+            config,
+            services.image_size,
+            Access(config, services.metrics),
+            services.audit,
+            services.metrics,
+            self._doorkeeper,
         )
         self._replay = ReplayServicer(services.image_size, services.metrics)
         self._model = ModelServicer(services.registry)
@@ -165,7 +170,7 @@ class Server:
         try:
             if config.cert_file is None:
                 return server.add_insecure_port(config.address)
-            credentials = ServerCertificates(config, self._doorkeeper.arrived).credentials()
+            credentials = ServerCertificates(config, self._services.metrics, self._doorkeeper.arrived).credentials()
             port: int = server.add_secure_port(config.address, credentials)
         except RuntimeError as error:
             raise ConfigError(f"cannot listen on {config.address}: {error}") from error

@@ -11,6 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from qtopt.errors import ConfigError
+from qtopt.rpc.metrics import ServerMetrics
 from qtopt.rpc.settings import ClientConfig, ServerConfig, read_file
 from qtopt.rpc.watched import Watched
 
@@ -28,13 +29,14 @@ class ServerCertificates:
 
     Args:
         config: names the files.
+        metrics: shows whether changed files are left aside.
         arrived: called for each new connection, before its handshake, in a thread of gRPC's.
 
     Raises:
         ConfigError: a file cannot be read, key and certificate do not fit, or the certificate has expired.
     """
 
-    def __init__(self, config: ServerConfig, arrived: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, config: ServerConfig, metrics: ServerMetrics, arrived: Callable[[], None]) -> None:
         assert config.cert_file is not None
         assert config.key_file is not None
         self._arrived = arrived
@@ -42,6 +44,7 @@ class ServerCertificates:
         paths = [path for path in (self._cert, self._key, self._authority) if path is not None]
         self._files = Watched(paths, self._read)
         self._given = self._files.get()
+        metrics.watch("certificates", self._files.left_aside)
 
     def credentials(self) -> grpc.ServerCredentials:
         """Returns credentials that ask for a client's certificate where there is an authority of clients."""

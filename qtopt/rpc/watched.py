@@ -28,6 +28,7 @@ class Watched(Generic[T]):
         self._lock = threading.Lock()
         self._stamps = self._look()
         self._value = make()
+        self._left_aside = False
 
     def get(self) -> T:
         """Returns the value, newly made if a file has changed since."""
@@ -37,11 +38,18 @@ class Watched(Generic[T]):
                 self._stamps = stamps
                 try:
                     self._value = self._make()
+                    self._left_aside = False
                 except ConfigError as error:
+                    self._left_aside = True
                     log.warning("a changed file is left aside, the last good one stays in use", error=str(error))
                 else:
                     log.info("changed files are in use from now on", files=[str(path) for path in self._paths])
             return self._value
+
+    def left_aside(self) -> bool:
+        """Returns whether the files, as they are now, are no good and the value is that of those before them."""
+        self.get()
+        return self._left_aside
 
     def _look(self) -> list[tuple[int, int, int]]:
         return [_stamp(path) for path in self._paths]

@@ -77,7 +77,15 @@ class ArmChild:
         self._collector, self._safety = collector, safety
         self._judging = threading.Lock()
         self._worker = Worker(
-            arm, gripper, monitor, self._judging, self._barred, self._reply, self._entered, self._rise
+            arm,
+            gripper,
+            monitor,
+            self._judging,
+            self._barred,
+            self._reply,
+            self._entered,
+            places.cleared.add,
+            self._rise,
         )
         self._gripper = gripper
         self._holding = threading.Lock()

@@ -106,13 +106,13 @@ class PhysicalCell:
         """Executes one action; an episode that ended without a safety event counts for the cell's commissioning.
 
         The end of an episode says when its last action began and when it was judged, in seconds since the epoch, and
-        how often the tool was led out of something that pressed on it.
+        how often the tool was led out of something that pressed on it, or yielded to what its closing fingers held.
         """
         began_s = time.time()
         result = self.environment.act(action)
         if result.outcome is not None:
             facts: dict[str, JsonValue] = {"last_action_s": began_s, "judged_s": time.time()}
-            facts["contacts"] = self.robot.contacts
+            facts |= {"contacts": self.robot.contacts, "yields": self.robot.yields}
             result = replace(result, metadata={**result.metadata, **facts})
         if result.outcome is not None and result.outcome is not Outcome.ABORTED:
             self.places.finish_episode()

@@ -1,5 +1,6 @@
 """From a cell file to the parts of a process: devices and the monitor."""
 
+import time
 from pathlib import Path
 
 from qtopt.errors import ConfigError
@@ -39,4 +40,10 @@ def make_stop_channel(cell: CellFile) -> StopChannel:
 
 def make_monitor(cell: CellFile, places: Places, watched: frozenset[Heartbeat]) -> CellSafetyMonitor:
     """Returns a monitor that starts locked where the cell is, and slow where it is new."""
-    return CellSafetyMonitor(cell, episodes_done=places.episodes_done(), watched=watched, latched=places.latched())
+    return CellSafetyMonitor(
+        cell,
+        episodes_done=places.episodes_done(),
+        watched=watched,
+        latched=places.latched(),
+        stops=places.stops(time.monotonic_ns()),
+    )

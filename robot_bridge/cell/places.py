@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import re
 import threading
@@ -17,13 +18,14 @@ from typing import Any, Final
 from qtopt.errors import ConfigError, RobotError
 from robot_bridge.cell_file import CellFile
 from robot_bridge.contracts import Latch
-from robot_bridge.safety.latch_file import Commissioning, LatchFile
+from robot_bridge.safety.latch_file import CLEARED, ClearedStops, Commissioning, LatchFile
+from robot_bridge.safety.limits import RecoveryLimits
+from robot_bridge.safety.region import Point
 
 _log = logging.getLogger(__name__)
 STATE_VARIABLE = "QTOPT_CELLS"
 """Names the directory of all cells' states; by default ``~/.local/state/qtopt/cells``."""
-
-
+NOWHERE: Final[Point] = (math.inf, math.inf, math.inf)
 _ADDRESSES: Final = ("host", "url", "device", "port")
 
 
@@ -52,6 +54,7 @@ class Places:
         try:
             # An arm stays locked also where another file, or another name, tells of it.
             self.latch_file = LatchFile(self.root / _arm_name(cell))
+            self.cleared = ClearedStops(self.root / _arm_name(cell))
             self._commissioning = Commissioning(self.directory, cell.config_hash)
         except OSError as error:
             raise ConfigError(
@@ -74,6 +77,17 @@ class Places:
         thread = threading.Thread(target=self.latch, args=(rule, reason), daemon=True)
         thread.start()
         return thread
+
+    def stops(self, now_ns: int) -> list[tuple[int, Point]]:
+        """Returns when [ns, monotonic] and where [m] stops were cleared without a person within the last hour.
+
+        A damaged file stands for as many as may be, so that the next one waits for a person.
+        """
+        ages = self.cleared.ages()
+        if ages is None:
+            _log.warning("%s is damaged: for an hour every protective stop waits for a person", CLEARED)
+            return [(now_ns, NOWHERE)] * RecoveryLimits.per_hour
+        return [(now_ns - round(age_s * 1e9), place_m) for age_s, place_m in ages]
 
     def episodes_done(self) -> int:
         """Returns how many episodes ended well since the cell file last changed."""

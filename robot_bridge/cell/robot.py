@@ -43,13 +43,14 @@ class CellRobot:
         processes: those in use.
         closing: called when the robot is closed, to free what else was opened with it.
         contacts: how often the tool was led out of what pressed on it, since the last way home began.
+        yields: how often the arm rose a little from what bore its closing fingers, since then.
     """
 
     def __init__(self, cell: CellFile, processes: CellProcesses) -> None:
         self._cell, self.processes = cell, processes
         self._closed_fingers = False
         self._prepared = False
-        self.contacts = 0
+        self.contacts = self.yields = 0
         self.closing: Callable[[], None] | None = None
 
     def state(self) -> RobotState:
@@ -88,6 +89,7 @@ class CellRobot:
             force=grasp.close_force_n,
             deadline_s=grasp.timeout_s,
         )
+        self.yields += answer["yields"]
         self._closed_fingers = close
         self._await_gripper_since(answer["at_ns"])
 
@@ -97,7 +99,7 @@ class CellRobot:
         Raises:
             RobotError: the tool is not where a straight way up is known to be free; a person has to move it.
         """
-        self.contacts = 0
+        self.contacts = self.yields = 0
         self._begin_transit()
         over = ToolPose(start.x_m, start.y_m, self.travel_z_m, start.yaw_rad)
         self._require_reached(over, self.move(over))

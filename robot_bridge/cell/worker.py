@@ -30,6 +30,7 @@ from robot_bridge.contracts import (
 )
 from robot_bridge.safety.facts import Phase, is_at_least
 from robot_bridge.safety.monitor import CellSafetyMonitor
+from robot_bridge.safety.region import Point
 
 _log = logging.getLogger(__name__)
 _GRIPPER_EVERY_S: Final = 0.05
@@ -82,6 +83,7 @@ class Worker:
         barred: returns why nothing may move now; empty where it may.
         reply: sends an answer.
         entered: told of each phase that was entered.
+        clears: told where a stop is about to be cleared without a person; where it raises RobotError none is.
         rise: gives the motion that leads out of a contact, by the rule that ended the one before, and by whether the
             tool was on its way then.
     """
@@ -95,11 +97,12 @@ class Worker:
         barred: Callable[[], Verdict | None],
         reply: Callable[[Message], None],
         entered: Callable[[Phase], None],
+        clears: Callable[[Point], None],
         rise: Callable[[str, bool], MotionCommand],
     ) -> None:
         self._arm, self._gripper, self._monitor, self._judging = arm, gripper, monitor, judging
         self._barred, self._reply, self._entered = barred, reply, entered
-        self._rise = rise
+        self._clears, self._rise = clears, rise
         self._asks: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._using_gripper = threading.Lock()
         self._ending = threading.Event()
@@ -265,10 +268,12 @@ class Worker:
 
     def _recover(self, ask: Ask) -> Message:
         """Clears a protective stop without a person where the monitor allows that, and leads the tool up a little."""
+        state = self._arm.state()
         with self._judging:
-            verdict = self._monitor.may_recover(self._arm.state(), time.monotonic_ns())
+            verdict = self._monitor.may_recover(state, time.monotonic_ns())
         if verdict.reaction is not Reaction.ALLOW or verdict.command is None:
             return _said(MotionResult(MotionOutcome.REJECTED, verdict.reason), verdict)
+        self._clears(state.pose.position_m)
         ask.clearing = True
         try:
             self._arm.recover()
@@ -288,14 +293,23 @@ class Worker:
         if self._gripper is None:
             raise RobotError("this cell has no gripper")
         moving = self._fingers.submit(self._move_fingers, self._gripper, ask.message)
-        yields = 0
+        yields, trouble = 0, None
         while not wait([moving], _YIELD_LOOK_S).done:
             free = ask.ended_by is None and ask.told is None and ask.message["do"] == "grip"
-            if free and yields < _YIELDS and self._monitor.is_borne(self._arm.state()):
-                yields += 1
-                self._rise_out(ask, TOUCHED, 2.0)
+            if not free or yields == _YIELDS or trouble is not None:
+                continue
+            try:
+                if self._monitor.is_borne(self._arm.state()):
+                    yields += 1
+                    self._rise_out(ask, TOUCHED, 2.0)
+            except RobotError as error:
+                trouble = error
         state = self.gripper_state = moving.result()
-        return {"width": state.width_m, "at_ns": state.t_host_ns}
+        if trouble is not None:
+            raise trouble
+        if yields:
+            _log.info("the arm yielded %d times to what bore the closing fingers", yields)
+        return {"width": state.width_m, "at_ns": state.t_host_ns, "yields": yields}
 
     def _move_fingers(self, gripper: Gripper, message: Message) -> GripperState:
         with self._using_gripper:

@@ -2,8 +2,8 @@
 
 The library's own view of the arm is never used for judging: its reports come five times a second, it replaces numbers
 that are none by old ones, and it returns an old pose where the controller is silent. A motion in position mode runs to
-its end in the controller even if this process dies; a stream of targets does not, it is a stream of velocities that the
-controller drops by itself after ``valid_for_s``.
+its end in the controller even if this process dies or the network does. So straight motions are streams of velocities,
+each of which the controller drops by itself; only ``move_joints`` uses position mode.
 """
 
 import contextlib
@@ -17,17 +17,20 @@ from qtopt.errors import RobotError
 from robot_bridge.contracts import Arm, ArmMode, ArmState, Capability, MotionOutcome, MotionResult, Pose
 from robot_bridge.driver import ArmDriver, GripperDriver
 from robot_bridge.drivers.xarm_gripper import XArmGripper
-from robot_bridge.drivers.xarm_motion import NEAR_RAD, near, refusal_of, still, too_fast, velocity_towards
+from robot_bridge.drivers.xarm_motion import NEAR_RAD, Approach, near, refusal_of, still, too_fast, velocity_towards
 from robot_bridge.drivers.xarm_options import XArmGripperOptions, XArmOptions
 from robot_bridge.drivers.xarm_sdk import apply_limits, check_limits, check_settings, code_words, open_sdk, why_not
 from robot_bridge.drivers.xarm_stop import XArmStopChannel
-from robot_bridge.drivers.xarm_wire import REPORT_PERIOD_S, SLOW_STOP, STOP, wire_pose
+from robot_bridge.drivers.xarm_wire import REPORT_PERIOD_S, SLOW_STOP, STOP
 
 POSITION, VELOCITY = 0, 5
 _STALE_S: Final = 0.25
 _FIRST_REPORTS_S: Final = 5 * REPORT_PERIOD_S
 _GRACE_S: Final = 0.3
 _MOST_VALID_S: Final = 1.0
+_APPROACHES: Final = 3
+_STREAM_S, _STREAM_EVERY_S = 0.2, 2 * REPORT_PERIOD_S
+"""For so long a velocity of a straight motion is good, and so often the next one is sent."""
 _RECOVER_S: Final = 3.0
 _SETTLE_S: Final = 1.0
 _CAPABILITIES = frozenset(
@@ -58,7 +61,7 @@ class XArm:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """What it can do; the watchdog guards ``servo`` only."""
+        """What it can do; the watchdog guards all but ``move_joints``."""
         return _CAPABILITIES
 
     @property
@@ -99,29 +102,22 @@ class XArm:
         return state
 
     def move_to(self, target: Pose, speed_m_s: float, accel_m_s2: float, deadline_s: float) -> MotionResult:
-        """Moves in a straight line in position mode."""
+        """Moves in a straight line, by velocities that the controller drops by itself when no other follows."""
         refusal = refusal_of(target, self._options) or too_fast(speed_m_s, accel_m_s2, self._options)
         if refusal:
             return self._rejected(refusal)
-        x, y, z, roll, pitch, yaw = wire_pose(target)
-
-        def send() -> int:
-            return int(
-                self.sdk.set_position(
-                    x,
-                    y,
-                    z,
-                    roll,
-                    pitch,
-                    yaw,
-                    speed=speed_m_s * 1000,
-                    mvacc=accel_m_s2 * 1000,
-                    is_radian=True,
-                    wait=False,
-                )
-            )
-
-        return self._move(send, lambda state: near(state.pose, target), deadline_s)
+        until_s = time.monotonic() + deadline_s
+        with self._motion:
+            stops = self._stops
+            ended = self._ready(VELOCITY) or self._unanswered()
+            for _ in range(_APPROACHES):
+                approach = Approach(target, speed_m_s, accel_m_s2)
+                while ended is None:
+                    ended = self._steer(approach, stops, until_s)
+                if ended.outcome is not MotionOutcome.REACHED or (ended.pose is not None and near(ended.pose, target)):
+                    return ended
+                ended = None  # reports that came late told of a place where it did not stay
+        return self._ended(MotionOutcome.STOPPED, "it does not come to rest at its target")
 
     def move_joints(self, target_rad: tuple[float, ...], speed_rad_s: float, deadline_s: float) -> MotionResult:
         """Moves in joint space; the controller's fence holds on the way."""
@@ -223,12 +219,9 @@ class XArm:
         until_s = time.monotonic() + deadline_s
         with self._motion:
             stops = self._stops
-            trouble = self._ready(POSITION)
+            trouble = self._ready(POSITION) or self._unanswered()
             if trouble is not None:
                 return trouble
-            if not self._channel.answers():  # the library would wait ten seconds for it
-                self.stop(0.0)
-                return MotionResult(MotionOutcome.LINK_LOST, "the xArm controller reports, but answers no command")
             sent_s = self._channel.state().t_controller_s
             code = send()
             if self._stops != stops:
@@ -237,6 +230,45 @@ class XArm:
             if code != 0:
                 return self._failed(code)
             return self._watch(there, stops, sent_s, until_s)
+
+    def _steer(self, approach: Approach, stops: int, until_s: float) -> MotionResult | None:
+        """Sends the next velocity of a motion and waits for a report; returns how it ended, None while it goes on."""
+        state = self._channel.state()
+        ended = self._interrupted(state, stops, until_s)
+        if ended is not None:
+            return ended
+        velocity = approach.velocity(state.pose, _STREAM_EVERY_S)
+        code = int(self.sdk.vc_set_cartesian_velocity(velocity, is_radian=True, duration=_STREAM_S))
+        if self._stops != stops:
+            self._channel.stop()
+            return self._ended(MotionOutcome.STOPPED, "stopped before it began")
+        if code != 0:
+            return self._failed(code)
+        if not any(velocity):
+            return self._ended(MotionOutcome.REACHED, "")
+        after_s = state.t_controller_s + _STREAM_EVERY_S - REPORT_PERIOD_S / 2
+        self._wait(lambda now: now.t_controller_s > after_s, _STREAM_S / 2)
+        return None
+
+    def _unanswered(self) -> MotionResult | None:
+        """Returns that no command is answered, if that is so: the library would wait ten seconds for one."""
+        if self._channel.answers():
+            return None
+        self.stop(0.0)
+        return MotionResult(MotionOutcome.LINK_LOST, "the xArm controller reports, but answers no command")
+
+    def _interrupted(self, state: ArmState, stops: int, until_s: float) -> MotionResult | None:
+        """Returns what ended a motion before its target; None where nothing did."""
+        silent_s = (time.monotonic_ns() - state.t_host_ns) * 1e-9
+        if state.mode is ArmMode.OFFLINE or silent_s > _STALE_S:
+            self.stop(0.0)
+            return MotionResult(MotionOutcome.LINK_LOST, f"the xArm's reports stopped {silent_s:.2f} s ago")
+        if int(state.codes["state"]) >= STOP or self._stops != stops:
+            return self._stopped(ours=self._stops != stops)
+        if time.monotonic() > until_s:
+            self.stop(0.0)
+            return self._ended(MotionOutcome.TIMEOUT, "the deadline passed")
+        return None
 
     def _ready(self, mode: int) -> MotionResult | None:
         """Brings the controller into a mode; returns why it cannot move, if it cannot."""
@@ -273,15 +305,9 @@ class XArm:
         while True:
             state = self._channel.wait(clock_s, 0.05)
             clock_s = state.t_controller_s
-            silent_s = (time.monotonic_ns() - state.t_host_ns) * 1e-9
-            if state.mode is ArmMode.OFFLINE or silent_s > _STALE_S:
-                self.stop(0.0)
-                return MotionResult(MotionOutcome.LINK_LOST, f"the xArm's reports stopped {silent_s:.2f} s ago")
-            if int(state.codes["state"]) >= STOP or self._stops != stops:
-                return self._stopped(ours=self._stops != stops)
-            if time.monotonic() > until_s:
-                self.stop(0.0)
-                return self._ended(MotionOutcome.TIMEOUT, "the deadline passed")
+            ended = self._interrupted(state, stops, until_s)
+            if ended is not None:
+                return ended
             idle = int(state.codes["state"]) in (0, 2) and state.codes["waiting"] == 0
             if idle and clock_s - sent_s > _FIRST_REPORTS_S:
                 if there(state):

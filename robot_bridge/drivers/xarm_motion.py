@@ -10,9 +10,13 @@ from robot_bridge.drivers.xarm_options import XArmOptions
 from robot_bridge.drivers.xarm_stop import rotation_between
 
 NEAR_M, NEAR_RAD = 0.003, 0.03
+_THERE_M, _THERE_RAD = 0.0008, 0.004
 _STILL_M_S: Final = 0.002
 _GAIN_PER_S: Final = 4.0
 _TURN_LIMIT_RAD_S: Final = 0.8
+_TURN_ACCEL_RAD_S2: Final = 4.0
+_APPROACH_PER_S: Final = 6.0
+"""The last of the way shrinks by so much of itself in a second: reports and commands are some hundredths old."""
 _MOST_ACCEL_M_S2: Final = 10.0
 
 
@@ -36,6 +40,39 @@ def too_fast(speed_m_s: float, accel_m_s2: float, options: XArmOptions) -> str:
     if not 0.0 < accel_m_s2 <= _MOST_ACCEL_M_S2:
         return f"acceleration {accel_m_s2} m/s2; expected more than 0, at most {_MOST_ACCEL_M_S2} m/s2"
     return ""
+
+
+class Approach:
+    """The velocities of a straight motion, from where the tool is at each moment: it starts, turns and ends evenly.
+
+    Args:
+        target: where it ends.
+        speed_m_s, accel_m_s2: of the tool point at most.
+    """
+
+    def __init__(self, target: Pose, speed_m_s: float, accel_m_s2: float) -> None:
+        self._target, self._top_m_s, self._accel_m_s2 = target, speed_m_s, accel_m_s2
+        self._speed_m_s = self._rate_rad_s = 0.0
+
+    def velocity(self, here: Pose, dt_s: float) -> list[float]:
+        """Returns what to go on with [mm/s, rad/s], (6,), ``dt_s`` after the last one; zeros at the end."""
+        way = np.array(self._target.position_m) - np.array(here.position_m)
+        turn = rotation_between(here, self._target)
+        left_m, left_rad = float(np.linalg.norm(way)), float(np.linalg.norm(turn))
+        if left_m < _THERE_M and left_rad < _THERE_RAD:
+            return [0.0] * 6
+        speed = _even(self._speed_m_s, self._top_m_s, self._accel_m_s2, left_m, dt_s)
+        rate = _even(self._rate_rad_s, _TURN_LIMIT_RAD_S, _TURN_ACCEL_RAD_S2, left_rad, dt_s)
+        if left_m > NEAR_M and left_rad > NEAR_RAD:  # both arrive together
+            share = min(speed / left_m, rate / left_rad)
+            speed, rate = share * left_m, share * left_rad
+        self._speed_m_s, self._rate_rad_s = speed, rate
+        linear = way * (1000 * speed / max(left_m, 1e-9))
+        return [*linear.tolist(), *(turn * (rate / max(left_rad, 1e-9))).tolist()]
+
+
+def _even(before: float, top: float, accel: float, left: float, dt_s: float) -> float:
+    return min(top, before + accel * dt_s, math.sqrt(2 * accel * left), _APPROACH_PER_S * left)
 
 
 def velocity_towards(here: Pose, target: Pose, valid_for_s: float, options: XArmOptions) -> list[float]:

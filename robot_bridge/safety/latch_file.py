@@ -8,13 +8,17 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 from qtopt.errors import RobotError
 from robot_bridge.contracts import Latch
+from robot_bridge.safety.region import Point
 
 LATCH = "latch.json"
 LOG = "acknowledgements.jsonl"
 COMMISSIONING = "commissioning.json"
+CLEARED = "cleared_stops.json"
+_HOUR_S = 3600.0
 
 
 class LatchFile:
@@ -111,6 +115,42 @@ class Commissioning:
             write_durably(self._path, json.dumps({"config_hash": self._hash, "episodes": episodes}))
         except OSError as error:
             raise RobotError(f"{self._path} cannot be written: {error}") from error
+
+
+class ClearedStops:
+    """Where protective stops were cleared without a person within the last hour, whatever processes did it.
+
+    Args:
+        directory: of the arm's state; made where it is missing.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._path = directory / CLEARED
+
+    def ages(self) -> list[tuple[float, Point]] | None:
+        """Returns for each how long ago it was [s] and where the tool stood [m]; None where the file is damaged."""
+        now_s = time.time()
+        try:
+            stops = [(now_s - float(time_s), (float(x), float(y), float(z))) for time_s, (x, y, z) in self._read()]
+        except (OSError, ValueError, TypeError):
+            return None
+        return [(max(0.0, age_s), place_m) for age_s, place_m in stops if age_s < _HOUR_S]
+
+    def add(self, place_m: Point) -> None:
+        """Notes one more, before it is cleared; raises RobotError where the disk refuses: then it must not be."""
+        now_s = time.time()
+        stops = [] if (known := self.ages()) is None else [(now_s - age_s, where) for age_s, where in known]
+        try:
+            write_durably(self._path, json.dumps([*stops, (now_s, place_m)]))
+        except OSError as error:
+            raise RobotError(f"{self._path} cannot be written: {error}; the stop waits for a person") from error
+
+    def _read(self) -> list[Any]:
+        try:
+            return list(json.loads(self._path.read_text()))
+        except FileNotFoundError:
+            return []
 
 
 def write_durably(path: Path, text: str) -> None:

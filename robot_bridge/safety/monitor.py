@@ -6,7 +6,7 @@ locks to ``latch_file``. The arm's process and the safety process each have one 
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from qtopt.errors import RobotError
 from robot_bridge.cell_file import CellFile
@@ -16,6 +16,7 @@ from robot_bridge.safety.commands import CommandRules, Way, lead_out, straight_u
 from robot_bridge.safety.facts import ALLOWED, CellFacts, Heartbeat, Phase, is_at_least, worst
 from robot_bridge.safety.limits import BOX_TOLERANCE_M, OVERSPEED_FACTOR, OVERSPEED_S
 from robot_bridge.safety.recovery import Recovery
+from robot_bridge.safety.region import Point
 
 _DESCENT_M = 0.001
 """A command that leads down by more than this is a descent; in an episode one that leads up by less."""
@@ -37,6 +38,7 @@ class CellSafetyMonitor:
         episodes_done: with this configuration, before now; see ``commissioning``.
         watched: whose silence counts.
         latched: what locked motion before this process began.
+        stops: what was cleared without a person within the last hour, as ``Recovery`` has it.
         wall_time: seconds since the epoch, for people who read the latch.
     """
 
@@ -47,11 +49,12 @@ class CellSafetyMonitor:
         episodes_done: int = 0,
         watched: frozenset[Heartbeat] = frozenset({Heartbeat.COLLECTOR}),
         latched: Latch | None = None,
+        stops: Sequence[tuple[int, Point]] = (),
         wall_time: Callable[[], float] = time.time,
     ) -> None:
         self._cell, self._watchdog, self._wall_time = cell, cell.watchdog, wall_time
         self.commands = CommandRules(cell)
-        self._recovery = Recovery(cell.recovery)
+        self._recovery = Recovery(cell.recovery, stops)
         self._beats: dict[Heartbeat, int | None] = dict.fromkeys(watched)
         self._episodes = episodes_done
         self._facts = CellFacts()

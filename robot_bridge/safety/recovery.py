@@ -1,6 +1,7 @@
 """When a protective stop may be cleared without a person: rarely, late, gently, and never twice in one place."""
 
 import math
+from collections.abc import Sequence
 
 from robot_bridge.contracts import ArmState
 from robot_bridge.safety.limits import RecoveryLimits
@@ -14,11 +15,12 @@ class Recovery:
 
     Args:
         limits: the conditions.
+        stops: those that earlier processes cleared: when, by this process's monotonic clock [ns], and where [m].
     """
 
-    def __init__(self, limits: RecoveryLimits) -> None:
+    def __init__(self, limits: RecoveryLimits, stops: Sequence[tuple[int, Point]] = ()) -> None:
         self._limits = limits
-        self._stops: list[tuple[int, Point]] = []
+        self._stops = list(stops)
 
     def note(self, place_m: Point, now_ns: int) -> str:
         """Notes a new stop; returns why a person has to look at it, or nothing where that is not needed."""

@@ -9,11 +9,15 @@ import numpy.typing as npt
 
 from qtopt.errors import RobotError
 from qtopt.types import UInt8Array
+from robot_bridge.success.images import change_levels, estimate_gain
 
 CLOSES = 20
 PAIRS = 50
 _MOST_SIGMA_M = 0.001
 _LEAST_AREA_PX = 20
+_LEVELS = 15.0, 60.0
+"""A pixel's threshold is never lower, where faint shadows would count, and no camera is of use where it is higher."""
+_PIXELS_PERCENTILE, _LEVELS_HEADROOM = 99.9, 1.25
 _PERCENTILE, _HEADROOM = 99.0, 1.5
 _GRID_S = 0.002
 _LEAST_CORRELATION = 0.8
@@ -54,9 +58,37 @@ def empty_width(widths_m: Sequence[float]) -> EmptyWidth:
 
 def blob_threshold(areas_px: Sequence[int]) -> int:
     """Returns the blob area from which on a change counts: the 99th percentile of untouched pairs plus half of it."""
-    if len(areas_px) < PAIRS:
-        raise RobotError(f"found {len(areas_px)} pairs of pictures of an untouched bin, expected at least {PAIRS}")
+    _require_pairs(len(areas_px))
     return max(_LEAST_AREA_PX, int(np.ceil(_HEADROOM * np.percentile(areas_px, _PERCENTILE))))
+
+
+def pixel_threshold(pairs: Sequence[tuple[UInt8Array, UInt8Array]]) -> float:
+    """Returns the grey levels from which on a pixel counts as changed, from pairs of pictures of an untouched bin.
+
+    Noise and shaking change a thousandth of a pair's pixels by more than some level; of these levels it is the 99th
+    percentile plus a quarter. So a quiet camera sees fainter objects, a restless one none that are not there.
+
+    Args:
+        pairs: uint8 (H, W, 3) each.
+
+    Raises:
+        RobotError: they are fewer than fifty, or differ so much that no object could be told from that.
+    """
+    _require_pairs(len(pairs))
+    levels = [np.percentile(change_levels(*pair, estimate_gain(*pair)), _PIXELS_PERCENTILE) for pair in pairs]
+    found = float(_LEVELS_HEADROOM * np.percentile(levels, _PERCENTILE))
+    least, most = _LEVELS
+    if found > most:
+        raise RobotError(
+            f"pictures of the untouched bin differ by {found:.0f} grey levels, expected at most {most:.0f}: fix the "
+            "camera's exposure, white balance and focus, fasten it, and keep shadows away"
+        )
+    return round(max(least, found), 1)
+
+
+def _require_pairs(count: int) -> None:
+    if count < PAIRS:
+        raise RobotError(f"found {count} pairs of pictures of an untouched bin, expected at least {PAIRS}")
 
 
 def picture_motion(pictures: Sequence[UInt8Array]) -> Signal:

@@ -8,6 +8,7 @@ the camera, walked past or switched a lamp, and the picture proves nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -94,13 +95,20 @@ def estimate_gain(before: UInt8Array, after: UInt8Array) -> npt.NDArray[np.float
 
 def changed_pixels(before: UInt8Array, after: UInt8Array, gain: npt.NDArray[np.float64], threshold: float) -> BoolArray:
     """Returns which pixels (H, W) changed by more than ``threshold`` grey levels in any channel, brightness aside."""
+    changed = (change_levels(before, after, gain) > threshold).astype(np.uint8)
+    return cv2.morphologyEx(changed, cv2.MORPH_OPEN, _KERNEL).astype(np.bool_)
+
+
+def change_levels(
+    before: UInt8Array, after: UInt8Array, gain: npt.NDArray[np.float64]
+) -> npt.NDArray[np.floating[Any]]:
+    """Returns by how many grey levels each pixel (H, W) changed at most in any channel, brightness and noise aside."""
     first = np.minimum(before * gain.astype(np.float32), 255.0)
     second = after.astype(np.float32)
     # Where either picture is saturated, the light that was cut off is no change.
     cut_off = (before >= _SATURATED) & (second >= _SATURATED * np.minimum(gain, 1.0))
-    difference = np.where(cut_off, 0.0, np.abs(cv2.GaussianBlur(second - first, (0, 0), _BLUR_PX)))
-    changed = (difference.max(2) > threshold).astype(np.uint8)
-    return cv2.morphologyEx(changed, cv2.MORPH_OPEN, _KERNEL).astype(np.bool_)
+    levels = np.where(cut_off, 0.0, np.abs(cv2.GaussianBlur(second - first, (0, 0), _BLUR_PX)))
+    return np.asarray(levels.max(2))
 
 
 def largest_blob_px(pixels: BoolArray) -> int:

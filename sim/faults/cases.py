@@ -131,7 +131,11 @@ _ACTIONS: Final = (
     ),
     Case(
         "every connection reset", "drop_connections", "latch", 0.5, (*_SILENCE, *_DEAD, "mode_lost"),
-        protocols=(UR, XARM, SO101),
+        how=_how(away_s=0.0), protocols=(UR, XARM, SO101),
+    ),
+    Case(
+        "every connection reset, nothing to connect to for 5 s", "drop_connections", "latch", 0.5,
+        (*_SILENCE, *_DEAD, "mode_lost"), how=_how(away_s=5.0), protocols=(UR, XARM, SO101),
     ),
     Case("five replies damaged", "damaged_replies", "nothing", label="goes on", how=_how(count=5), protocols=(SO101,)),
     Case("one servo silent", "servo_silent", "latch", _STILL_S, _SILENCE, protocols=(SO101,)),

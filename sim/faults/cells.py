@@ -40,7 +40,7 @@ _XARM_WORDS: Final = {
     "protective_stop": "collision",
     "pose_jump": "pose_jump_mm",
 }
-_XARM_VALUES: Final = {"push": "force_n", "refill": "seed", "late_frames": "most_s"}
+_XARM_VALUES: Final = {"drop_connections": "away_s", "push": "force_n", "refill": "seed", "late_frames": "most_s"}
 _XARM_FLAGS: Final = {"flag 2": 2, "flag 3": 0}
 """What a Robotiq's flag says, in the numbers of an xArm's gripper: holding, stopped."""
 _WATCHDOG: Final = "\nwatchdog_hz = 4.0\n\n[gripper]"

@@ -72,7 +72,8 @@ class So101Cell:
         self._jaw_goal = -1
         self._split = self._jammed = False
         self._lock = threading.Lock()
-        self._ends = self._plug_in()
+        self._ends: tuple[int, ...] = self._plug_in()
+        self._away_until = 0.0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="so101", daemon=True)
         self._thread.start()
@@ -103,7 +104,7 @@ class So101Cell:
             "silent": lambda: setattr(self._bus, "silent", switch),
             "split_frames": lambda: setattr(self, "_split", switch),
             "damaged_replies": lambda: setattr(self._bus, "damage", int(request["count"])),
-            "drop_connections": self._plug_again,
+            "drop_connections": lambda: self._plug_again(float(request.get("away_s", 0.0))),
             "servo_overload": lambda: setattr(self._bus.servos[2], "fault", _OVERLOAD if switch else 0),
             "servo_silent": lambda: setattr(self._bus.servos[3], "muted", switch),
             "pose_jump": lambda: self._jump(_JUMP_STEPS if switch else 0),
@@ -131,11 +132,13 @@ class So101Cell:
     def _pull_out(self) -> None:
         for end in self._ends:
             os.close(end)
+        self._ends = ()
 
-    def _plug_again(self) -> None:
-        """The board loses its connection, and is found again as another device."""
+    def _plug_again(self, away_s: float) -> None:
+        """The board loses its connection, and is found again as another device, after ``away_s``."""
         self._pull_out()
-        self._ends = self._plug_in()
+        self._port.unlink()
+        self._away_until = time.monotonic() + away_s
 
     def _jump(self, steps: int) -> None:
         """The pan servo's sensor slips; put right, it stays where it is."""
@@ -154,12 +157,14 @@ class So101Cell:
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                ready, _, _ = select.select([self._ends[0]], [], [], _IDLE_S)
+                ready, _, _ = select.select(self._ends[:1], [], [], _IDLE_S)
                 with self._lock:
                     self._advance()
-                    answer = self._bus.hear(os.read(self._ends[0], 4096)) if ready else b""
-                    self._say(answer)
-            except (OSError, ValueError):  # it was pulled out meanwhile, or nobody has it open
+                    if not self._ends and time.monotonic() >= self._away_until:
+                        self._ends = self._plug_in()
+                    if ready:
+                        self._say(self._bus.hear(os.read(self._ends[0], 4096)))
+            except (OSError, ValueError, IndexError):  # it was pulled out meanwhile, or nobody has it open
                 time.sleep(_IDLE_S)
 
     def _say(self, answer: bytes) -> None:

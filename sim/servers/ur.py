@@ -93,7 +93,7 @@ class UrServer:
             "unlock_lies": lambda: setattr(self._controller, "unlock_lies", switch),
             "program_stop": lambda: self._controller.end_program("stopped from the pendant"),
             "speed_slider": lambda: self._controller.set_slider(float(request["fraction"])),
-            "drop_connections": self._drop,
+            "drop_connections": lambda: self._drop(float(request.get("away_s", 0.0))),
             "not_found": lambda: self._deny("unknown_fields", request),
             "in_use": lambda: self._deny("owned_fields", request),
             "push": lambda: self._plant.push(request["force_n"], float(request.get("grows_s", 0.0))),
@@ -147,8 +147,9 @@ class UrServer:
     def _deny(self, which: str, request: dict[str, Any]) -> None:
         setattr(self._rtde.faults, which, frozenset(request.get("names", [])))
 
-    def _drop(self) -> dict[str, Any]:
-        return {"dropped": self._rtde.drop_connections() + sum(each.drop_connections() for each in self._texts)}
+    def _drop(self, away_s: float) -> dict[str, Any]:
+        texts = sum(each.drop_connections(away_s) for each in self._texts)
+        return {"dropped": self._rtde.drop_connections(away_s) + texts}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -6,6 +6,7 @@ import re
 import socketserver
 import struct
 import threading
+import time
 from collections.abc import Callable
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
@@ -30,6 +31,9 @@ class TextServer(socketserver.ThreadingTCPServer):
     Args:
         address: host and port.
         serve: given the connection's handler.
+
+    Attributes:
+        away_until: whoever connects before that moment (``time.monotonic``) [s] is turned away.
     """
 
     allow_reuse_address = True
@@ -37,6 +41,7 @@ class TextServer(socketserver.ThreadingTCPServer):
     block_on_close = False
 
     def __init__(self, address: tuple[str, int], serve: Callable[[socketserver.StreamRequestHandler], None]) -> None:
+        self.away_until = 0.0
         self._open: set[socketserver.StreamRequestHandler] = set()
         outer = self
 
@@ -50,11 +55,16 @@ class TextServer(socketserver.ThreadingTCPServer):
         super().__init__(address, Handler)
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True).start()
 
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Whether a connection is taken."""
+        return time.monotonic() >= self.away_until
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Says nothing of connections that broke."""
 
-    def drop_connections(self) -> int:
-        """Resets every connection; returns how many there were."""
+    def drop_connections(self, away_s: float = 0.0) -> int:
+        """Resets every connection, and takes no other for ``away_s``; returns how many there were."""
+        self.away_until = time.monotonic() + away_s
         handlers = list(self._open)
         for handler in handlers:
             with contextlib.suppress(OSError):

@@ -36,6 +36,7 @@ class RtdeServer:
 
     def __init__(self, controller: Controller, host: str, frequency_hz: float) -> None:
         self.faults = Faults()
+        self._away_until = 0.0
         self._controller, self._frequency_hz = controller, frequency_hz
         self._socket = socket.create_server((host, PORT), reuse_port=False)
         self._clients: list[_Client] = []
@@ -46,8 +47,9 @@ class RtdeServer:
         for thread in self._threads:
             thread.start()
 
-    def drop_connections(self) -> int:
-        """Resets every connection; returns how many there were."""
+    def drop_connections(self, away_s: float = 0.0) -> int:
+        """Resets every connection, and takes no other for ``away_s``; returns how many there were."""
+        self._away_until = time.monotonic() + away_s
         with self._lock:
             clients, self._clients, self._owners = self._clients, [], {}
         for client in clients:
@@ -80,6 +82,9 @@ class RtdeServer:
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = self._socket.accept()
+                if time.monotonic() < self._away_until:
+                    connection.close()
+                    continue
                 client = _Client(connection, self, self._controller, self._frequency_hz)
                 with self._lock:
                     self._clients.append(client)

@@ -48,6 +48,7 @@ class XArmServer:
         self._controller = Controller(plant, seed)
         bus = GripperBus(plant)
         self._functions = Functions(self._controller, bus, plant)
+        self._away_until = 0.0
         self._faults = Faults(self._controller, self._functions, bus, plant, self.drop, spoil_camera)
         self._clients: set[asyncio.StreamWriter] = set()
         self._listeners: dict[int, set[asyncio.StreamWriter]] = {
@@ -86,8 +87,9 @@ class XArmServer:
             due = max(due + PERIOD_S, time.monotonic() - PERIOD_S)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
 
-    def drop(self) -> None:
-        """Resets every connection of commands and reports."""
+    def drop(self, away_s: float = 0.0) -> None:
+        """Resets every connection of commands and reports, and takes no other for ``away_s``."""
+        self._away_until = time.monotonic() + away_s
         for writer in [*self._clients, *(w for writers in self._listeners.values() for w in writers)]:
             _reset(writer)
 
@@ -116,6 +118,8 @@ class XArmServer:
 
     def _report_to(self, port: int) -> "asyncio.streams._ClientConnectedCallback":
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if self._turned_away(writer):
+                return
             _at_once(writer)
             self._listeners[port].add(writer)
             with contextlib.suppress(OSError, asyncio.CancelledError):  # cancelled when the server ends
@@ -126,7 +130,15 @@ class XArmServer:
 
         return serve
 
+    def _turned_away(self, writer: asyncio.StreamWriter) -> bool:
+        away = time.monotonic() < self._away_until
+        if away:
+            _reset(writer)
+        return away
+
     async def _serve_control(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._turned_away(writer):
+            return
         _at_once(writer)
         self._clients.add(writer)
         try:

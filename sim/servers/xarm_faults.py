@@ -52,13 +52,13 @@ class Faults:
         functions: Functions,
         bus: GripperBus,
         plant: Plant,
-        drop: Callable[[], None],
+        drop: Callable[[float], None],
         spoil_camera: Callable[[str], None] | None,
     ) -> None:
         self.link = LinkFaults()
         self._controller, self._functions, self._bus, self._plant = controller, functions, bus, plant
         self._actions: dict[str, Callable[[Any], None]] = {
-            "drop_connections": lambda value: drop(),
+            "drop_connections": lambda value: drop(0.0 if value is True else float(value)),
             "collision": lambda value: controller.fault(COLLISION),
             "error": lambda value: controller.fault(int(value)),
             "emergency_stop": lambda value: controller.press_e_stop(pressed=bool(value)),

@@ -1,8 +1,11 @@
 """The command that makes certificates and tokens."""
 
+import os
 import shutil
 import ssl
 import stat
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -70,6 +73,39 @@ def test_show_says_what_has_expired_and_its_exit_code_too(certs, tmp_path, capsy
     shown = capsys.readouterr().out
     assert "364 days left" in shown or "365 days left" in shown
     assert shown.count("EXPIRED") == 2
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_who_could_read_a_file_can_read_the_one_in_its_place(certs, tmp_path):
+    certs("server", "--names", "localhost")
+    certs("client", "--role", "viewer", "--name", "probe")
+    files = [tmp_path / "server" / "tokens", tmp_path / "clients" / "probe" / "client.key"]
+    for path in files:
+        os.chown(path, 10001, 10002)
+        path.chmod(0o640)
+    before = [path.read_bytes() for path in files]
+    certs("renew", "--name", "probe")
+    for path, old in zip(files, before, strict=True):
+        found = path.stat()
+        assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (10001, 10002, 0o640)
+        assert path.read_bytes() != old
+    assert stat.S_IMODE((tmp_path / "server" / "server.key").stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root makes files of others")
+def test_who_cannot_keep_a_files_owner_leaves_it_as_it_is(tmp_path):
+    path = tmp_path / "tokens"
+    path.write_text("old")
+    os.chown(path, 10001, 10001)
+    os.chown(tmp_path, 10003, 10003)
+    for folder in tmp_path.parents[:2]:
+        folder.chmod(0o755)
+    words = "import os, pathlib, sys; from qtopt.apps.certificates import write_private\n"
+    words += "os.setgroups([]); os.setgid(10003); os.setuid(10003); write_private(pathlib.Path(sys.argv[1]), b'new')"
+    told = subprocess.run([sys.executable, "-c", words, path], capture_output=True, text=True, check=False)
+    assert "tokens belongs to user 10001, group 10001" in told.stderr
+    assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.iterdir()] == ["tokens"]
 
 
 def test_a_revoked_client_is_off_the_list(certs, tmp_path):

@@ -218,6 +218,9 @@ def test_a_run_stands_for_its_store_at_both_ends_of_a_copy(qtopt, store, tmp_pat
     code, _, err = qtopt("data", "backup", "--store", run, "--into", other)
     assert code == 4
     assert "holds other things than a copy" in one_line(err)
+    code, said, _ = qtopt("data", "backup", "--store", run, "--into", tmp_path / "copy")
+    assert code == 0
+    assert said.splitlines()[-1].startswith("published networks are not in it: the trainer publishes its own again")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import pytest
 from qtopt.apps.drills.audit import Audit, Ledger
 from qtopt.apps.drills.episodes import Checker, numbered_episode
 from qtopt.replay import EpisodeStore, ReplayConfig, RetentionConfig, StoreFormat
+from qtopt.replay.landing_log import LANDING
+from tests.replay.landed import spoil_frame
 
 
 def drill(tmp_path, *words):
@@ -90,6 +92,47 @@ def test_the_audit_finds_other_content(tmp_path):
         store.append(numbered_episode(0, 0, 16))
         store.append(replace(numbered_episode(0, 1, 16), rewards=np.zeros(2, np.float32)))
     assert audit.check() == ["episode 1 of sender 0 is not what was sent"]
+
+
+@pytest.fixture
+def landed(tmp_path):
+    """A closed store of ten landed episodes, all acknowledged, and who audits it."""
+    with EpisodeStore(tmp_path / "store", StoreFormat.for_images(16), ReplayConfig(seal_after_s=0)) as store:
+        for number in range(10):
+            store.append(numbered_episode(0, number, 16))
+    return tmp_path / "store", lambda **kind: Audit(tmp_path / "store", sent(10, 10), 16, **kind)
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+@pytest.mark.parametrize("numbers", [(0,), (3, 4, 9), range(10)], ids=["first", "some", "all"])
+def test_the_audit_finds_what_the_server_itself_gave_up(landed, numbers, cut_off):
+    """Rotten before the seal, they are quarantined before anybody audits."""
+    path, audit = landed
+    with EpisodeStore(path, config=ReplayConfig(seal_after_s=0)) as store:
+        for number in numbers:
+            spoil_frame(store, store._shelf.episode(numbered_episode(0, number, 16).uuid).first_position)
+        store.seal()
+        assert store.stats()["quarantined"] == len(numbers)
+    found = audit(cut_off=cut_off).check()
+    assert "each once" in found[0] or "are missing, 0 were retired" in found[0], found
+    assert sum("damaged: " in breach for breach in found) == len(numbers)
+
+
+def test_the_audit_finds_what_was_quarantined_and_stored_again(landed):
+    path, audit = landed
+    with EpisodeStore(path, config=ReplayConfig(seal_after_s=0)) as store:
+        spoil_frame(store, 0)
+        store.seal()
+        assert store.append(numbered_episode(0, 0, 16))
+    assert any("stored again" in breach for breach in audit().check())
+
+
+def test_the_audit_finds_what_the_log_left_out(landed):
+    path, audit = landed
+    with next((path / LANDING).iterdir()).open("ab") as log:
+        log.write(bytes(range(1, 100)))
+    assert [breach for breach in audit().check() if "bytes" in breach]
+    assert audit(cut_off=True).check() == []  # a disk that is taken away leaves such pieces
 
 
 def test_a_torn_sample_is_noticed(tmp_path, rng):

@@ -5,6 +5,7 @@ import dataclasses
 import sqlite3
 import urllib.request
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -17,6 +18,7 @@ from qtopt.replay import EpisodeStore, StoreFormat
 from qtopt.rpc import BackgroundServer, ServerConfig, ServerMetrics, Services
 from qtopt.types import Outcome
 from tests.episodes import make_episode
+from tests.waiting import wait_until
 
 
 def scrape(port):
@@ -130,6 +132,24 @@ def test_a_server_that_starts_again_counts_the_robots_of_its_store_from_0(rng, t
             assert value("qtopt_episodes_stored_total", {"robot": robot, "outcome": outcome.name.lower()}) == 0
     metrics.stored(dataclasses.replace(make_episode(rng, 1, size_px=4), collector="arm-1"))
     assert value("qtopt_episodes_stored_total", {"robot": "arm-1", "outcome": "success"}) == 1
+
+
+def test_showing_a_store_s_figures_again_and_again_opens_no_files(rng, tmp_path):
+    with (
+        EpisodeStore(tmp_path / "store", StoreFormat.for_images(4)) as store,
+        expose(MetricsConfig(port=0), "server", lambda: figures_of(store)) as port,
+    ):
+        store.append(make_episode(rng, 1, size_px=4))
+        scrape(port)
+        before = psutil.Process().num_fds()
+        for _ in range(20):
+            assert scrape(port)["qtopt_store_episodes",] == 1
+        wait_until(lambda: psutil.Process().num_fds() <= before)  # the last answer's thread is about to end
+
+
+def figures_of(store):
+    """Returns a store's figures as a server shows them."""
+    return {name: value for name, value in store.stats().items() if isinstance(value, float)}
 
 
 def test_an_episode_without_a_collector_s_name_makes_no_robot_of_its_own(rng, tmp_path):

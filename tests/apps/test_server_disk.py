@@ -3,10 +3,13 @@
 import contextlib
 import json
 import sqlite3
+import time
 
 import pytest
 
 from qtopt.apps.benches.servers import process, serving
+from qtopt.rpc import ClientConfig
+from qtopt.rpc.health import LOOK_EVERY_S, check_health
 from tests.episodes import make_episode
 from tests.waiting import wait_until
 
@@ -33,6 +36,12 @@ def unreadable_catalogue(store):
     rename("episode", "lost")
     yield
     rename("lost", "episode")
+
+
+def health(connection):
+    """Returns the name of the server's health."""
+    (status,) = check_health(ClientConfig(connection.address), ("",)).values()
+    return status
 
 
 def lines(log, event):
@@ -69,11 +78,15 @@ def test_a_collector_outlives_a_failing_disk_of_the_server(tmp_path, fault, said
             with fault(tmp_path / "store"):
                 wait_until(lambda: len(lines(log, "episodes wait on the disk")) > 1)
                 assert said in lines(log, "episodes wait on the disk")[-1]["error"]
+                for _ in range(2):
+                    wait_until(lambda: health(connection) == "NOT_SERVING")
+                    time.sleep(2 * LOOK_EVERY_S)  # it has looked again
                 waiting = len(list(spool.glob("*.safetensors")))
                 wait_until(lambda: len(list(spool.glob("*.safetensors"))) > waiting + 1)  # it collects meanwhile
             before = stored()
             wait_until(lambda: lines(log, "the episodes that waited on the disk are delivered"))
             assert stored() > before + waiting
+            wait_until(lambda: health(connection) == "SERVING")
             assert collector.is_running()
         (end,) = lines(log, "collector ended")
         assert end["waiting"] == 0

@@ -13,6 +13,13 @@ def compose_services():
     return {name: each for name, each in services.items() if each["image"] == "qtopt"}
 
 
+def directories_of_secrets(service):
+    """Returns what a service of compose mounts of deploy/secrets, as pairs: path there, path in the container."""
+    mounts = [volume.split(":") for volume in service["volumes"] if volume.startswith("./secrets/")]
+    assert all(mode == "ro" for _, _, mode in mounts)
+    return [(source.removeprefix("./"), at) for source, at, _ in mounts]
+
+
 def workloads():
     """Returns the manifests that make pods, by name."""
     found = {}

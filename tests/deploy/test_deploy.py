@@ -1,6 +1,7 @@
 """What deploy/ starts must exist: every command parses, and asks for files that `qtopt certs` makes."""
 
 import importlib
+import json
 import re
 import shlex
 
@@ -8,7 +9,7 @@ import pytest
 import yaml
 
 from qtopt import cli
-from tests.deploy.manifests import DEPLOY, compose_services, container, workloads
+from tests.deploy.manifests import DEPLOY, compose_services, container, directories_of_secrets, workloads
 
 SHELL_VALUE = re.compile(r"\$\$?(?:\(\([^()]*\)\)|\([^()]*\)|\{[^}]*\}|\w+)")
 
@@ -59,8 +60,20 @@ def test_compose_mounts_what_qtopt_certs_makes(tmp_path):
     clients = [f"client --role {role} --name {name}" for name, role in roles.items()]
     for line in ["authority", "server --names server", *clients]:
         assert cli.main(["certs", *line.split(), "--directory", str(tmp_path / "secrets")]) == 0
+    for service in compose_services().values():
+        mounted = {at: tmp_path / source for source, at in directories_of_secrets(service)}
+        assert all(source.is_dir() for source in mounted.values())
+        asked = re.findall(
+            r"=(/(?:secrets|probe))/([\w.]+)", json.dumps([service["command"], service.get("healthcheck")])
+        )
+        assert {at for at, _ in asked} == set(mounted)
+        assert [name for at, name in asked if not (mounted[at] / name).is_file()] == []
+
+
+def test_what_qtopt_certs_replaces_is_seen_in_a_container():
+    """A mounted file stays the one that the container began with; a directory has what is in it now."""
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
-    mounted = {name: each["file"] for name, each in compose["secrets"].items()}
-    assert [file for file in mounted.values() if not (tmp_path / file).is_file()] == []
-    used = [each for service in compose["services"].values() for each in service.get("secrets", ())]
-    assert {each if isinstance(each, str) else each["source"] for each in used} == set(mounted)
+    assert "secrets" not in compose
+    for service in compose_services().values():
+        assert "secrets" not in service
+        assert "configs" not in service

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 import yaml
 
-from tests.deploy.manifests import DEPLOY, compose_services, container, workloads
+from tests.deploy.manifests import DEPLOY, compose_services, container, directories_of_secrets, workloads
 
 FILES = {"ca.crt", "client.crt", "client.key", "token"}
 
@@ -33,14 +33,11 @@ def test_each_pod_of_the_collector_sees_the_credentials_of_its_own_name_alone():
 
 
 def test_each_collector_of_compose_has_credentials_and_a_spool_of_its_own():
-    files = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["secrets"]
     collectors = {name: each for name, each in compose_services().items() if name.startswith("collector")}
     assert len(collectors) >= 2
     for name, service in collectors.items():
         assert service["environment"]["NAME"] == name
-        own = [each["source"] for each in service["secrets"] if each != "ca"]
-        assert all(files[each]["file"].startswith(f"secrets/clients/{name}/") for each in own)
-        assert len(own) == 3
+        assert directories_of_secrets(service) == [(f"secrets/clients/{name}", "/secrets")]
     for key in ("environment", "volumes"):
         assert len({str(each[key]) for each in collectors.values()}) == len(collectors)
 

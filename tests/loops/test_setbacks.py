@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import shutil
 import threading
 import time
 
@@ -208,6 +209,32 @@ def test_a_loop_outlives_a_fault_within_the_server(store, tmp_path, monkeypatch,
         wait_until(lambda: len(told(said)) == 2)
         loop.stop()
     assert loop.error is None
+
+
+def test_roles_go_on_with_the_new_networks_of_a_server_that_lost_its_old_ones(store, tmp_path):
+    lost, learner = tmp_path / "models", CountingLearner()
+    ModelRegistry(lost).publish(1, NETWORKS)
+    (first,) = lost.iterdir()
+    first.rename(lost / first.name.replace("v00000001", "v00004711"))
+
+    def serve(port=0):
+        return BackgroundServer(ServerConfig(port=port), Services((16, 16), lambda: store, ModelRegistry(lost)))
+
+    with structlog.testing.capture_logs() as said, contextlib.ExitStack() as open_still:
+        with serve() as server:
+            remote = open_still.enter_context(connect(server.address))
+            trainer = Loop(training(remote, learner, lambda: tmp_path, publish_every_s=0.2))
+            updater = Loop(labelling(remote))
+            wait_until(lambda: updater.turns and updater.turns[-1].model_version > 4711)
+        shutil.rmtree(lost)
+        with serve(server.port):
+            wait_until(lambda: updater.turns[-1].model_version in range(1, 4711))
+            assert any(turn.published == 1 for turn in trainer.turns)  # though its step is far beyond
+            trainer.stop()
+            updater.stop()
+    assert [line["version"] for line in said if line["event"].startswith("the server's networks count anew")] == [
+        next(turn.model_version for turn in updater.turns if turn.model_version in range(1, 4711))
+    ]
 
 
 def test_who_is_told_to_stop_waits_no_longer():

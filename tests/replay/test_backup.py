@@ -177,6 +177,33 @@ def test_a_seal_while_the_log_is_copied_leaves_nothing_out(tmp_path, rng, monkey
     assert uuids(copy) == expected
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_a_segment_given_up_while_it_is_copied_is_not_in_the_copy(tmp_path, rng, monkeypatch, link):
+    """Its files go while they are copied: what the copy has of them is no segment."""
+    source, copy, config = tmp_path / "store", tmp_path / "copy", ReplayConfig(retention=RetentionConfig(max_gb=1e-9))
+    with EpisodeStore(source, FORMAT) as store:
+        fill(store, rng)
+        store.seal()
+        expected = fill(store, rng)
+        store.seal()
+    with EpisodeStore(source, config=config) as store:
+        store._closed.set()  # so that it gives nothing up by itself
+        store._keeper.join()
+        copytree = shutil.copytree
+
+        def copy_beside_removal(here, *others, **settings):
+            if Path(here).name == "00000000.zarr" and store._shelf.retire(1.0):
+                shutil.rmtree(here / "frames" / "c")
+            return copytree(here, *others, **settings)
+
+        monkeypatch.setattr(backup.shutil, "copytree", copy_beside_removal)
+        report = back_up(source, copy, link=link)
+        assert (report.segments, report.copied) == (1, 1)
+        assert uuids(copy) == expected
+        assert [path.name for path in (copy / "segments").iterdir()] == ["00000001.zarr"]
+        store._closed.clear()
+
+
 def test_a_copy_is_renewed_with_its_store(tmp_path, rng):
     source, copy = tmp_path / "store", tmp_path / "copy"
     with EpisodeStore(source, FORMAT) as store:

@@ -1,11 +1,13 @@
 """What a store says of its disk."""
 
+import contextlib
 import os
+import sqlite3
 import threading
 
 import pytest
 
-from qtopt.errors import StoreFull
+from qtopt.errors import StoreError, StoreFull
 from qtopt.replay import EpisodeStore, MemoryStore, ReplayConfig, StoreFormat, condition
 from tests.episodes import make_episode
 
@@ -45,7 +47,7 @@ def test_a_disk_that_is_gone_refuses_and_takes_episodes_when_it_is_back(tmp_path
 
 
 def test_a_disk_that_fails_within_a_commit_refuses(tmp_path):
-    watch = condition.DiskWatch(tmp_path, 0.0)
+    watch = condition.DiskWatch(tmp_path, 0.0, lambda: None)
     with pytest.raises(StoreFull, match="Input/output error"), watch.commit(1):
         raise OSError(5, "Input/output error")
     assert watch.condition().writable
@@ -63,6 +65,64 @@ def test_a_failed_commit_is_remembered_until_the_disk_can_be_written(tmp_path, r
         assert store.condition().writable  # tried, with a file of its own
         assert sorted(entry.name for entry in (tmp_path / "store").glob("probe*")) == []
         assert store.append(episode)
+
+
+def test_a_landing_log_that_takes_no_file_is_told_until_it_does(tmp_path, rng):
+    episode = make_episode(rng)
+    with EpisodeStore(tmp_path / "store", FORMAT) as store:
+        in_the_way = tmp_path / "store" / "landing"
+        in_the_way.write_bytes(b"")
+        with pytest.raises(StoreFull, match="takes no file"):
+            store.append(episode)
+        for _ in range(2):
+            assert "takes no file" in store.condition().reason
+        in_the_way.unlink()
+        assert store.condition().writable
+        assert store.append(episode)
+        assert [path.suffix for path in in_the_way.iterdir()] == [".log"]
+
+
+def test_a_catalogue_that_cannot_be_written_is_told_until_it_can(tmp_path, rng):
+    episode = make_episode(rng)
+    with EpisodeStore(tmp_path / "store", FORMAT) as store:
+        store._shelf.catalogue._writer.execute("PRAGMA query_only = 1")
+        with pytest.raises(StoreFull, match="readonly"):
+            store.append(episode)
+        for _ in range(2):
+            assert "readonly" in store.condition().reason
+        store._shelf.catalogue._writer.execute("PRAGMA query_only = 0")
+        assert store.condition().writable
+        assert store.append(episode)
+
+
+def test_what_failed_for_another_reason_than_room_is_told_until_a_commit_succeeds(tmp_path, rng):
+    def rename(old, new):
+        with contextlib.closing(sqlite3.connect(tmp_path / "store" / "catalogue.db")) as catalogue:
+            catalogue.execute(f"ALTER TABLE {old} RENAME TO {new}")
+
+    episode = make_episode(rng)
+    with EpisodeStore(tmp_path / "store", FORMAT) as store:
+        rename("episode", "lost")
+        for _ in range(2):
+            with pytest.raises(StoreError, match="no such table"):
+                store.append(episode)
+            for _ in range(2):
+                assert "no such table" in store.condition().reason
+        rename("lost", "episode")
+        assert store.append(episode)
+        assert store.condition().writable
+
+
+def test_so_is_a_fault_that_nobody_foresaw(tmp_path, rng, monkeypatch):
+    episode = make_episode(rng)
+    with EpisodeStore(tmp_path / "store", FORMAT) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(store._shelf.catalogue, "enter", lambda *_: {}["a fault"])
+            with pytest.raises(KeyError):
+                store.append(episode)
+        assert store.condition().reason == "KeyError('a fault')"
+        assert store.append(episode)
+        assert store.condition().writable
 
 
 def test_the_disk_counts_as_full_until_what_was_refused_would_have_room(tmp_path, rng, monkeypatch):

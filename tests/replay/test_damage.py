@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import structlog
 
 from qtopt.apps import data
 from qtopt.errors import ServerUnavailable, StoreError, StoreFull
-from qtopt.replay import EpisodeStore, StoreFormat, back_up, rebuild_catalogue
+from qtopt.replay import EpisodeStore, StoreFormat, back_up, rebuild, rebuild_catalogue, segment_files
 from qtopt.replay.schema import STORE_FILE
 from qtopt.types import Targets
 from tests.contracts.episode_store import SIZE_PX, by_position
@@ -254,6 +255,32 @@ def test_a_rebuild_that_fails_changes_nothing(path, episodes, rng, monkeypatch):
     assert rebuild_catalogue(path).landed == 6
     with EpisodeStore(path, rng=rng) as store:
         assert assert_serves_the_truth(store, episodes, rng) == len(episodes)
+
+
+def test_a_rebuild_interrupted_while_files_change_places_leaves_what_was(path, episodes, rng, tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    with EpisodeStore(path) as store:
+        store.seal()
+        shutil.copytree(path, copy)  # as a server leaves it that was killed: the seal is in the catalogue's log alone
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", lambda *_: {}["power"])
+        with pytest.raises(KeyError, match="power"):
+            rebuild_catalogue(copy)
+    with EpisodeStore(copy, rng=rng) as store:
+        assert assert_serves_the_truth(store, episodes, rng) == len(episodes)
+    assert rebuild_catalogue(copy).segments == 3
+
+
+def test_the_old_catalogue_is_kept_durably(path, monkeypatch):
+    flushed = []
+
+    def noted(file):
+        flushed.append(file)
+        segment_files.flush(file)
+
+    monkeypatch.setattr(rebuild, "flush", noted)
+    kept = rebuild_catalogue(path).old_catalogue
+    assert flushed.index(kept) < min(flushed.index(each) for each in (kept.parent, kept.parent.parent, path))
 
 
 def test_rebuilding_leaves_out_what_is_damaged_and_says_so(path, episodes):

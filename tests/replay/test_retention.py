@@ -3,23 +3,33 @@
 import os
 import shutil
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import structlog
 
 from qtopt.errors import ConfigError, UnknownEpisode
-from qtopt.replay import EpisodeStore, ReplayConfig, RetentionConfig, StoreFormat, rebuild_catalogue
-from qtopt.types import Targets
+from qtopt.replay import EpisodeStore, ReplayConfig, RetentionConfig, StoreFormat, episode_store, rebuild_catalogue
+from qtopt.replay.transfer import transfer
+from qtopt.types import Behaviour, Targets
 from tests.episodes import make_episode
+from tests.waiting import wait_until
 
 FORMAT = StoreFormat.for_images(16)
 FRAMES = 4
 SEGMENT_GB = 3 * FRAMES * FORMAT.frame_pixels / 1e9
 
 
+def acted(rng, version):
+    """Returns an episode in which the policy of that version acted."""
+    episode = make_episode(rng, FRAMES - 1, policy_version=version)
+    return replace(episode, behaviour=np.full_like(episode.behaviour, Behaviour.GREEDY))
+
+
 @pytest.fixture
 def episodes(rng):
-    return [make_episode(rng, FRAMES - 1, policy_version=10 * number) for number in range(11)]
+    return [acted(rng, 10 * number) for number in range(11)]
 
 
 @pytest.fixture
@@ -54,8 +64,9 @@ def names(path):
         ({"max_gb": 3.1 * SEGMENT_GB}, 0),
         ({"max_gb": 2.1 * SEGMENT_GB}, 3),
         ({"max_gb": 1e-9}, 6),  # the newest segment and what is not sealed always stay
-        ({"max_versions": 80}, 0),  # 100 is the newest, 20 the newest of the oldest segment
-        ({"max_versions": 79}, 3),
+        ({"max_versions": 8}, 0),  # so many acted in what came after the oldest segment
+        ({"max_versions": 7}, 3),
+        ({"max_versions": 5}, 3),
         ({"max_versions": 1}, 6),
         ({"max_age_h": 1.0}, 0),
     ],
@@ -70,6 +81,116 @@ def test_age_counts_from_sealing(path, episodes):
     for number in (0, 2):  # the last one stays although it is old: it is the newest; the middle one stops the search
         os.utime(path / "segments" / f"{number:08d}.zarr" / "zarr.json", (two_hours_ago, two_hours_ago))
     assert kept(path, max_age_h=1.0) == [episode.uuid for episode in episodes[3:]]
+
+
+@pytest.fixture
+def quiet(monkeypatch):
+    """The keeper gives nothing up by itself."""
+    monkeypatch.setattr(episode_store, "_TICK_S", 600.0)
+
+
+def sealed_one_by_one(path, rng, versions):
+    """Makes a store with a segment for each episode; returns their UUIDs."""
+    episodes = [acted(rng, version) for version in versions]
+    with EpisodeStore(path, FORMAT) as store:
+        for episode in episodes:
+            store.append(episode)
+            store.seal()
+    return [episode.uuid for episode in episodes]
+
+
+def test_one_episode_with_a_wrong_version_gives_nothing_up(path, episodes, rng, quiet):
+    config = ReplayConfig(retention=RetentionConfig(max_versions=9))
+    with EpisodeStore(path, config=config) as store:
+        store.append(acted(rng, 2**63 - 1))
+        assert store.retire() == 0
+        store.append(acted(rng, 110))
+        assert store.retire() == 1
+
+
+def test_nor_does_it_keep_what_is_outdated(tmp_path, rng, quiet):
+    uuids = sealed_one_by_one(tmp_path / "store", rng, [1, 2**63 - 1, 2, 3, 4, 5])
+    with EpisodeStore(tmp_path / "store", config=ReplayConfig(retention=RetentionConfig(max_versions=2))) as store:
+        assert store.retire() == 3
+        assert [episode.uuid for episode in store.episodes()] == uuids[3:]
+
+
+def test_versions_that_begin_again_count_as_new_ones(tmp_path, rng, quiet):
+    sealed_one_by_one(tmp_path / "store", rng, [7, 8, 9, 1, 2, 3])
+    with EpisodeStore(tmp_path / "store", config=ReplayConfig(retention=RetentionConfig(max_versions=3))) as store:
+        assert store.retire() == 2
+
+
+def test_offline_episodes_make_nothing_older(tmp_path, rng, quiet):
+    sealed_one_by_one(tmp_path / "offline", rng, [21, 22, 23])
+    sealed_one_by_one(tmp_path / "store", rng, [1, 2, 3])
+    with (
+        EpisodeStore(tmp_path / "store", config=ReplayConfig(retention=RetentionConfig(max_versions=2))) as store,
+        EpisodeStore(tmp_path / "offline", read_only=True) as source,
+    ):
+        assert len(list(transfer(source, store, offline=True))) == 3
+        store.seal()
+        assert store.retire() == 0
+        for version in (21, 22, 23):
+            store.append(acted(rng, version))
+        assert store.retire() == 3
+
+
+def backdate(path, hours, numbers):
+    """Makes segments of a store so old."""
+    for number in numbers:
+        when = time.time() - 3600 * hours
+        os.utime(path / "segments" / f"{number:08d}.zarr" / "zarr.json", (when, when))
+
+
+@pytest.mark.parametrize(
+    ("limits", "why"),
+    [({"max_age_h": 1.0}, {"by_age": 24, "by_versions": 0}), ({"max_versions": 1}, {"by_age": 0, "by_versions": 23})],
+)
+def test_what_is_suddenly_too_old_goes_by_and_by_and_is_told(tmp_path, rng, quiet, limits, why):
+    path = tmp_path / "store"
+    sealed_one_by_one(path, rng, range(25))
+    backdate(path, 2.0, range(24))
+    with EpisodeStore(path, config=ReplayConfig(retention=RetentionConfig(**limits))) as store:
+        with structlog.testing.capture_logs() as logs:
+            assert [store.retire(0.1) for _ in range(3)] == [2, 2, 2]
+        assert [(entry["log_level"], entry["given_up_now"]) for entry in logs] == [("warning", 2)] * 3
+        assert why.items() <= logs[0].items()
+        with structlog.testing.capture_logs() as logs:
+            store.retire()  # who asks for it has it all
+            assert store.retire(0.1) == 0
+        assert logs == []
+        assert store.stats()["segments"] == 25 - max(why.values())
+
+
+def test_room_is_made_at_once(tmp_path, rng, quiet):
+    sealed_one_by_one(tmp_path / "store", rng, range(25))
+    with EpisodeStore(tmp_path / "store", config=ReplayConfig(retention=RetentionConfig(max_gb=1e-9))) as store:
+        assert store.retire(0.1) == 24
+
+
+def test_a_server_gives_up_a_tenth_at_a_time(tmp_path, rng, monkeypatch):
+    monkeypatch.setattr(episode_store, "_TICK_S", 0.01)
+    path = tmp_path / "store"
+    sealed_one_by_one(path, rng, range(30))
+    backdate(path, 2.0, range(30))
+    with EpisodeStore(path, config=ReplayConfig(retention=RetentionConfig(max_age_h=1.0))) as store:
+        wait_until(lambda: store.stats()["retired_segments"])
+        time.sleep(0.3)  # many looks, of which one a minute gives something up
+        assert store.stats()["retired_segments"] == 3
+
+
+def test_a_clock_that_is_set_makes_nothing_older(path, monkeypatch, quiet):
+    wall_clock = time.time
+    with EpisodeStore(path, config=ReplayConfig(retention=RetentionConfig(max_age_h=1.0))) as store:
+        with structlog.testing.capture_logs() as logs:
+            for hours in (0, 10, 10, 0, -10):
+                monkeypatch.setattr(time, "time", lambda hours=hours: wall_clock() + 3600 * hours)
+                assert store.retire() == 0
+        assert [entry["set_by_s"] for entry in logs] == [36000, 0, -36000]
+        monkeypatch.setattr(time, "time", wall_clock)
+        backdate(path, 2.0, [0])
+        assert store.retire() == 1
 
 
 def test_positions_and_numbers_are_never_used_again(path, episodes, rng):

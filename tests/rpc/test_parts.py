@@ -119,6 +119,15 @@ class TestModelRegistry:
         with pytest.raises(ConfigError):
             ModelRegistry(keep=0)
 
+    def test_versions_of_a_lost_directory_keep_nobody_from_news(self, tmp_path):
+        ours = ModelRegistry(tmp_path / "empty")
+        assert ours.latest(newer_than=4711) is None
+        threading.Timer(0.05, lambda: ours.publish(50_000, b"x")).start()
+        assert ours.wait(4711, 5.0).version == 1
+        assert ours.latest(newer_than=4711).version == 1
+        assert ours.latest(newer_than=1) is None
+        assert ours.wait(1, 0.01) is None
+
     def test_those_who_wait_are_told(self):
         ours = ModelRegistry()
         threading.Timer(0.05, lambda: ours.publish(1, b"x")).start()

@@ -76,6 +76,23 @@ def test_large_samples_come_in_several_calls(store, connection, rng, monkeypatch
     assert len(client.sample_labelled(9, 1.0)) == 9
 
 
+def test_many_labels_come_in_several_calls_and_are_refused_in_one(store, connection):
+    many = Targets(np.arange(10_000), np.full(10_000, 0.5, np.float32), 1)
+    connection.replay.put_targets(many)
+    assert len(store.targets) == 10_000
+    stub = replay_pb2_grpc.ReplayServiceStub(connection.replay._channel.grpc)
+    for count, refusal in (
+        (4097, "found 4097 labels, expected at most 4096 in one call"),
+        (200_000, "found a request of"),
+    ):
+        labels = replay_pb2.PutTargetsRequest(
+            targets=codec.encode_targets(Targets(np.arange(count) + 50_000, np.zeros(count, np.float32), 1))
+        )
+        with pytest.raises(SchemaMismatch, match=refusal):
+            connection.replay._channel.call(stub.PutTargets, labels, "put targets", idempotent=False)
+    assert len(store.targets) == 10_000
+
+
 def test_an_empty_store_says_so_when_the_time_is_up_and_is_asked_once(connection, store):
     start = time.monotonic()
     with pytest.raises(ServerUnavailable, match="start a collector"):

@@ -4,6 +4,7 @@ import socket
 import ssl
 import stat
 import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from qtopt.apps.certs import Keys
 from qtopt.errors import AccessDenied, ConfigError, NotAuthenticated, ServerUnavailable
 from qtopt.rpc import Audit, BackgroundServer, ClientConfig, Limits, ModelRegistry, ServerConfig, Services, connect
+from qtopt.rpc import audit as audit_module
 from qtopt.rpc.doorkeeper import read_connections
 from qtopt.rpc.gen import model_pb2, monitor_pb2, policy_pb2, replay_pb2
 from qtopt.rpc.roles import ROLES, make_identity
@@ -189,6 +191,26 @@ def test_a_new_certificate_is_taken_without_a_restart_and_half_of_one_is_not(gua
         assert connection.replay.stats()["episodes"] == 0
 
 
+def test_files_that_are_left_aside_show_in_the_metrics_though_nobody_calls(keys, tmp_path):
+    services, own = Services(SIZE, DictStore), tmp_path / "keys" / "server"
+
+    def left_aside():
+        value_of = services.metrics.registry.get_sample_value
+        return {what: value_of("qtopt_secrets_left_aside", {"what": what}) for what in ("tokens", "certificates")}
+
+    assert left_aside() == {"tokens": 0, "certificates": 0}  # of a server that has neither
+    with BackgroundServer(listening(tmp_path), services):
+        assert left_aside() == {"tokens": 0, "certificates": 0}
+        listed, key = keys.token_list.read_bytes(), (own / "server.key").read_bytes()
+        keys.token_list.write_text("half of a li")
+        assert left_aside() == {"tokens": 1, "certificates": 0}
+        (own / "server.key").unlink()
+        assert left_aside() == {"tokens": 1, "certificates": 1}
+        keys.token_list.write_bytes(listed)
+        (own / "server.key").write_bytes(key)
+        assert left_aside() == {"tokens": 0, "certificates": 0}
+
+
 def test_a_client_whose_certificate_has_expired_goes_on_when_it_is_renewed(keys, tmp_path):
     seconds = 3.0
     brief = listening(tmp_path, tokens=False, limits=Limits(connection_age_s=0.2))
@@ -295,6 +317,57 @@ def test_an_address_of_another_machine_is_named(keys, tmp_path):
         BackgroundServer(config, Services(SIZE, DictStore))
 
 
+def test_a_collector_cannot_push_out_the_past_with_long_names(guarded, tmp_path, episode):
+    with connect(client_of(guarded, tmp_path, "collector"), SIZE) as collector:
+        assert collector.replay.append(replace(episode, collector="\x01" * 4_500_000))
+    (line,) = written(tmp_path)
+    assert line["collector"] == "\x01" * 200 + "... cut, of 4500000 characters"
+    assert (tmp_path / "audit.jsonl").stat().st_size < 4096
+    assert not list(tmp_path.glob("audit.jsonl.*"))
+
+
+def test_an_episode_that_is_known_is_not_written_again_without_end(guarded, tmp_path, episode):
+    with connect(client_of(guarded, tmp_path, "collector"), SIZE) as collector:
+        assert [collector.replay.append(episode) for _ in range(200)] == [True] + [False] * 199
+        assert collector.replay.append(replace(episode, uuid="0" * 32))
+    lines = written(tmp_path)
+    assert [line["is_new"] for line in lines[:2]] == [True, False]
+    assert 60 < len(lines) < 80
+    assert lines[-1]["is_new"]
+
+
+def test_strangers_of_many_addresses_do_not_push_out_what_clients_did(tmp_path):
+    audit, arm = Audit(tmp_path / "audit.jsonl"), make_identity("arm-0", "collector")
+    audit.refused(arm, "[2001:db8:9::1]:1", "Publish", "before")
+    for host in range(20_000):  # of one network
+        audit.refused(None, f"[2001:db8::{host % 0x10000:x}]:1", "GetStats", "why")
+    of_one = len(written(tmp_path)) - 1
+    for network in range(20_000):
+        for _ in range(2):
+            audit.refused(None, f"[2001:db8:1:{network:x}::1]:1", "GetStats", "why")
+    for host in range(20_000):  # a client, with a certificate, is counted by its name wherever it comes from
+        audit.refused(arm, f"[2001:db8:2:{host:x}::1]:1", "GetStats", "why")
+    audit.refused(arm, "[2001:db8:9::1]:1", "Publish", "after")
+    audit.close()
+    lines = written(tmp_path)
+    assert 60 <= of_one < 70
+    assert len([line for line in lines if "who" not in line]) < 700
+    assert 60 <= len([line for line in lines if line.get("who") == "arm-0" and line["what"] == "GetStats"]) < 70
+    assert [line["why"] for line in lines if line["what"] == "Publish"] == ["before", "after"]
+
+
+def test_what_strangers_are_not_written_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(audit_module, "STRANGERS_AT_ONCE", 3)
+    monkeypatch.setattr(audit_module, "_PER_S", 2.0)
+    audit = Audit(tmp_path / "audit.jsonl")
+    for host in range(5):
+        audit.refused(None, f"10.0.0.{host}:1", "GetStats", "why")
+    time.sleep(0.7)
+    audit.refused(None, "10.0.1.1:1", "GetStats", "why")
+    audit.close()
+    assert [line.get("strangers_not_written_before") for line in written(tmp_path)] == [None, None, None, 2]
+
+
 def test_knocking_without_end_does_not_fill_the_log(tmp_path):
     audit = Audit(tmp_path / "audit.jsonl")
     for port in range(1000):
@@ -304,4 +377,4 @@ def test_knocking_without_end_does_not_fill_the_log(tmp_path):
     lines = written(tmp_path)
     assert 60 <= len(lines) < 70
     assert lines[-1]["peer"] == "10.0.0.8:1"
-    assert max(len(line["why"]) for line in lines) == 500
+    assert max(len(line["why"].partition("... cut, of")[0]) for line in lines) == 500

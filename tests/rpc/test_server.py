@@ -45,6 +45,7 @@ def test_a_client_that_waits_gets_the_new_model_at_once(connection):
     assert connection.model.latest(0, wait_s=10.0).payload == b"new"
     assert time.monotonic() - start < 8.0
     assert connection.model.latest(1, wait_s=0.2) is None
+    assert connection.model.latest(4711, wait_s=10.0).version == 1  # of a server before this one
 
 
 def test_networks_beyond_the_message_limit_are_refused_at_once(connection):

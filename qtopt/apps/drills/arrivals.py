@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from qtopt.apps.drills.audit import all_damage
 from qtopt.apps.drills.witness import Witness
 from qtopt.replay import EpisodeStore
 from qtopt.replay.catalogue import Catalogue
@@ -15,12 +16,13 @@ from qtopt.types import JsonValue
 def compare(witness: Witness, store: Path) -> tuple[dict[str, JsonValue], list[str]]:
     """Compares what a witness saw with a store that nobody writes to; returns counts, and what is wrong in words.
 
-    The name of a spool's directory is its collector's.
+    The name of a spool's directory is its collector's. What is quarantined is not served, and counts as not stored.
     """
     stored: defaultdict[str, list[str]] = defaultdict(list)
     with contextlib.closing(Catalogue(store, read_only=True)) as catalogue:
         for row in catalogue.episodes():
-            stored[json.loads(row.facts)["collector"]].append(row.uuid)
+            if row.quarantined is None:
+                stored[json.loads(row.facts)["collector"]].append(row.uuid)
     with EpisodeStore(store, read_only=True) as opened:
         report = opened.verify()
     counts = Counter(uuid for uuids in stored.values() for uuid in uuids)
@@ -33,8 +35,7 @@ def compare(witness: Witness, store: Path) -> tuple[dict[str, JsonValue], list[s
         "still_waiting": witness.waiting,
     }
     breaches = list(_wrong(witness, stored, counts, set(finished)))
-    breaches += [f"damaged: {damaged.uuid}: {damaged.reason}" for damaged in report.damaged] + list(report.notes)
-    return figures, breaches
+    return figures, breaches + all_damage(report)
 
 
 def _wrong(witness: Witness, stored: dict[str, list[str]], counts: Counter[str], finished: set[str]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 ``python -m qtopt.apps.drills.attacks --output RESULT.json`` starts `qtopt serve` with TLS, client certificates, tokens
 and an audit log, tries everything in ``attackers``, and prints one line of JSON an attack. It exits with 1 when one got
-through, was not in the audit log, or cost the good client a call.
+through, was not in the audit log, cost the good client a call or long waiting, or the server much memory.
 """
 
 import argparse
@@ -43,6 +43,11 @@ _UNSENT_MB: Final = 8.0
 _STARTING_S: Final = 180.0
 _LOG_WITHIN_S: Final = 20.0
 _PAUSE_S: Final = 0.1
+_WORST_MS: Final = 5000.0
+"""For so long the good client may wait for an acknowledgement while somebody attacks: 608 ms were published."""
+_GREW_MB: Final = 64.0
+_GREW_FOR_MB: Final = {"large messages to a small method": 400.0, "JSON bomb": 200.0}
+"""By how much the server may grow. Some messages of 60 MB, or one of 45 MB, are read at a time; their room is kept."""
 
 
 @dataclass
@@ -170,9 +175,11 @@ def attack(on: Scene, name: str) -> dict[str, JsonValue]:
 
 
 def is_fine(found: dict[str, JsonValue]) -> bool:
-    """Whether an attack was refused and logged, and the good client lost no call and made some."""
+    """Whether an attack was refused, logged and cost little memory, and the good client got all through, in time."""
     undisturbed = found["good_client_failed"] == 0 and found["good_client_appended"] != 0
-    return bool(found["refused"] and found["logged"] and undisturbed)
+    in_time = float(str(found["good_client_worst_ms"])) <= _WORST_MS
+    small = float(str(found["server_grew_mb"])) <= _GREW_FOR_MB.get(str(found["attack"]), _GREW_MB)
+    return bool(found["refused"] and found["logged"] and undisturbed and in_time and small)
 
 
 def _await_line(audit: Path, already: int, what: str) -> list[dict[str, JsonValue]]:
@@ -202,7 +209,7 @@ def _wait_for(good: GoodClient, thread: threading.Thread) -> None:
 
 
 def main() -> int:
-    """Makes every attack; returns 1 when one was not refused, not logged, or disturbed the good client."""
+    """Makes every attack; returns 1 when one was not as it should be, see ``is_fine``."""
     parser = argparse.ArgumentParser(prog="python -m qtopt.apps.drills.attacks", description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, help="JSON file to write everything to")
     given = parser.parse_args()

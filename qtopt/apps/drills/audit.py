@@ -9,6 +9,7 @@ from qtopt.apps.drills.episodes import numbered_episode
 from qtopt.digest import content_digest
 from qtopt.errors import StoreError
 from qtopt.replay import EpisodeStore
+from qtopt.replay.verify import VerifyReport
 from qtopt.types import JsonValue
 
 
@@ -50,20 +51,37 @@ class Ledger:
             return {**self._counts}
 
 
+def all_damage(report: VerifyReport, *, cut_off: bool = False) -> list[str]:
+    """Returns in words all that a store says is damaged, also what it knew of before.
+
+    With ``cut_off`` the disk was taken away in the middle of writing: pieces in the landing log that no episode is made
+    of are no damage then. They were never acknowledged; an acknowledged one that became such a piece is missing.
+    """
+    bad = [f"damaged: {each.uuid}: {each.reason}" for each in (*report.damaged, *report.quarantined)]
+    bad += [f"quarantined, though sound: the episode at position {first}" for first in report.healed]
+    bad += [f"{report.replaced} damaged episodes were stored again"] * bool(report.replaced)
+    bad += [report.unexplained] * bool(report.unexplained)
+    return [*bad, *report.notes, *report.explained, *(() if cut_off else report.left_out)]
+
+
 class Audit:
     """Compares a store with a ledger, while a server has the store open and nobody appends.
 
     Retention takes the oldest away: of each sender the first ones may be missing, and as many as the catalogue says
-    that it gave up.
+    that it gave up. What is quarantined is not served, and counts as missing.
 
     Args:
         store: directory of the store.
         ledger: of what was sent.
         image_px, steps: of the episodes, as in ``numbered_episode``.
+        cut_off: whether its disk may be taken away in the middle of writing; see ``all_damage``.
     """
 
-    def __init__(self, store: Path, ledger: Ledger, image_px: int, steps: int | None = None) -> None:
+    def __init__(
+        self, store: Path, ledger: Ledger, image_px: int, steps: int | None = None, *, cut_off: bool = False
+    ) -> None:
         self._store, self._ledger, self._image_px, self._steps = store, ledger, image_px, steps
+        self._cut_off = cut_off
 
     def check(self) -> list[str]:
         """Reads everything; returns what is wrong."""
@@ -73,14 +91,15 @@ class Audit:
                 report = store.verify()
         except StoreError as error:
             return [f"the store cannot be opened: {error}"]
-        wrong += [f"damaged: {damaged.uuid}: {damaged.reason}" for damaged in report.damaged]
-        return wrong + report.notes
+        return wrong + all_damage(report, cut_off=self._cut_off)
 
     def _compare(self, store: EpisodeStore) -> Iterator[str]:
         acknowledged, begun = self._ledger.state()
         present, retired = store.catalogued()
         numbers: list[list[int]] = [[] for _ in acknowledged]
         for row in present:
+            if row.quarantined is not None:
+                continue
             sender, number = int(row.uuid[:8], 16), int(row.uuid[8:], 16)
             numbers[sender].append(number)
             if number >= begun[sender]:

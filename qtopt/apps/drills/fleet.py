@@ -14,10 +14,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import psutil
@@ -42,6 +42,12 @@ _HOST: Final = "127.0.0.1"
 _ARM_S: Final = 30.0
 """A real arm brings an episode in so many seconds."""
 _ACKNOWLEDGED_S: Final = 0.25
+_MOST_MB: Final = 1250.0
+"""What the server may take at most: 953 MB were published, with 128 collectors of 472 px."""
+_GROWTH_MB: Final = 2.0
+"""By how much it may grow for each 1,000 episodes at full speed: 1.1 MB were published, 0.7 of them steps."""
+_ENOUGH: Final = 5000
+"""Episodes from which on growth is judged: before, the allocator's first pages are most of it."""
 _AWAKE_S, _PERIOD_S = 0.05, 1.0
 
 
@@ -180,13 +186,14 @@ class Drill:
         for pid in self._pids("dead"):
             os.kill(pid, signal.SIGSTOP)
         slow.start()
-        before = sum(self._gone(number) for number in groups["dead"])
+        before = {kind: self._delivered(numbers) for kind, numbers in groups.items()}
         try:
             yield
         finally:
             over.set()
             join_within([slow])
-        self.figures["delivered_by_dead_meanwhile"] = sum(self._gone(number) for number in groups["dead"]) - before
+        for kind, numbers in groups.items():
+            self.figures[f"delivered_by_{kind}_meanwhile"] = self._delivered(numbers) - before[kind]
         for pid in self._pids("dead"):
             os.kill(pid, signal.SIGCONT)
         self.breaches += self._processes.stop(names, self._config.patience_s)
@@ -223,8 +230,13 @@ class Drill:
             if found > 1.5 * without:
                 self.breaches.append(f"p{share} is {found:.3f} s beside slow and dead clients, {without:.3f} s without")
         for phase in (alone, beside):
-            if phase.least < 0.5 * phase.most:
+            if not phase.least or phase.least < 0.5 * phase.most:
                 self.breaches.append(f"one client had {phase.least} episodes stored, another {phase.most}")
+        due = math.floor(config.paced_s * config.pace / _ARM_S) - 1  # one may be on its way at either end
+        if paced.least < due:
+            self.breaches.append(f"at arms' pace one client had {paced.least} episodes stored, expected {due} or more")
+        self.breaches += judge_odd(self.figures, config.odd, beside.most)
+        self.breaches += judge_memory(self.figures, self._witness.delivered)
 
     def _watch(self, server: psutil.Process) -> None:
         started = time.monotonic()
@@ -241,6 +253,9 @@ class Drill:
         rows = np.array(self._memory)
         late = rows[rows[:, 1] >= rows[-1, 1] / 2]
         return float(np.polyfit(late[:, 1], late[:, 2], 1)[0]) * 1000 if np.ptp(late[:, 1]) > 0 else 0.0
+
+    def _delivered(self, numbers: range) -> int:
+        return sum(map(self._gone, numbers))
 
     @property
     def _senders(self) -> Path:
@@ -262,6 +277,39 @@ class Drill:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{what}: not all had delivered after {self._config.patience_s:g} s; see the logs")
             time.sleep(0.05)
+
+
+def judge_odd(figures: Mapping[str, Any], odd: int, most_of_others: int) -> list[str]:
+    """Returns, in words, whether dead clients were alive or slow ones fast.
+
+    Args:
+        figures: as the drill prints them.
+        odd: how many there are of each kind.
+        most_of_others: what the busiest of the other clients delivered meanwhile.
+    """
+    dead, slow = figures["delivered_by_dead_meanwhile"], figures["delivered_by_slow_meanwhile"]
+    breaches = []
+    if dead > odd:  # of each, one may have been on its way
+        breaches.append(f"{odd} dead clients delivered {dead} episodes, expected none but what was on its way")
+    if slow > odd * most_of_others / 2:
+        breaches.append(f"{odd} slow clients delivered {slow} episodes, another one {most_of_others} alone")
+    return breaches
+
+
+def judge_memory(figures: Mapping[str, Any], delivered: int) -> list[str]:
+    """Returns, in words, what the server took too much of; growth is judged from ``_ENOUGH`` episodes on.
+
+    Args:
+        figures: as the drill prints them.
+        delivered: episodes in all.
+    """
+    peak_mb, grown_mb = figures["server_mb_first_max_last"][1], figures["server_mb_per_1000_episodes_at_full_speed"]
+    breaches = []
+    if peak_mb > _MOST_MB:
+        breaches.append(f"the server took {peak_mb} MB, expected {_MOST_MB:g} at most")
+    if delivered >= _ENOUGH and grown_mb > _GROWTH_MB:
+        breaches.append(f"the server grew by {grown_mb} MB for each 1,000 episodes, expected {_GROWTH_MB:g} at most")
+    return breaches
 
 
 def _slow_down(pids: Sequence[int], over: threading.Event) -> None:

@@ -16,10 +16,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import grpc
 import tyro
@@ -43,6 +44,10 @@ from robot_bridge.spool import Spool
 _IMAGE_PX, _STEPS = 48, 8
 _FIRST, _MOST = 5, 400
 _WAIT_S = 60.0
+_DELIVERED_S = 15.0
+"""Within so many seconds of room all that waited is delivered: the server looks at its disk every few seconds."""
+_PAUSE_S, _HANG_S = 0.3, STALLED_S + 4
+_SENT_SLOWLY = 10
 _AT_REST_S = 7.0
 """A disk that has refused for so long is full: a seal that failed was tried again meanwhile."""
 _SERVICE = "qtopt.v1.ReplayService"
@@ -67,14 +72,15 @@ class Scene:
         root: where spool and logs lie.
         disk: where the store lies.
         min_free_mb: what the store keeps free [MB].
+        cut_off: whether the disk is taken away in the middle of writing.
     """
 
-    def __init__(self, root: Path, disk: Path, min_free_mb: float) -> None:
+    def __init__(self, root: Path, disk: Path, min_free_mb: float, *, cut_off: bool = False) -> None:
         config = ReplayConfig(segment_mb=1.0, min_free_mb=min_free_mb, quarantine_mb=0.0, min_transitions=16)
         self._served = Served(disk, _IMAGE_PX, config)
         self._spool = Spool(root / "spool")
         self._ledger = Ledger(2)  # the second one is always refused
-        self._audit = Audit(self._served.store, self._ledger, _IMAGE_PX, _STEPS)
+        self._audit = Audit(self._served.store, self._ledger, _IMAGE_PX, _STEPS, cut_off=cut_off)
         self.breaches: list[str] = []
         self.facts: dict[str, JsonValue] = {}
         self.start()
@@ -196,7 +202,7 @@ def _full(root: Path, min_free_mb: float) -> Scene:
 
 def _read_only(root: Path) -> Scene:
     with BreakableDisk(root / "disk", 64) as disk:
-        scene = Scene(root, root / "disk", 1.0)
+        scene = Scene(root, root / "disk", 1.0, cut_off=True)
         disk.break_it()
         scene.fill()
         scene.expect_refusal()
@@ -213,11 +219,11 @@ def _slow(root: Path) -> Scene:
     disk.mkdir()
     scene = Scene(root, disk, 1.0)
     started = time.monotonic()
-    with slow_disk(scene.process.pid or 0, 0.3):
-        acknowledged = sum(scene.deliver() for _ in range(10))
-        scene.facts |= {"acknowledged_while_slow": acknowledged, "of": 10}
+    with slow_disk(scene.process.pid or 0, _PAUSE_S):
+        acknowledged = sum(scene.deliver() for _ in range(_SENT_SLOWLY))
+        scene.facts |= {"acknowledged_while_slow": acknowledged, "of": _SENT_SLOWLY}
         scene.facts["seconds_for_them"] = round(time.monotonic() - started, 1)
-    with slow_disk(scene.process.pid or 0, STALLED_S + 4):
+    with slow_disk(scene.process.pid or 0, _HANG_S):
         sender = threading.Thread(target=scene.deliver, name="sender", daemon=True)
         sender.start()
         noticed = False
@@ -240,6 +246,31 @@ _SCENES: dict[str, Callable[[Path], Scene]] = {
 }
 
 
+def judge(facts: Mapping[str, Any]) -> list[str]:
+    """Returns, in words, what of a scene's figures is not as promised.
+
+    Args:
+        facts: as the drill prints them; what belongs to other scenes may be absent.
+    """
+    breaches = []
+    if facts["delivered_after_s"] > _DELIVERED_S:
+        breaches.append(f"all was delivered after {facts['delivered_after_s']} s, expected {_DELIVERED_S:g} at most")
+    refusal = facts.get("refusal", "nothing was stored: free disk space")
+    if not ("nothing was stored" in refusal and "free disk space" in refusal):
+        breaches.append(f"a refusal does not say that nothing was stored, and to free disk space: {refusal}")
+    if facts["said_not_published"] != facts["said_published_again"]:
+        breaches.append(
+            f"the trainer said {facts['said_not_published']} times that networks are not published, "
+            f"{facts['said_published_again']} times that they are again"
+        )
+    if "of" in facts:
+        if facts["acknowledged_while_slow"] != facts["of"]:
+            breaches.append(f"a slow disk took {facts['acknowledged_while_slow']} of {facts['of']} episodes at once")
+        if facts["seconds_for_them"] < facts["of"] * _PAUSE_S / 2:  # the first ones come before it is slow
+            breaches.append(f"a disk that rests {_PAUSE_S} s took {facts['of']} in {facts['seconds_for_them']} s")
+    return breaches
+
+
 def main(config: Config) -> int:
     """Runs the drill; returns 1 after a breach."""
     started, breaches, figures = time.monotonic(), list[str](), dict[str, JsonValue]()
@@ -247,7 +278,7 @@ def main(config: Config) -> int:
         root = Path(tempfile.mkdtemp(prefix="full-disk-", dir="."))
         scene = _SCENES[name](root)
         figures[name] = scene.facts
-        breaches += [f"{name}: {breach}" for breach in scene.breaches]
+        breaches += [f"{name}: {breach}" for breach in (*scene.breaches, *judge(scene.facts))]
         shutil.rmtree(root)
     return finish("full_disk", figures, breaches, seed=config.seed, started=started, to=config.json)
 

@@ -87,6 +87,8 @@ def main(config: Config) -> int:
         live, breaches = fuzz_server(targets, config.live, config.seed, Path(room))
     breaches += [f"fault: {name} ({count} times): {tally.traces[name]}" for name, count in tally.faults.items()]
     breaches += [f"hang: {name}: {s:.1f} s" for name, s in tally.slowest_s.items() if s > _HANG_S]
+    if tally.inputs and not tally.refused:
+        breaches.append(f"none of {tally.inputs.total()} inputs was refused: nothing was damaged")
     growth_mb = memory[-1] - memory[0]
     if growth_mb > 64:
         breaches.append(f"growth: {growth_mb:.0f} MB")

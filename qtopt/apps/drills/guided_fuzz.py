@@ -71,6 +71,10 @@ def main(config: Config) -> int:
             stats = {key: int(text) for key, text in lines[-1].groupdict().items()} if lines else {"inputs": 0}
             found[name] = dict(stats)
             say(f"{name}: {stats}")
+            if not (code or stats["inputs"]):
+                breaches.append(
+                    f"{name}: no input was taken apart, or libFuzzer's report is not understood: {said[-1500:]}"
+                )
             if code:
                 breaches.append(f"{name} (exit code {code}): {said[-1500:]}")
                 say(breaches[-1])

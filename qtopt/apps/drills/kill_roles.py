@@ -231,6 +231,9 @@ class Drill:
         """Compares the step that each trainer began with to the newest checkpoint that the one before had left."""
         lines = self._processes.log("trainer").read_text().splitlines()
         began = [int(json.loads(line)["step"]) for line in lines if '"event": "training"' in line]
+        least = max(1, len(self._recovery_s) - 1)  # each time all came back, a trainer had begun
+        if len(began) < least:
+            self.breaches.append(f"{len(began)} trainers said where they began, expected {least} or more")
         left = iter([0, *self._resumed_at])  # a trainer that was killed before it had a server said nothing
         if not all(any(step == expected for expected in left) for step in began):
             self.breaches.append(f"trainers began with steps {began}, newest checkpoints were {self._resumed_at}")

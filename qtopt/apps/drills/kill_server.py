@@ -23,10 +23,11 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import tyro
@@ -49,6 +50,11 @@ _DISK_MB = 128
 _SMALL_MB, _RESERVE_MB = 24, 4.0
 _LEFT_MB = _RESERVE_MB - 0.5, _RESERVE_MB + 2.0
 """What is left of the small disk when it is filled."""
+_ANSWERS_S: Final = 10.0
+"""Within so many seconds of its start a server answers: 3.1 at most were published, over stores of this size."""
+_ENOUGH: Final = 3
+_ENOUGH_FULL: Final = 20
+"""Kills in which something has to have been acknowledged and compared, and refused on a disk that is filled."""
 _STORE = ReplayConfig(
     segment_mb=0.1, seal_after_s=0.3, quarantine_mb=0.0, min_free_mb=0.0, retention=RetentionConfig(max_gb=0.0006)
 )
@@ -162,7 +168,7 @@ class Drill:
         self._served = Served(root, _IMAGE_PX, replay, traced=True)
         self._checker = Checker(_IMAGE_PX)
         self._ledger = Ledger(_SENDERS)
-        self._audit = Audit(self._served.store, self._ledger, _IMAGE_PX)
+        self._audit = Audit(self._served.store, self._ledger, _IMAGE_PX, cut_off=config.power)
         self._turns: dict[str, int] = {}
         self._deaths: Counter[str] = Counter()
         self._found: Counter[str] = Counter()
@@ -272,6 +278,26 @@ class Drill:
             self._deaths[step] += 1
 
 
+def judge(figures: Mapping[str, Any], *, reserve: bool) -> list[str]:
+    """Returns, in words, which figures are not as promised, and whether there was a load at all.
+
+    Args:
+        figures: as the drill prints them.
+        reserve: whether the disk was filled.
+    """
+    slowest_s, breaches = figures["recovery_s_p50_p99_max"][-1], []
+    if slowest_s > _ANSWERS_S:
+        breaches.append(f"a server answered {slowest_s:g} s after its start, expected {_ANSWERS_S:g} at most")
+    needed = [("acknowledged", _ENOUGH), ("sampled_and_compared", _ENOUGH)]
+    needed += [("refused_for_want_of_room", _ENOUGH_FULL)] * reserve
+    breaches += [
+        f"{name} is 0 after {figures['kills']} kills: they came without what they were to interrupt"
+        for name, kills in needed
+        if figures["kills"] >= kills and not figures.get(name)
+    ]
+    return breaches
+
+
 def main(config: Config) -> int:
     """Runs the drill; returns 1 after a breach."""
     started, stop = time.monotonic(), StopSignal()
@@ -284,12 +310,14 @@ def main(config: Config) -> int:
             mounted.enter_context(Filler(small, *_LEFT_MB, config.seed))
         drill = Drill(config, root, disk)
         drill.run(stop)
-    if not drill.breaches and config.root is None:
+    figures = drill.figures()
+    breaches = drill.breaches + judge(figures, reserve=config.reserve)
+    if not breaches and config.root is None:
         shutil.rmtree(root)
     return finish(
         "kill_server",
-        drill.figures(),
-        drill.breaches,
+        figures,
+        breaches,
         seed=config.seed,
         started=started,
         to=config.json,

@@ -6,6 +6,7 @@ TUN device to the other. (The kernel's ``netem`` would do the same where it is b
 
 import fcntl
 import heapq
+import math
 import os
 import random
 import select
@@ -13,7 +14,7 @@ import struct
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from qtopt.apps.drills.joining import join_within
@@ -44,6 +45,35 @@ class Weather:
     backward: bool = True
 
 
+@dataclass
+class Traffic:
+    """What became of the packets of one direction that came to the link in one weather.
+
+    Attributes:
+        passed: carried.
+        lost: not carried.
+        shortest_s: the shortest time that one was on its way [s]; infinity before the first.
+    """
+
+    passed: int = 0
+    lost: int = 0
+    shortest_s: float = math.inf
+
+    @property
+    def share_lost(self) -> float:
+        """Share of packets lost."""
+        return self.lost / max(1, self.passed + self.lost)
+
+
+@dataclass(frozen=True)
+class Spell:
+    """A weather, and what became of the packets meanwhile: from the first end to the second, and back."""
+
+    weather: Weather
+    forward: Traffic = field(default_factory=Traffic)
+    backward: Traffic = field(default_factory=Traffic)
+
+
 CUT: Final = Weather(forward=False, backward=False)
 """Nothing passes, and nobody is told."""
 
@@ -54,17 +84,14 @@ class Link:
     Use as a context manager.
 
     Attributes:
-        weather: what happens to packets from now on; may be set at any time.
-        passed: packets carried.
-        lost: packets lost.
+        spell: the weather that is, and what became of the packets since.
     """
 
     def __init__(self, name: str, seed: int) -> None:
         self.ends = (f"{name}-a", f"{name}-b")
-        self.weather = Weather()
-        self.passed = self.lost = 0
+        self.spell = Spell(Weather())
         self._chance = random.Random(seed)
-        self._on_the_way: list[tuple[float, int, int, bytes]] = []
+        self._on_the_way: list[tuple[float, int, int, bytes, float, Traffic]] = []
         self._handles: list[int] = []
         self._over = False
         self._thread = threading.Thread(target=self._carry, name="link")
@@ -90,6 +117,11 @@ class Link:
         finally:
             self._remove()
 
+    def change(self, weather: Weather) -> Spell:
+        """Lets another weather begin, at any time; returns what counts the packets that come in it."""
+        self.spell = Spell(weather)
+        return self.spell
+
     def _remove(self) -> None:
         for handle in self._handles:
             os.close(handle)
@@ -101,19 +133,20 @@ class Link:
         while not self._over:
             now = time.monotonic()
             while self._on_the_way and self._on_the_way[0][0] <= now:
-                _, _, to, packet = heapq.heappop(self._on_the_way)
+                _, _, to, packet, since, traffic = heapq.heappop(self._on_the_way)
                 os.write(self._handles[to], packet)
-                self.passed += 1
+                traffic.passed += 1
+                traffic.shortest_s = min(traffic.shortest_s, time.monotonic() - since)
             wait_s = min(0.1, self._on_the_way[0][0] - now) if self._on_the_way else 0.1
             for handle in select.select(self._handles, [], [], max(0.0, wait_s))[0]:
-                packet, weather = os.read(handle, _LARGEST), self.weather
-                to = 1 - self._handles.index(handle)
-                passes = weather.forward if to == 1 else weather.backward
+                packet, spell = os.read(handle, _LARGEST), self.spell
+                to, weather, since = 1 - self._handles.index(handle), spell.weather, time.monotonic()
+                passes, traffic = (weather.forward, spell.forward) if to == 1 else (weather.backward, spell.backward)
                 if not passes or self._chance.random() < weather.loss or len(self._on_the_way) >= _QUEUE:
-                    self.lost += 1
+                    traffic.lost += 1
                     continue
                 count += 1  # packets of one moment stay in order
-                heapq.heappush(self._on_the_way, (time.monotonic() + weather.delay_s, count, to, packet))
+                heapq.heappush(self._on_the_way, (since + weather.delay_s, count, to, packet, since, traffic))
 
 
 def can_link() -> bool:

@@ -171,6 +171,8 @@ def main(config: Config) -> int:
             assert builder.exitcode == -signal.SIGKILL
         opened = {**_opened(path), "served_again_s": _served_again_s(path)}
         found[f"store_{size}"] = opened
+        if opened["episodes"] != size:
+            breaches.append(f"{path}: found {opened['episodes']} episodes, expected {size}; remove it to build it anew")
         limits = {"files": _FILE_LIMIT, "memory_mib": _MEMORY_LIMIT_MIB}
         limits |= dict.fromkeys(("open_s", "served_again_s"), _OPEN_LIMIT_S.get(size, 5.0))
         breaches += [

@@ -19,10 +19,11 @@ import tyro
 from qtopt.apps import serve
 from qtopt.apps.drills import senders
 from qtopt.apps.drills.arrivals import compare
-from qtopt.apps.drills.link import CUT, Link, Weather
+from qtopt.apps.drills.link import CUT, Link, Spell, Traffic, Weather
 from qtopt.apps.drills.mutual_tls import make_secrets, secured_client, secured_server
 from qtopt.apps.drills.processes import Processes
 from qtopt.apps.drills.report import DrillConfig, finish
+from qtopt.apps.drills.weathers import unlike
 from qtopt.apps.drills.witness import Witness
 from qtopt.apps.process import free_port
 from qtopt.replay import ReplayConfig
@@ -32,6 +33,8 @@ from qtopt.types import JsonValue
 _SERVER: Final = "10.77.0.1"
 _CLIENT: Final = "drill"
 _ESTABLISHED: Final = "01"
+_DROPPED_S: Final = 20.0
+"""Keepalive finds a dead client in 13 s; the server lets go of its connection within this time."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Drill:
             "partition": lambda name: self._spell(name, CUT),
             "loss_30_percent": lambda name: self._spell(name, Weather(loss=0.3)),
             "delay_500_ms_each_way": lambda name: self._spell(name, Weather(delay_s=0.5)),
-            "answers_lost": lambda name: self._spell(name, Weather(backward=False)),
+            "answers_lost": lambda name: self._spell(name, Weather(forward=False)),
             "server_replaced_while_cut": self._replace_server,
             "collectors_replaced_while_cut": self._replace_senders,
         }
@@ -105,28 +108,32 @@ class Drill:
 
     def _spell(self, name: str, weather: Weather) -> None:
         finished, delivered = self._witness.finished, self._witness.delivered
-        self._link.weather = weather
+        spell, since = self._link.change(weather), time.monotonic()
         time.sleep(self._config.spell_s)
         during: dict[str, JsonValue] = {
             "finished_meanwhile": self._witness.finished - finished,
             "delivered_meanwhile": self._witness.delivered - delivered,
             "most_waiting": self._witness.waiting,
         }
-        self._mend(name, during)
+        self._mend(name, during, spell, since)
 
     def _replace_server(self, name: str) -> None:
         """Half open, the collectors' side: the server is gone, and the link swallowed what would have told them."""
-        self._link.weather = CUT
+        spell, since = self._link.change(CUT), time.monotonic()
         time.sleep(0.5)
         self._processes.kill("server")
         self._start_server()
         time.sleep(5.0)  # less than keepalive takes: the old connections still count as good
-        self._mend(name, {"most_waiting": self._witness.waiting})
+        self._mend(name, {"most_waiting": self._witness.waiting}, spell, since)
 
     def _replace_senders(self, name: str) -> None:
         """Half open, the server's side: it must let go of connections whose other end has gone without a word."""
         before = self._connections()
-        self._link.weather = CUT
+        if before < self._config.collectors:
+            self.breaches.append(
+                f"{name}: {before} connections before, expected {self._config.collectors} to be dropped"
+            )
+        spell, since = self._link.change(CUT), time.monotonic()
         time.sleep(0.5)
         self._processes.kill("senders")
         cut = time.monotonic()
@@ -135,13 +142,29 @@ class Drill:
         left = self._connections()
         if left:
             self.breaches.append(f"{name}: the server keeps {left} dead connections after {self._config.patience_s} s")
-        self._start_senders()
         dropped_s = round(time.monotonic() - cut, 1)
-        self._mend(name, {"connections": before, "dropped_by_server_after_s": dropped_s})
+        if dropped_s > _DROPPED_S:
+            self.breaches.append(f"{name}: dead connections were dropped after {dropped_s} s, expected {_DROPPED_S:g}")
+        self._start_senders()
+        self._mend(name, {"connections": before, "dropped_by_server_after_s": dropped_s}, spell, since)
 
-    def _mend(self, name: str, during: dict[str, JsonValue]) -> None:
-        self._link.weather = Weather()
-        self.weathers[name] = {**during, "back_after_s": self._goes_on(name, time.monotonic())}
+    def _mend(self, name: str, during: dict[str, JsonValue], spell: Spell, since: float) -> None:
+        """Ends a spell that began at ``since`` [s, monotonic], sees whether it happened, and waits until all go on."""
+        whole = time.monotonic()
+        self._link.change(Weather())
+        took_s = [
+            gone - seen.kept[uuid]
+            for seen in self._witness.seen.values()
+            for uuid, gone in list(seen.gone.items())
+            if gone < whole and seen.kept.get(uuid, 0.0) > since
+        ]
+        self.breaches += [f"{name}: {said}" for said in unlike(spell, took_s)]
+        self.weathers[name] = {
+            **during,
+            "packets_to_server": _told(spell.backward),
+            "packets_to_collectors": _told(spell.forward),
+            "back_after_s": self._goes_on(name, time.monotonic()),
+        }
 
     def _goes_on(self, name: str, since: float) -> float | None:
         """Returns after what time all collectors had delivered, and waited for no more than what is on its way [s]."""
@@ -168,6 +191,10 @@ class Drill:
         tables = [Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:] for table in ("tcp", "tcp6")]
         rows = [line.split() for lines in tables for line in lines]
         return sum(row[3] == _ESTABLISHED and int(row[1].rpartition(":")[2], 16) == self._port for row in rows)
+
+
+def _told(traffic: Traffic) -> dict[str, JsonValue]:
+    return {"passed": traffic.passed, "lost": traffic.lost, "share_lost": round(traffic.share_lost, 3)}
 
 
 def main(config: Config) -> int:

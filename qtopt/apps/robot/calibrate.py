@@ -5,6 +5,7 @@ import datetime
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 from qtopt.apps.process import begin_motion, say
 from qtopt.apps.robot import Calibrate
@@ -17,7 +18,13 @@ from robot_bridge.drivers.no_stop import NoStopChannel
 from robot_bridge.robot import ToolPose
 from robot_bridge.safety.facts import Phase
 from robot_bridge.success import SuccessConfig
-from robot_bridge.success.calibrate import blob_threshold, empty_width, picture_motion, signal_latency
+from robot_bridge.success.calibrate import (
+    blob_threshold,
+    empty_width,
+    picture_motion,
+    pixel_threshold,
+    signal_latency,
+)
 from robot_bridge.success.images import compare, median_picture
 from robot_bridge.success.recording import Recording
 from robot_bridge.view import CellCamera
@@ -69,17 +76,16 @@ def _gripper(physical: PhysicalCell, repeats: int) -> int:
 def _success(physical: PhysicalCell, repeats: int) -> int:
     """Takes pictures of the untouched bin, the arm coming back to its clear pose before each."""
     camera = CellCamera(physical.camera, max_age_s=physical.cell.watchdog.camera_stop_s)
-    config = SuccessConfig(diff_t=physical.cell.success.diff_t)
-    areas, before = [], None
+    pictures = []
     for _ in range(repeats + 1):
         physical.robot.enter(Phase.TRANSIT)
         tool = physical.robot.state().tool
         physical.robot.move(type(tool)(tool.x_m, tool.y_m, tool.z_m - 0.03, tool.yaw_rad))
         physical.robot.go_clear()
-        picture = median_picture([camera.capture() for _ in range(_FRAMES)])
-        if before is not None:
-            areas.append(compare(before, picture, config).area_px)
-        before = picture
+        pictures.append(median_picture([camera.capture() for _ in range(_FRAMES)]))
+    pairs = list(pairwise(pictures))
+    config = SuccessConfig(diff_t=pixel_threshold(pairs))
+    areas = [compare(*pair, config).area_px for pair in pairs]
     say(f"# {repeats} pairs of an untouched bin: largest change {max(areas)} pixels")
     say(f"[success]\ndiff_t = {config.diff_t:g}\ndiff_area_px = {blob_threshold(areas)}")
     say(f'calibrated = "{datetime.datetime.now(datetime.UTC).date()}"')

@@ -11,6 +11,7 @@ from qtopt.apps.drills.witness import Witness
 from qtopt.replay import EpisodeStore, StoreFormat
 from robot_bridge.spool import Spool
 from tests.episodes import make_episode
+from tests.replay.landed import spoil_frame
 from tests.waiting import wait_until
 
 
@@ -60,6 +61,24 @@ def test_a_loss_a_swap_and_a_stranger_are_found(scene, rng, order, said):
     stranger = replace(make_episode(rng, 2), collector="arm")
     deliver([[*episodes, stranger][number] for number in order])
     assert any(said in breach for breach in compare(witness, store)[1])
+
+
+def test_what_the_server_gave_up_is_found(scene):
+    """One that is rotten before the seal is quarantined before anybody compares."""
+    place, store, episodes, deliver = scene
+    with Witness([place]) as witness, closing(Spool(place)) as spool:
+        for episode in episodes:
+            spool.put(episode)
+            spool.delivered(episode.uuid)
+        wait_until(lambda: witness.delivered == 4)
+    deliver(episodes)
+    with EpisodeStore(store) as opened:
+        spoil_frame(opened, 0)
+        opened.seal()
+    figures, breaches = compare(witness, store)
+    assert (figures["stored"], figures["lost"]) == (3, 1)
+    assert f"{episodes[0].uuid} was finished and is not stored" in breaches
+    assert any(breach.startswith(f"damaged: {episodes[0].uuid}") for breach in breaches)
 
 
 def lives(path, *, fresh):

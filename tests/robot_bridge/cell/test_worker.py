@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from qtopt.errors import RobotError
 from robot_bridge.cell.worker import TOUCHED, Worker
 from robot_bridge.contracts import (
     ArmMode,
@@ -71,7 +72,15 @@ class Bench:
 
     def worker_with(self, fingers):
         return Worker(
-            self, fingers, self.monitor, threading.Lock(), lambda: None, self.answers.append, lambda _: None, self.rise
+            self,
+            fingers,
+            self.monitor,
+            threading.Lock(),
+            lambda: None,
+            self.answers.append,
+            lambda _: None,
+            lambda _: None,
+            self.rise,
         )
 
     def connect(self, deadline_s):
@@ -193,8 +202,28 @@ def test_an_episode_does_not_go_on_while_something_still_presses():
 def test_the_arm_yields_while_what_the_fingers_close_on_bears_it():
     bench = Bench()
     bench.worker = bench.worker_with(Fingers(bench, 3, (16.0, 15.5, 14.0)))
-    assert "error" not in bench.grip()
+    assert bench.grip()["yields"] == 2
     assert bench.moves == [0.004, 0.004]
+
+
+def test_fingers_that_move_while_the_arm_says_nothing_are_waited_for_and_looked_at():
+    class SlowFingers(Fingers):
+        def move(self, width_m, speed_m_s, force_n, deadline_s):
+            self.bench.press(16.0)
+            time.sleep(0.5)
+            return self.state()
+
+    bench = Bench()
+    bench.worker = bench.worker_with(SlowFingers(bench, 0, ()))
+    silent_ns = []
+
+    def silent():
+        silent_ns.append(time.monotonic_ns())
+        raise RobotError("no report")
+
+    bench.ends = [lambda _: setattr(bench, "state", silent)]
+    assert bench.grip()["error"] == "no report"
+    assert bench.worker.gripper_state.t_host_ns > silent_ns[-1]
 
 
 def test_the_arm_yields_no_more_than_four_centimetres():

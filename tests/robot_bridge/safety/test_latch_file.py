@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from qtopt.errors import RobotError
 from robot_bridge.contracts import Latch
-from robot_bridge.safety.latch_file import COMMISSIONING, LATCH, LOG, Commissioning, LatchFile
+from robot_bridge.safety.latch_file import CLEARED, COMMISSIONING, LATCH, LOG, ClearedStops, Commissioning, LatchFile
 
 REASON = Latch("box", "the tool is outside", 12.5)
 
@@ -110,3 +111,28 @@ def test_commissioning_starts_anew_with_another_configuration(tmp_path):
 def test_a_damaged_counter_means_a_new_cell(tmp_path, content):
     (tmp_path / COMMISSIONING).write_text(content)
     assert Commissioning(tmp_path, "aaa").episodes() == 0
+
+
+def test_stops_that_were_cleared_are_known_to_the_next_process_for_an_hour(tmp_path, monkeypatch):
+    ClearedStops(tmp_path).add((0.1, 0.2, 0.3))
+    ((age_s, place_m),) = ClearedStops(tmp_path).ages()
+    assert 0.0 <= age_s < 60.0
+    assert place_m == (0.1, 0.2, 0.3)
+    now_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: now_s + 3601.0)
+    assert ClearedStops(tmp_path).ages() == []
+    monkeypatch.setattr(time, "time", lambda: now_s - 7200.0)
+    assert [age_s for age_s, _ in ClearedStops(tmp_path).ages()] == [0.0], "a clock that was set back forgets none"
+
+
+@pytest.mark.parametrize("content", ["", "{", "7", "[[1, [0, 0]]]", "\xff"])
+def test_of_a_damaged_record_nothing_is_known(tmp_path, content):
+    (tmp_path / CLEARED).write_text(content, encoding="latin-1")
+    assert ClearedStops(tmp_path).ages() is None
+
+
+def test_what_cannot_be_noted_is_not_to_be_cleared(tmp_path):
+    stops = ClearedStops(tmp_path / "state")
+    (tmp_path / "state").rmdir()
+    with pytest.raises(RobotError, match="waits for a person"):
+        stops.add((0.0, 0.0, 0.0))

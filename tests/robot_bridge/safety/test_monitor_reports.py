@@ -268,6 +268,15 @@ class TestRecovery:
         assert self.stop(bench).reaction is LATCH
         assert "number 4" in bench.monitor.latched.reason
 
+    def test_what_earlier_processes_cleared_counts(self):
+        config = cell(recovery=RecoveryLimits(auto_recover=True))
+        stops = [(10**12 - minutes * 60 * 10**9, (0.46, 0.1 * minutes, 0.2)) for minutes in (10, 20, 30)]
+        assert self.stop(Bench(config, stops=stops)).reaction is LATCH
+        assert self.stop(Bench(config, stops=stops[1:])).reaction is STOP
+        near = Bench(config, stops=[(10**12 - 60 * 10**9, (0.56, 0.0, 0.2))])
+        assert self.stop(near).reaction is LATCH
+        assert "same place" in near.monitor.latched.reason
+
     def test_emergency_stops_are_never_cleared(self, bench):
         assert bench.step(mode=ArmMode.EMERGENCY_STOP).reaction is LATCH
 

@@ -1,12 +1,23 @@
 """What calibration computes, against signals whose answer is known."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qtopt.errors import RobotError
-from robot_bridge.success.calibrate import blob_threshold, empty_width, picture_motion, signal_latency
+from robot_bridge.success import SuccessConfig
+from robot_bridge.success.calibrate import (
+    blob_threshold,
+    empty_width,
+    picture_motion,
+    pixel_threshold,
+    signal_latency,
+)
+from robot_bridge.success.images import compare, median_picture
+from tests.robot_bridge.success.simulated import BadCamera, Defects, simulated_cell
 
 
 def test_the_empty_width_is_mean_and_deviation(rng):
@@ -27,6 +38,35 @@ def test_the_threshold_is_half_above_the_99th_percentile():
     assert blob_threshold(list(range(101))) == 149
     with pytest.raises(RobotError):
         blob_threshold([5] * 49)
+
+
+def untouched(noise, shake_px):
+    """Fifty pairs of pictures of a bin that nobody touches."""
+    camera = BadCamera(simulated_cell(0), 0)
+    camera.defects = Defects(noise=noise, shake_px=shake_px)
+    pictures = [median_picture([camera.capture() for _ in range(5)]) for _ in range(26)]
+    return 2 * list(pairwise(pictures))
+
+
+def test_a_restless_camera_gets_a_higher_threshold_and_a_quiet_one_a_lower():
+    quiet, usual, restless = (pixel_threshold(untouched(*each)) for each in ((1.0, 0.1), (3.0, 0.4), (6.0, 0.8)))
+    assert quiet == 15.0
+    assert 18.0 < usual < 32.0
+    assert 1.5 * usual < restless < 60.0
+
+
+def test_nothing_is_seen_in_an_untouched_bin_with_what_was_learned():
+    pairs = untouched(6.0, 0.8)
+    config = SuccessConfig(diff_t=pixel_threshold(pairs))
+    assert max(compare(*pair, config).area_px for pair in pairs) <= 20
+    assert max(compare(*pair, SuccessConfig()).area_px for pair in pairs) > 60, "with the default there would be"
+
+
+def test_a_camera_that_nothing_can_be_told_by_is_refused():
+    with pytest.raises(RobotError, match="grey levels"):
+        pixel_threshold(untouched(3.0, 6.0))
+    with pytest.raises(RobotError, match="expected at least 50"):
+        pixel_threshold(untouched(3.0, 0.4)[:49])
 
 
 def swing(times_s):
