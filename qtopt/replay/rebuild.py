@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
-from qtopt.durable import flush, make_directory
+from qtopt.durable import flush
 from qtopt.errors import CorruptEpisode, StoreFull
 from qtopt.replay.catalogue import CATALOGUE_FILE, EPISODE_COLUMNS, Catalogue, episode_from
 from qtopt.replay.checksum import crc32c
@@ -81,10 +81,11 @@ def _copy_aside(root: Path) -> Path | None:
     number = 0
     while (target := root / QUARANTINE / f"catalogue-{number:04d}").exists():
         number += 1
-    make_directory(target)
+    target.mkdir(parents=True)
     for path in files:
         flush(Path(shutil.copy(path, target)))
-    flush(target)
+    for directory in (target, target.parent, root):
+        flush(directory)
     return target / CATALOGUE_FILE
 
 
