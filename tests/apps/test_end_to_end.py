@@ -173,7 +173,7 @@ def test_from_camera_to_policy_through_the_death_of_the_server(output):
 
 def test_a_run_goes_on_and_dies_with_its_supervisor(directory):
     before = json.loads((directory.checkpoints / "last" / "learner.json").read_text())["step"]
-    versions = {path.name for path in directory.models.iterdir()}
+    versions = {path.name for path in directory.models.glob("v*")}
     old_server = server_of(directory)
     process = start(f"--resume={directory.root}", "--evaluation.every-s=0")
     try:
