@@ -161,18 +161,21 @@ def set_up_logs(role: str, to: TextIO) -> None:
 
 
 class _Unfailing(io.TextIOBase):
-    """Passes text on; what cannot be written, as on a full disk, is lost: a log must not end who writes it."""
+    """Passes text on; what cannot be written, as on a full disk, or to a stream that was closed (a ValueError), is lost.
+
+    A log must not end who writes it.
+    """
 
     def __init__(self, to: TextIO) -> None:
         self._to = to
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             self._to.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             self._to.flush()
 
 
