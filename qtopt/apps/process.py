@@ -161,7 +161,7 @@ def set_up_logs(role: str, to: TextIO) -> None:
 
 
 class _Unfailing(io.TextIOBase):
-    """Passes text on; what cannot be written, as on a full disk, or to a stream that was closed (a ValueError), is lost.
+    """Passes text on; what cannot be written, as on a full disk or to a closed stream (a ValueError), is lost.
 
     A log must not end who writes it.
     """
