@@ -126,7 +126,7 @@ class SimulatedCell:
         self.inject("person")
 
     def free(self) -> None:
-        """Does what a person does where the tool presses on something: leads it up, straight and slowly. UR only."""
+        """Does what a person does where the tool presses on something: leads it up, slowly. UR and xArm."""
         self.inject("person", lift_m=_LIFT_M)
         until(lambda: not self.truth()["moving"], 10.0, 0.1)
 
@@ -136,7 +136,7 @@ class SimulatedCell:
         if latch is None:
             return None
         self.inject("person")
-        if latch.rule in _PRESSED and self.protocol == "ur":
+        if latch.rule in _PRESSED and self.protocol in ("ur", "xarm"):
             self.free()
         places.latch_file.acknowledge("simulated person", "the cause was taken back")
         return latch.rule
@@ -166,7 +166,9 @@ class SimulatedCell:
     def _in_its_words(self, fault: str, how: Mapping[str, Any]) -> dict[str, Any]:
         switch = bool(how.get("on", True))
         value: Any = switch
-        if fault == "pose_jump":
+        if fault == "person":
+            value = how.get("lift_m", True)
+        elif fault == "pose_jump":
             value = 80.0 if switch else 0.0
         elif fault in _XARM_VALUES and switch:
             value = how[_XARM_VALUES[fault]]

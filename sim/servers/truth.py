@@ -1,5 +1,6 @@
-"""What every simulated controller tells on its fault port of the plant behind it: the truth, and the tool's way."""
+"""What all simulated controllers do on their fault ports with the plant behind: tell the truth and the tool's way."""
 
+import dataclasses
 from typing import Any
 
 from sim.plant import Plant
@@ -23,3 +24,10 @@ def plant_truth(plant: Plant) -> dict[str, Any]:
 def plant_trace(plant: Plant, since_s: float) -> dict[str, Any]:
     """Returns clock (``time.monotonic``) [s] and place of the tool [m] after each time step later than ``since_s``."""
     return {"trace": plant.trace(since_s)}
+
+
+def lead_up(plant: Plant, lift_m: float) -> None:
+    """Leads the tool straight up, as a person does with the pendant, where anything is asked for."""
+    if lift_m:
+        here = plant.state().told
+        plant.move_to(dataclasses.replace(here, z_m=here.z_m + lift_m), 0.05, 0.5)

@@ -6,7 +6,6 @@ on standard output says so. The fault port takes what a test or ``faults`` wants
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import signal
@@ -20,7 +19,7 @@ from robot_bridge.cell.launch import prefer
 from sim.config import SimConfig
 from sim.plant import Plant
 from sim.servers.loopback import require_loopback
-from sim.servers.truth import plant_trace, plant_truth
+from sim.servers.truth import lead_up, plant_trace, plant_truth
 from sim.servers.ur_controller import Controller
 from sim.servers.ur_lines import DASHBOARD_PORT, SCRIPT_PORTS, TextServer, dashboard, faults, scripts
 from sim.servers.ur_rtde import PORT, RtdeServer
@@ -124,11 +123,8 @@ class UrServer:
         }
 
     def _person(self, lift_m: float) -> None:
-        """Clears what stopped the arm, and leads the tool straight up with the pendant where that is asked for."""
         self._controller.person_clears()
-        if lift_m:
-            here = self._plant.state().told
-            self._plant.move_to(dataclasses.replace(here, z_m=here.z_m + lift_m), 0.05, 0.5)
+        lead_up(self._plant, lift_m)
 
     def _freeze(self, *, on: bool) -> None:
         now = self._controller.outputs()["timestamp"]

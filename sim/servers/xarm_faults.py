@@ -12,7 +12,7 @@ from typing import Any
 
 from qtopt.errors import ConfigError
 from sim.plant import Plant
-from sim.servers.truth import plant_trace, plant_truth
+from sim.servers.truth import lead_up, plant_trace, plant_truth
 from sim.servers.xarm_controller import COLLISION, Controller
 from sim.servers.xarm_functions import Functions
 from sim.servers.xarm_gripper import GripperBus
@@ -68,7 +68,7 @@ class Faults:
             "gripper_jammed": lambda value: setattr(bus, "jammed", bool(value)),
             "gripper_error": lambda value: setattr(bus, "error", int(value)),
             "gripper_flag": lambda value: setattr(bus, "flag", None if value is None else int(value)),
-            "person": lambda value: controller.person_clears(),
+            "person": lambda value: self._person(0.0 if value is True else float(value)),
             "camera": lambda value: self._spoil(spoil_camera, str(value)),
             "refill": lambda value: plant.refill(None if value is None else int(value)),
         }
@@ -96,6 +96,10 @@ class Faults:
             names = sorted([*self._actions, *LinkFaults.__dataclass_fields__])
             return {"error": f"no fault {name!r}; there are {', '.join(names)}"}
         return {"ok": True}
+
+    def _person(self, lift_m: float) -> None:
+        self._controller.person_clears()
+        lead_up(self._plant, lift_m)
 
     def _spoil(self, device: Callable[[str], None] | None, what: str) -> None:
         if device is None:
