@@ -123,11 +123,12 @@ class Fingers:
         """Takes note of where the fingers are [m], (2,): the set point waits for them, and rest is noticed.
 
         They rest once they come no nearer to their goal, though they may tremble: a gripper looks at the current and
-        the turns of its motor for that. Fingers that hold something are at rest though it yields a little.
+        the turns of its motor for that. Fingers that close on something are at rest though it yields a little.
         """
         self._each = np.clip(self._each, each_m - _FINGER_LEAD_M, each_m + _FINGER_LEAD_M)
         gap_m = abs(float(each_m.sum()) - self.goal_m)
-        if gap_m < self._nearest_m - 2 * (_FINGER_CREEP_M if holding else _FINGER_REST_M):
+        squeezing = holding and float(each_m.sum()) > self.goal_m
+        if gap_m < self._nearest_m - 2 * (_FINGER_CREEP_M if squeezing else _FINGER_REST_M):
             self._nearest_m, self._progress_at = gap_m, ticks
         elif ticks - self._progress_at >= _FINGER_CHECK_TICKS:
             self.moving = False
