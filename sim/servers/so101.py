@@ -125,6 +125,7 @@ class So101Cell:
     def _plug_in(self) -> tuple[int, int]:
         ends = pty.openpty()
         tty.setraw(ends[1])
+        os.set_blocking(ends[0], False)  # what was ready may have been pulled out since
         self._port.unlink(missing_ok=True)
         self._port.symlink_to(os.ttyname(ends[1]))
         return ends
