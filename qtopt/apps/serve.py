@@ -17,6 +17,7 @@ from qtopt.apps.metrics import MetricsConfig, expose
 from qtopt.apps.process import StopSignal, allow_open_files, begin, limit_threads, logger
 from qtopt.apps.room import disk_figures, trouble
 from qtopt.config import STRICT
+from qtopt.durable import make_directory
 from qtopt.errors import RemoteError, ServerUnavailable, StoreError
 from qtopt.interfaces import Policy
 from qtopt.replay import ReplayConfig, StoreFormat
@@ -109,8 +110,8 @@ def sole_publisher(models: Path) -> Iterator[None]:
     Raises:
         StoreError: another server has it.
     """
-    models.mkdir(parents=True, exist_ok=True)
     try:
+        make_directory(models)
         # a name of its own: the directory may be the store's too
         lock = WriterLock(models, _PUBLISHED_BY, "give another directory (--models)", "models.lock")
     except OSError as error:

@@ -68,7 +68,6 @@ class DiskWatch:
         self._began_s = time.monotonic()
         try:
             yield
-            self._failure = ""
         except Exception as error:
             self._for_want_of_room, self._failed_bytes = isinstance(error, OSError | StoreFull), episode_bytes
             self._failure = str(error) if isinstance(error, OSError | StoreError) else repr(error)
@@ -77,6 +76,10 @@ class DiskWatch:
             raise
         finally:
             self._began_s = None
+
+    def succeeded(self) -> None:
+        """Takes note of a commit that wrote something: whatever failed before does so no longer."""
+        self._failure = ""
 
     def condition(self) -> StoreCondition:
         """Returns whether a commit would succeed: after one that failed for want of room, by trying.

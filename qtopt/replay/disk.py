@@ -159,6 +159,8 @@ class DiskShelf:
     def _commit(self, records: Sequence[Record]) -> list[bool | StoreError]:
         with self._watch.commit(max(record.size for record in records)):
             results = self._landed.land(records)
+        if any(isinstance(result, EpisodeRow) for result in results):  # others were known, and nothing was written
+            self._watch.succeeded()
         return [self._answer(record, result) for record, result in zip(records, results, strict=True)]
 
     def _answer(self, record: Record, result: EpisodeRow | bytes) -> bool | StoreError:

@@ -64,7 +64,7 @@ class EpisodeStore(ReplayStore):
             require_described(root, self.format)
             _require_catalogue(root, read_only=read_only)
             if not read_only:
-                self.format = _renewed(root, self.format)
+                self.format = renewed(root, self.format)
             self._shelf: DiskShelf = DiskShelf(
                 root,
                 self.format,
@@ -118,7 +118,8 @@ class EpisodeStore(ReplayStore):
     def retire(self, share: float = 1.0) -> int:
         """Gives up the segments that ``config.retention`` does not keep; returns how many.
 
-        By age and by policy version no more than ``share`` of all segments, or one; the rest the next time.
+        By age and by policy version no more than ``share`` of all segments, or one; the rest the next time. With a
+        ``share`` of 0 only those go that there is no room for.
         """
         base = self._shelf.retire(share)
         self._forget_before(base)
@@ -176,7 +177,7 @@ class EpisodeStore(ReplayStore):
             if now >= seal_after and self._shelf.due(self.config.seal_after_s):
                 sealed = self._try("sealed", self._seal_one)
                 seal_after = now if sealed else now + _RETRY_SEAL_S
-                retire_after = now  # there is more now than before
+                self._try("retired", lambda: self.retire(0.0))  # there is more now than before
             if now >= retire_after:
                 self._try("retired", lambda: self.retire(_RETIRE_SHARE))
                 retire_after = now + _RETIRE_EVERY_S
@@ -246,13 +247,13 @@ def _prepare(root: Path, fmt: StoreFormat | None, *, read_only: bool) -> StoreFo
     return fmt
 
 
-def _renewed(root: Path, fmt: StoreFormat) -> StoreFormat:
+def renewed(root: Path, fmt: StoreFormat) -> StoreFormat:
     """Makes a store of an older format one of ours before anything is written that an older release would not find."""
-    renewed = replace(fmt if fmt.store_id else fmt.named(), format_version=FORMAT_VERSION)
-    if asdict(renewed) != asdict(fmt):
-        renewed.write(root / STORE_FILE)
+    ours = replace(fmt if fmt.store_id else fmt.named(), format_version=FORMAT_VERSION)
+    if asdict(ours) != asdict(fmt):
+        ours.write(root / STORE_FILE)
         flush(root)
-    return renewed
+    return ours
 
 
 def _holds_episodes(root: Path) -> bool:

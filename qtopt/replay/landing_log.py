@@ -185,8 +185,8 @@ class LandingLog:
             except OSError as error:
                 self._take_back(file)
                 raise StoreFull(
-                    f"{file.path}: cannot be written ({error}); nothing was stored: free disk space, see whether the "
-                    "disk is mounted read-only, and try again"
+                    f"{self._directory}: cannot be written ({error}); nothing was stored: free disk space, see whether "
+                    "the disk is mounted read-only, and try again"
                 ) from error
             except Exception:
                 self._take_back(file)
@@ -275,7 +275,9 @@ def _readable(file: LogFile) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(f"{file.path}: cannot be read ({error}); see to the disk and open the store again") from error
+        raise StoreError(
+            f"{file.path.parent}: cannot be read ({error}); see to the disk and open the store again"
+        ) from error
 
 
 _content = attrgetter(*(name for name in LASTING if name not in ("first_position", "facts")))

@@ -12,7 +12,7 @@ from qtopt.errors import CorruptEpisode, StoreFull
 from qtopt.replay.catalogue import CATALOGUE_FILE, EPISODE_COLUMNS, Catalogue, episode_from
 from qtopt.replay.checksum import crc32c
 from qtopt.replay.disk import QUARANTINE, SEGMENTS
-from qtopt.replay.episode_store import LABELS_FILE
+from qtopt.replay.episode_store import LABELS_FILE, renewed
 from qtopt.replay.landing import groups, land
 from qtopt.replay.landing_file import LandedEpisode, first_whole
 from qtopt.replay.landing_log import LANDING, LandingLog, open_files
@@ -42,7 +42,8 @@ def rebuild_catalogue(root: Path) -> RebuildReport:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         report = RebuildReport(old_catalogue=_copy_aside(root))
-        if fmt.format_version == 1 and report.old_catalogue is None:
+        former, fmt = fmt.format_version, renewed(root, fmt)
+        if former == 1 and report.old_catalogue is None:
             report.notes.append(f"{root / CATALOGUE_FILE}: not there; what was not sealed yet was in it, and is lost")
         log = LandingLog(root / LANDING, open_files(root / LANDING), math.inf)
         with closing(Catalogue(temporary)) as catalogue:

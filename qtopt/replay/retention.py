@@ -77,7 +77,7 @@ class Overdue:
         Args:
             segments: all, in order of position.
             directories: theirs.
-            share: of all segments that may go, or one, but for those that ``max_gb`` leaves no room.
+            share: of all segments that may go, or one, but for those that ``max_gb`` leaves no room; 0: those alone.
         """
         if self._config.unlimited or len(segments) < 2:
             return []
@@ -94,8 +94,8 @@ class Overdue:
             leaving.append(row)
             by_size, by_age = by_size + too_much, by_age + too_old
             excess -= row.frame_bytes
-        allowed = max(by_size, 1, int(share * len(segments)))
-        if len(leaving) > allowed:
+        allowed = max(by_size, int(share > 0), int(share * len(segments)))
+        if share and len(leaving) > allowed:
             _log.warning(
                 "more segments are beyond retention's limits than are given up at a time; where nobody changed these, "
                 "see the clock and the policy versions of the newest episodes, and stop the server to keep the rest",

@@ -35,7 +35,7 @@ from qtopt.replay.segment_files import (
     read_tables,
 )
 from qtopt.replay.segments import SegmentFrames
-from qtopt.replay.verify import former_digest
+from qtopt.replay.verify import is_content
 from qtopt.types import EpisodeEnd, IntArray, Outcome
 
 _TELLING: Final = frozenset(("uuid", "end", "outcome", "policy_version", "facts_json"))
@@ -200,7 +200,7 @@ class _Whole:
         if self._damaged.isdisjoint(_TELLING):
             exact = "digest" in self._damaged and self._format.codec is not FrameCodec.JPEG
             return replace(row, digest=content_digest(episode)) if exact else row
-        if self._format.codec is FrameCodec.JPEG or row.digest not in (content_digest(episode), former_digest(episode)):
+        if self._format.codec is FrameCodec.JPEG or not is_content(row, episode):
             return _untold(row)
         return row
 

@@ -115,14 +115,15 @@ def dump_json(value: Any) -> str:
         raise SchemaMismatch(f"metadata: {error}; expected JSON values with finite numbers") from error
 
 
-def facts_json(episode: Episode) -> str:
+def facts_json(episode: Episode, *, bounded: bool = True) -> str:
     """Returns the collector's name and the metadata of an episode as JSON in ASCII.
 
     Raises:
-        SchemaMismatch: the metadata are not JSON, or longer than any server takes.
+        SchemaMismatch: the metadata are not JSON, or ``bounded`` and longer than any server takes.
     """
     metadata = dump_json(dict(episode.metadata))
-    check_metadata_size(metadata)
+    if bounded:
+        check_metadata_size(metadata)
     return f'{{"collector":{dump_json(episode.collector)},"metadata":{metadata}}}'
 
 

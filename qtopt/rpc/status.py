@@ -44,6 +44,8 @@ _CODES: Final[dict[type[QtOptError], grpc.StatusCode]] = {
 _CLASSES: Final = {kind.__name__: kind for kind in _CODES}
 _MOST_DETAILS: Final = 600  # characters; each may take 12 bytes on the wire
 _PATH: Final = re.compile(r"(?<![\w.:/])/(?:[^\s/'\"`,;:()\[\]]+/)+([^\s/'\"`,;:()\[\]]*)")
+_MARKED: Final = re.compile(r"\b(\d{8})-[0-9a-f]{32}\b")
+"""The name of a file of the landing log, with the mark that no client may know."""
 _TOO_LARGE: Final = "larger than max"
 _UNANSWERED: Final = (
     grpc.StatusCode.UNAVAILABLE,
@@ -56,11 +58,12 @@ _UNANSWERED: Final = (
 def to_status(error: QtOptError) -> tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]]:
     """Returns the status code, the details and the trailing metadata that carry ``error``.
 
-    Of absolute paths only the last part travels: where a server keeps its files is nobody else's business. A message
+    Of absolute paths only the last part travels: where a server keeps its files is nobody else's business; and of the
+    landing log's files not the marks, with which records could be forged. A message
     that repeats what a client sent may be of any length; gRPC carries some 8 KB of it and otherwise nothing.
     """
     kind = next(base for base in type(error).__mro__ if base in _CODES)
-    text = _PATH.sub(r"\1", str(error)[: 4 * _MOST_DETAILS])
+    text = _MARKED.sub(r"\1", _PATH.sub(r"\1", str(error)[: 4 * _MOST_DETAILS]))
     details = text if len(text) <= _MOST_DETAILS else f"{text[:_MOST_DETAILS]}..."
     return _CODES[kind], details, ((ERROR_KEY, kind.__name__),)
 

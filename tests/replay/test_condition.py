@@ -8,7 +8,8 @@ import threading
 import pytest
 
 from qtopt.errors import StoreError, StoreFull
-from qtopt.replay import EpisodeStore, MemoryStore, ReplayConfig, StoreFormat, condition
+from qtopt.replay import EpisodeStore, MemoryStore, ReplayConfig, StoreFormat, condition, landing_log
+from qtopt.rpc.status import to_status
 from tests.episodes import make_episode
 
 FORMAT = StoreFormat.for_images(16)
@@ -174,3 +175,35 @@ def _refuse(*_):
 
 def _fail(_):
     raise OSError(28, "No space left on device")
+
+
+def test_an_episode_that_is_known_is_no_sign_that_others_are_stored(tmp_path, rng, monkeypatch):
+    known, new = make_episode(rng), make_episode(rng)
+    with EpisodeStore(tmp_path / "store", FORMAT) as store:
+        assert store.append(known)
+        with monkeypatch.context() as patch:
+            patch.setattr(store._shelf.catalogue, "enter", _break)
+            with pytest.raises(StoreError, match="as if"):
+                store.append(new)
+            assert not store.append(known)
+            assert "as if" in store.condition().reason
+        assert store.append(new)
+        assert store.condition().writable
+
+
+def test_a_failed_append_does_not_tell_the_log_files_mark(tmp_path, rng, monkeypatch):
+    with EpisodeStore(tmp_path / "store", FORMAT) as store:
+        store.append(make_episode(rng))
+        with monkeypatch.context() as patch:
+            patch.setattr(landing_log.os, "fdatasync", _fail)
+            with pytest.raises(StoreFull) as raised:
+                store.append(make_episode(rng))
+    (log,) = (tmp_path / "store" / "landing").iterdir()
+    mark = log.stem.partition("-")[2]
+    assert len(mark) == 32
+    assert mark not in str(raised.value)
+    assert to_status(StoreError(f"{log}: whatever is wrong"))[1] == f"{log.stem[:8]}.log: whatever is wrong"
+
+
+def _break(*_: object) -> None:
+    raise StoreError("as if it could not be entered")
