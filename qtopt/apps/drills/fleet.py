@@ -48,6 +48,8 @@ _GROWTH_MB: Final = 2.0
 """By how much it may grow for each 1,000 episodes at full speed: 1.1 MB were published, 0.7 of them steps."""
 _ENOUGH: Final = 5000
 """Episodes from which on growth is judged: before, the allocator's first pages are most of it."""
+_SLOW_SHARE: Final = 0.75
+"""Clients that hardly run deliver less than this of what others do, who wait for their turn most of the time."""
 _AWAKE_S, _PERIOD_S = 0.05, 1.0
 
 
@@ -291,7 +293,7 @@ def judge_odd(figures: Mapping[str, Any], odd: int, most_of_others: int) -> list
     breaches = []
     if dead > odd:  # of each, one may have been on its way
         breaches.append(f"{odd} dead clients delivered {dead} episodes, expected none but what was on its way")
-    if slow > odd * most_of_others / 2:
+    if slow > odd * most_of_others * _SLOW_SHARE:
         breaches.append(f"{odd} slow clients delivered {slow} episodes, another one {most_of_others} alone")
     return breaches
 

@@ -41,7 +41,7 @@ def test_growth_is_not_judged_over_a_handful_of_episodes():
 
 @pytest.mark.parametrize(
     ("dead", "slow", "said"),
-    [(1, 40, None), (3, 40, "dead clients delivered 3"), (0, 41, "slow clients delivered 41")],
+    [(1, 60, None), (3, 40, "dead clients delivered 3"), (0, 61, "slow clients delivered 61")],
 )
 def test_dead_clients_are_dead_and_slow_ones_slow(dead, slow, said):
     figures = {"delivered_by_dead_meanwhile": dead, "delivered_by_slow_meanwhile": slow}
