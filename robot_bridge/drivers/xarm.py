@@ -241,7 +241,7 @@ class XArm:
         code = int(self.sdk.vc_set_cartesian_velocity(velocity, is_radian=True, duration=_STREAM_S))
         if self._stops != stops:
             self._channel.stop()
-            return self._ended(MotionOutcome.STOPPED, "stopped before it began")
+            return self._ended(MotionOutcome.STOPPED, "stop() or hold()")
         if code != 0:
             return self._failed(code)
         if not any(velocity):

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from qtopt.durable import flush, make_directory
 from qtopt.errors import RobotError
 from robot_bridge.contracts import Latch
 from robot_bridge.safety.region import Point
@@ -29,7 +30,7 @@ class LatchFile:
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         self._directory, self._path = directory, directory / LATCH
 
     def read(self) -> Latch | None:
@@ -52,7 +53,7 @@ class LatchFile:
             # An empty file locks as well and fits onto a full disk.
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-                _sync(self._directory)
+                flush(self._directory)
             if self._path.stat().st_size == 0:
                 write_durably(
                     self._path,
@@ -84,7 +85,7 @@ class LatchFile:
                 file.flush()
                 os.fsync(file.fileno())
             self._path.unlink()
-            _sync(self._directory)
+            flush(self._directory)
         except OSError as error:
             raise RobotError(f"the acknowledgement could not be stored, motion stays locked: {error}") from error
 
@@ -98,7 +99,7 @@ class Commissioning:
     """
 
     def __init__(self, directory: Path, config_hash: str) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         self._path, self._hash = directory / COMMISSIONING, config_hash
 
     def episodes(self) -> int:
@@ -125,7 +126,7 @@ class ClearedStops:
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         self._path = directory / CLEARED
 
     def ages(self) -> list[tuple[float, Point]] | None:
@@ -164,12 +165,4 @@ def write_durably(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     writing.replace(path)
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    flush(path.parent)

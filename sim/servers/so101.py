@@ -138,7 +138,7 @@ class So101Cell:
     def _plug_again(self, away_s: float) -> None:
         """The board loses its connection, and is found again as another device, after ``away_s``."""
         self._pull_out()
-        self._port.unlink()
+        self._port.unlink(missing_ok=True)
         self._away_until = time.monotonic() + away_s
 
     def _jump(self, steps: int) -> None:
@@ -163,9 +163,9 @@ class So101Cell:
                     self._advance()
                     if not self._ends and time.monotonic() >= self._away_until:
                         self._ends = self._plug_in()
-                    if ready:
+                    if ready and self._ends:
                         self._say(self._bus.hear(os.read(self._ends[0], 4096)))
-            except (OSError, ValueError, IndexError):  # it was pulled out meanwhile, or nobody has it open
+            except OSError:  # it was pulled out meanwhile, or nobody has it open
                 time.sleep(_IDLE_S)
 
     def _say(self, answer: bytes) -> None:

@@ -93,7 +93,6 @@ def test_who_could_read_a_file_can_read_the_one_in_its_place(certs, tmp_path):
     assert stat.S_IMODE((tmp_path / "server" / "server.key").stat().st_mode) == 0o600
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root makes files of others")
 @pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
 def test_who_cannot_keep_a_files_owner_leaves_it_as_it_is(tmp_path):
     path = tmp_path / "tokens"
