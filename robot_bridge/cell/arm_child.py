@@ -114,6 +114,7 @@ class ArmChild:
             self._board.beat(Member.ARM)
             if self._worker.failure:
                 self._reply({"failed": self._worker.failure})
+                self._tell_safety({"leaving": self._worker.failure})  # nothing has moved: no reason to lock
                 return 7
             if self._worker.connected.is_set():
                 self._tick()
@@ -282,6 +283,8 @@ class ArmChild:
             except ChannelClosed:
                 self._safety.close()
                 self._safety_gone = True
+                if not self._watched:  # nothing has moved: no reason to lock
+                    self._leave("the safety process ended before it watched")
         left_s = until - time.monotonic()
         if left_s > 0:
             time.sleep(left_s)
@@ -365,7 +368,8 @@ def main(settings: dict[str, Any]) -> int:
     die_at_once()
     cell = parts.load(Path(settings["cell"]), settings["hash"])
     collector, safety = Channel.from_fd(settings["collector"]), Channel.from_fd(settings["peer"])
-    safety.send({"pid": os.getpid()})
+    with contextlib.suppress(ChannelClosed):  # it could not start; the collector hears of it from itself
+        safety.send({"pid": os.getpid()})
     places = Places(cell)
     try:
         arm = parts.make_arm(cell)
@@ -373,6 +377,8 @@ def main(settings: dict[str, Any]) -> int:
         monitor = parts.make_monitor(cell, places, frozenset({Heartbeat.COLLECTOR, Heartbeat.POLICY}))
     except Exception as error:  # a vendor's library that is missing or broken is told to the collector
         collector.send({"failed": str(error) or type(error).__name__})
+        with contextlib.suppress(ChannelClosed):
+            safety.send({"leaving": "failed"})
         return 7
     return ArmChild(cell, arm, gripper, monitor, Board(settings["board"]), collector, safety, places).run()
 

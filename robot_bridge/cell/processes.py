@@ -1,5 +1,6 @@
 """The collector's side of a cell's processes: starting them, showing them that it lives, asking, and ending them."""
 
+import contextlib
 import itertools
 import logging
 import os
@@ -26,6 +27,7 @@ _log = logging.getLogger(__name__)
 _START_S: Final = 40.0
 _BEAT_S: Final = 0.1
 _END_S: Final = 8.0
+_LAST_WORD_S: Final = 1.0
 
 
 class CellProcesses:
@@ -161,7 +163,9 @@ class CellProcesses:
                     message = channel.receive(max(0.0, deadline - time.monotonic()))
                 except ChannelClosed as error:
                     code = end(process, 1.0)
-                    raise RobotError(f"the {name} process ended with code {code} before it was ready") from error
+                    raise RobotError(
+                        self._safety_failed() or f"the {name} process ended with code {code} before it was ready"
+                    ) from error
                 if message is None:
                     raise RobotError(f"the {name} process was not ready within {_START_S:.0f} s")
                 if "failed" in message:
@@ -173,6 +177,14 @@ class CellProcesses:
                     break
                 if message.get("watching"):
                     break
+
+    def _safety_failed(self) -> str:
+        """Returns what the safety process could not do, if it said so: its end may take the arm's process along."""
+        with contextlib.suppress(ChannelClosed):
+            while (message := self._to_safety.receive(_LAST_WORD_S)) is not None:
+                if "failed" in message:
+                    return f"the safety process: {message['failed']}"
+        return ""
 
     def _send(self, do: str, what: dict[str, Any]) -> int:
         with self._sending:

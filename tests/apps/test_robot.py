@@ -57,6 +57,15 @@ def test_check_names_what_is_wrong(qtopt, sim, tmp_path):
         assert any(named in line for line in failures), out
 
 
+def test_what_cannot_be_reached_is_no_reason_to_lock(qtopt, sim, tmp_path):
+    text, path = sim.path.read_text(), tmp_path / "cell.toml"
+    path.write_text(text.replace('-socket"\nhost = "127.0.92.1"', '-socket"\nhost = "127.0.92.99"'))
+    for _ in range(2):
+        code, out, _ = qtopt("robot", "check", path)
+        assert (code, "gripper at 127.0.92.99" in out) == (3, True), out
+    assert qtopt("robot", "check", sim.path)[0] == 0
+
+
 def test_estop_locks_and_only_a_person_unlocks(qtopt, sim):
     code, out, _ = qtopt("robot", "estop", sim.path)
     assert (code, "stands" in out) == (0, True)

@@ -174,26 +174,31 @@ def test_a_killed_client_leaves_the_arm_standing(served, channel, connect):
     assert arm.state().mode is ArmMode.READY
 
 
-def test_a_silent_server_is_a_lost_link_and_nothing_goes_on_afterwards(moving):
-    served, arm, watcher, thread, results = moving
-    os.kill(served.process.pid, signal.SIGSTOP)
-    silent_s = time.monotonic()
-    thread.join(20)
-    took_s = time.monotonic() - silent_s
-    assert results[0].outcome is MotionOutcome.LINK_LOST
-    assert took_s < 8.0
-    age_s = (time.monotonic_ns() - arm.state().t_host_ns) / 1e9
-    assert age_s > 1.5, "the old report must look old"
-    assert not watcher.stop()
-    os.kill(served.process.pid, signal.SIGCONT)
-    end_s = time.monotonic() + 10
-    while not watcher.stop():
-        assert time.monotonic() < end_s
-    assert stands(watcher)
-    assert arm.move_to(START, 0.2, 0.5, 5.0).outcome is MotionOutcome.LINK_LOST
-    with pytest.raises(RobotError, match="Start a new process"):
-        arm.recover()
-    assert stands(watcher)
+class TestASilentServer:
+    @pytest.fixture
+    def served(self, serve):
+        return serve()
+
+    def test_is_a_lost_link_and_nothing_goes_on_afterwards(self, moving):
+        served, arm, watcher, thread, results = moving
+        os.kill(served.process.pid, signal.SIGSTOP)
+        silent_s = time.monotonic()
+        thread.join(20)
+        took_s = time.monotonic() - silent_s
+        assert results[0].outcome is MotionOutcome.LINK_LOST
+        assert took_s < 8.0
+        age_s = (time.monotonic_ns() - arm.state().t_host_ns) / 1e9
+        assert age_s > 1.5, "the old report must look old"
+        assert not watcher.stop()
+        os.kill(served.process.pid, signal.SIGCONT)
+        end_s = time.monotonic() + 10
+        while not watcher.stop():
+            assert time.monotonic() < end_s
+        assert stands(watcher)
+        assert arm.move_to(START, 0.2, 0.5, 5.0).outcome is MotionOutcome.LINK_LOST
+        with pytest.raises(RobotError, match="Start a new process"):
+            arm.recover()
+        assert stands(watcher)
 
 
 class TestAServerThatIsKilled:
