@@ -138,11 +138,17 @@ class PhysicalCell:
         self._wait(lambda: self.places.latched() is not None, "motion was locked")
         if latch is not None or self.robot.processes.latched:  # not where a process only died
             self._keeper.acknowledge()
+            self.camera.acknowledge()
         self.robot.processes.close()
         self.robot.renew(self._start())
 
     def _recover(self) -> None:
-        """Clears a protective stop where ``[recovery]`` allows that; what cannot be cleared raises RobotError."""
+        """Opens a camera again that failed, and clears a protective stop where ``[recovery]`` allows that.
+
+        Raises:
+            RobotError: one of them cannot be had; but for the way up after a stop, nothing has moved.
+        """
+        self.camera.revive()
         recovery = self.cell.recovery
         deadline = time.monotonic() + recovery.wait_s + _CLEARED_S
         while recovery.auto_recover and self.robot.stopped_itself():
