@@ -115,8 +115,7 @@ class PhysicalCell:
             facts |= {"contacts": self.robot.contacts, "yields": self.robot.yields}
             result = replace(result, metadata={**result.metadata, **facts})
         if result.outcome is not None and result.outcome is not Outcome.ABORTED:
-            self.places.finish_episode()
-            self.robot.processes.tell("finish_episode")
+            self._count()
         return result
 
     def close(self) -> None:
@@ -141,6 +140,15 @@ class PhysicalCell:
             self.camera.acknowledge()
         self.robot.processes.close()
         self.robot.renew(self._start())
+
+    def _count(self) -> None:
+        """Counts an episode that ended well; where the disk refuses, the cell only stays slow for longer."""
+        try:
+            self.places.finish_episode()
+        except RobotError as error:
+            _log.warning("an episode is not counted, slow mode may last longer: %s; make room on the disk", error)
+        else:
+            self.robot.processes.tell("finish_episode")
 
     def _recover(self) -> None:
         """Opens a camera again that failed, and clears a protective stop where ``[recovery]`` allows that.
