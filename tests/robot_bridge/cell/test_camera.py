@@ -27,7 +27,7 @@ STEP_M = 0.05
 
 @pytest.fixture(scope="module")
 def sim(tmp_path_factory):
-    with SimulatedCell("ur", tmp_path_factory.mktemp("sim"), "127.0.91.6", 0.05) as sim:
+    with SimulatedCell("http", tmp_path_factory.mktemp("sim"), "127.0.91.6", 0.05) as sim:
         yield sim
 
 
