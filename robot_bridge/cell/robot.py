@@ -22,6 +22,8 @@ _LEAD_OUT_S: Final = 10.0
 _HOLD_S: Final = 0.1
 _TRAVEL_ABOVE_RIM_M: Final = 0.15
 TURN_RAD: Final = math.radians(60.0)
+TURN_PER_M: Final = 4.0
+"""A UR turns at most at so many radians for each metre of a straight motion's speed."""
 _UPRIGHT_RAD: Final = math.radians(10.0)
 _NEAR_M: Final = 0.02
 _ASIDE_M: Final = 0.002
@@ -240,7 +242,7 @@ class CellRobot:
         """Makes one straight motion; returns the pose reached, and the rule that ended it on something touched."""
         pose, limits = to_pose(leg), self._cell.limits
         path_m = _gap_m(start, leg)
-        turn_s = abs(leg.yaw_rad - start.yaw_rad) / limits.yaw_rate_rad_s
+        turn_s = abs(leg.yaw_rad - start.yaw_rad) / min(limits.yaw_rate_rad_s, TURN_PER_M * limits.slow_speed_m_s)
         deadline_s = path_m / limits.slow_speed_m_s + 2 * turn_s + _EXTRA_S
         answer = self._ask(
             "move",

@@ -4,6 +4,10 @@ import math
 
 from robot_bridge.contracts import Pose
 
+_TURN_PER_M = 4.0
+"""A straight motion turns at most at so many radians for each metre of its speed, or is slowed down: the controller's rule
+(https://forum.universal-robots.com/t/movel-tool-angular-speed/15912)."""
+
 Six = tuple[float, float, float, float, float, float]
 
 
@@ -25,3 +29,12 @@ def from_rotvec_pose(values: Six) -> Pose:
     if math.isnan(angle):
         return Pose((x_m, y_m, z_m), (math.nan,) * 4)
     return Pose((x_m, y_m, z_m), (rx * scale, ry * scale, rz * scale, math.cos(angle / 2)))
+
+
+def speed_within_turn(start: Pose, target: Pose, speed_m_s: float, turn_rad_s: float) -> float:
+    """Returns the speed [m/s] of a straight motion, ``speed_m_s`` at most, at which it turns at most at ``turn_rad_s``."""
+    along = abs(sum(a * b for a, b in zip(start.quaternion_xyzw, target.quaternion_xyzw, strict=True)))
+    turn_rad = 2 * math.acos(min(1.0, along))
+    distance_m = math.dist(start.position_m, target.position_m)
+    turn_per_m = _TURN_PER_M if turn_rad >= _TURN_PER_M * distance_m else turn_rad / distance_m
+    return speed_m_s if turn_per_m * speed_m_s <= turn_rad_s else turn_rad_s / turn_per_m

@@ -16,7 +16,7 @@ from qtopt.errors import RobotError
 from robot_bridge.contracts import ArmMode, ArmState, Capability, MotionOutcome, MotionResult, Pose
 from robot_bridge.driver import ArmDriver
 from robot_bridge.drivers.dashboard import Dashboard
-from robot_bridge.drivers.rotvec import to_rotvec_pose
+from robot_bridge.drivers.rotvec import speed_within_turn, to_rotvec_pose
 from robot_bridge.drivers.rtde import RtdeReader
 from robot_bridge.drivers.ur_servo import UrServo
 from robot_bridge.drivers.ur_state import FIELDS, UrOptions, arm_state, mode_hint
@@ -95,8 +95,15 @@ class UrArm:
         return arm_state(*self._reader.newest())
 
     def move_to(self, target: Pose, speed_m_s: float, accel_m_s2: float, deadline_s: float) -> MotionResult:
-        """Moves in a straight line and returns when the arm stands still, however that came about."""
+        """Moves in a straight line and returns when the arm stands still, however that came about.
+
+        Slower than ``speed_m_s`` where the controller would turn faster than ``turn_rad_s`` of the options.
+        """
+        refusal = self._refusal()
+        if refusal is not None:
+            return refusal
         values = list(to_rotvec_pose(target))
+        speed_m_s = speed_within_turn(self.state().pose, target, speed_m_s, self._options.turn_rad_s)
         return self._move(Goal(pose=target), deadline_s, "moveL", values, speed_m_s, accel_m_s2)
 
     def move_joints(self, target_rad: tuple[float, ...], speed_rad_s: float, deadline_s: float) -> MotionResult:

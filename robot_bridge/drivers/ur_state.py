@@ -59,6 +59,7 @@ class UrOptions:
         payload_kg: what the flange carries: gripper, mount and cable.
         payload_centre_m: its centre of mass, seen from the flange.
         watchdog_hz: the controller stops by itself when commands come less often; 0 switches that off.
+        turn_rad_s: greatest rate of turning in a straight motion.
         servo_speed_m_s: greatest speed between the targets of ``servo``.
         servo_accel_m_s2: greatest acceleration.
         servo_turn_rad_s: greatest rate of turning.
@@ -74,6 +75,7 @@ class UrOptions:
     payload_kg: float = 1.1
     payload_centre_m: tuple[float, float, float] = (0.0, 0.0, 0.06)
     watchdog_hz: float = 10.0
+    turn_rad_s: float = 0.8
     servo_speed_m_s: float = 0.25
     servo_accel_m_s2: float = 0.8
     servo_turn_rad_s: float = 0.8
@@ -92,7 +94,7 @@ class UrOptions:
             )
         if not 0.0 <= self.watchdog_hz <= 60.0:
             raise ConfigError(f"watchdog_hz is {self.watchdog_hz}, expected 0 (off) to 60")
-        for name in ("servo_speed_m_s", "servo_accel_m_s2", "servo_turn_rad_s", "hold_decel_m_s2"):
+        for name in ("turn_rad_s", "servo_speed_m_s", "servo_accel_m_s2", "servo_turn_rad_s", "hold_decel_m_s2"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected more than 0")
 
