@@ -5,8 +5,8 @@ import math
 from robot_bridge.contracts import Pose
 
 _TURN_PER_M = 4.0
-"""A straight motion turns at most at so many radians for each metre of its speed, or is slowed down: the controller's rule
-(https://forum.universal-robots.com/t/movel-tool-angular-speed/15912)."""
+"""A straight motion turns at most at so many radians for each metre of its speed, and is slowed down where that is not
+enough: the controller's rule (https://forum.universal-robots.com/t/movel-tool-angular-speed/15912)."""
 
 Six = tuple[float, float, float, float, float, float]
 
@@ -32,7 +32,7 @@ def from_rotvec_pose(values: Six) -> Pose:
 
 
 def speed_within_turn(start: Pose, target: Pose, speed_m_s: float, turn_rad_s: float) -> float:
-    """Returns the speed [m/s] of a straight motion, ``speed_m_s`` at most, at which it turns at most at ``turn_rad_s``."""
+    """Returns the speed [m/s] of a straight motion, at most ``speed_m_s``, that turns at most at ``turn_rad_s``."""
     along = abs(sum(a * b for a, b in zip(start.quaternion_xyzw, target.quaternion_xyzw, strict=True)))
     turn_rad = 2 * math.acos(min(1.0, along))
     distance_m = math.dist(start.position_m, target.position_m)
