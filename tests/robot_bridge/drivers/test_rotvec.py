@@ -16,7 +16,7 @@ START = to_pose(ToolPose(0.5, 0.0, 0.3, 0.2))
     ("distance_m", "turn_rad", "speed_m_s", "expected_m_s"),
     [
         (0.1, 0.0, 0.25, 0.25),
-        (0.0, 0.0, 0.25, 0.25),
+        (0.0, 0.0, 0.25, 0.2),
         (0.0, 1.0, 0.25, 0.2),  # four radians a second for each metre a second
         (0.0, 1.0, 0.05, 0.05),
         (0.1, 1.0, 0.25, 0.2),
