@@ -8,6 +8,7 @@ the simulated bin is filled from the same seed, and both begin from the same pos
 
 import contextlib
 import ipaddress
+import itertools
 import json
 import os
 import subprocess
@@ -48,6 +49,8 @@ from sim.hand import MAX_WIDTH_M
 _MOST_POINTS: Final = 0.05
 _AGAIN_S: Final = 1.0
 _CLEAR_S: Final = 300.0
+_TRIES: Final = 3
+"""Ways up that fail before the simulated person frees a tool that is caught in something."""
 _RESULT: Final = "result.json"
 _KEPT: Final = ("success", "successes", "episodes", "aborted", "outcomes")
 
@@ -77,7 +80,7 @@ class FilledCell:
             RobotError: the arm did not come clear of the bin in time, or the wait was ended.
         """
         deadline = time.monotonic() + _CLEAR_S
-        while True:
+        for tries in itertools.count(1):
             self._cell.await_person()
             try:
                 self._cell.robot.go_clear()
@@ -87,6 +90,8 @@ class FilledCell:
                 if self._stop() or time.monotonic() > deadline:
                     raise
                 logger().warning("the bin is not filled yet", error=str(error))
+                if tries % _TRIES == 0:
+                    self._sim.free()
                 time.sleep(_AGAIN_S)
         first = self._cell.start_episode(seed)
         facts: dict[str, JsonValue] = {"cell": self._cell.cell.cell, "object_set": self._objects}
