@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from qtopt.errors import RobotError
+from qtopt.errors import ConfigError, NotReady, RobotError
 from robot_bridge.cell.channel import Channel, ChannelClosed, Message
 from robot_bridge.cell.launch import end, spawn
 from robot_bridge.cell.places import Places, Running
@@ -28,6 +28,8 @@ _START_S: Final = 40.0
 _BEAT_S: Final = 0.1
 _END_S: Final = 8.0
 _LAST_WORD_S: Final = 1.0
+_REQUIRED: Final = (Capability.CARTESIAN_MOVE, Capability.GRIPPER_WIDTH)
+"""What no cell can do without: an arm that goes where it is told, and fingers that say whether they hold something."""
 
 
 class CellProcesses:
@@ -46,7 +48,9 @@ class CellProcesses:
         safety: the safety process.
 
     Raises:
-        RobotError: a process could not connect, or did not come up in time; none is left behind.
+        ConfigError: arm and gripper cannot do what every cell needs; no process is left behind.
+        RobotError: a process could not connect, or did not come up in time; the same.
+        NotReady: a person has to do something about the arm before it can be moved; the same.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class CellProcesses:
         self._start(path, cell)
         try:
             self._await_ready()
+            self._require_capabilities()
             self._ready.set()
         except BaseException:
             self.close()
@@ -169,7 +174,8 @@ class CellProcesses:
                 if message is None:
                     raise RobotError(f"the {name} process was not ready within {_START_S:.0f} s")
                 if "failed" in message:
-                    raise RobotError(f"the {name} process: {message['failed']}")
+                    kind = NotReady if message.get("not_ready") else RobotError
+                    raise kind(f"the {name} process: {message['failed']}")
                 if message.get("ready"):
                     self.capabilities = frozenset(Capability(each) for each in message["capabilities"])
                     low, high = message["widths"]
@@ -177,6 +183,14 @@ class CellProcesses:
                     break
                 if message.get("watching"):
                     break
+
+    def _require_capabilities(self) -> None:
+        missing = [flag.value for flag in _REQUIRED if flag not in self.capabilities]
+        if missing:
+            raise ConfigError(
+                f"arm and gripper can do {', '.join(sorted(self.capabilities)) or 'nothing'}; missing: "
+                f"{', '.join(missing)}, without which no grasp can be made and judged: use others in the cell file"
+            )
 
     def _safety_failed(self) -> str:
         """Returns what the safety process could not do, if it said so: its end may take the arm's process along."""
