@@ -210,6 +210,10 @@ class Examination:
             self._good("lock", "motion is free")
         else:
             self._bad("lock", f"{latch.rule}: {latch.reason}; look at the cell, then qtopt robot ack", UNSAFE)
+        obstacle = places.latch_file.obstacle()
+        if obstacle:
+            self._bad("lock", obstacle, CONFIG)
+            raise _Over
 
     def _disk(self, cell: CellFile) -> None:
         known = next(each for each in (cell.spool.dir.absolute(), *cell.spool.dir.absolute().parents) if each.exists())
