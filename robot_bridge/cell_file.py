@@ -31,6 +31,7 @@ from robot_bridge.safety.limits import (
 
 SCHEMA = 1
 _FEWEST_SLOW = 20
+_CALIBRATION = "calibration_file"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 T = TypeVar("T")
@@ -129,7 +130,7 @@ class SuccessConfig:
             "width_margin_m": (0.0002, 0.02),
             "diff_t": (1.0, 255.0),
             "diff_area_px": (1.0, 1e6),
-            "drop_height_m": (0.0, 0.3),
+            "drop_height_m": (0.001, 0.3),
             "unknown_max": (0.0, 1.0),
             "aborted_max": (0.0, 1.0),
         }
@@ -189,8 +190,9 @@ class CellFile:
 
     Attributes:
         cell: the cell's name.
-        config_hash: SHA-256 over everything that the file says, comments and order left out; stored with every
-            episode, and a change of it makes the cell slow for its first episodes.
+        config_hash: SHA-256 over everything that the file says, comments and order left out, and what is in the
+            ``calibration_file`` of a device; stored with every episode, and a change of it makes the cell slow for its
+            first episodes.
         arm: the arm's table.
         gripper: the gripper's.
         cameras: by name; ``main`` is the one that the policy looks through.
@@ -316,9 +318,11 @@ def _build(values: dict[str, Any]) -> CellFile:
     cameras = {key: _device(each, f"[camera.{key}]") for key, each in _table(values["camera"], "[camera]").items()}
     if "main" not in cameras:
         raise ConfigError(f"[camera.main] is missing; found {sorted(cameras) or 'no camera'}")
-    digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode()).hexdigest()
     arm, gripper = _device(values["arm"], "[arm]"), _device(values["gripper"], "[gripper]")
-    cell = CellFile(name, digest, arm, gripper, cameras, **parts)
+    digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
+    for device in (arm, gripper, *cameras.values()):
+        digest.update(_calibration(device))
+    cell = CellFile(name, digest.hexdigest(), arm, gripper, cameras, **parts)
     if cell.limits.slow_episodes < _FEWEST_SLOW and not _is_simulated(arm):
         raise ConfigError(
             f"[limits] slow_episodes is {cell.limits.slow_episodes}, expected at least {_FEWEST_SLOW}: only an arm "
@@ -335,6 +339,14 @@ def _is_simulated(arm: Table) -> bool:
     """
     places = [str(arm.options.get(key, "")) for key in ("host", "url")]
     return arm.driver == "sim" or any(re.match(r"(https?://)?127\.(?!0\.0\.1\b)", place) for place in places)
+
+
+def _calibration(device: Table) -> bytes:
+    """Returns the digest of a device's calibration; nothing without one. What cannot be read is its driver's to say."""
+    try:
+        return hashlib.sha256(Path(device.options[_CALIBRATION]).read_bytes()).digest()
+    except (KeyError, TypeError, ValueError, OSError):
+        return b""
 
 
 def _table(value: Any, name: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Which drivers there are, and how a table of the cell file becomes one.
 
-The project's own are listed here; a third party's come through the entry-point groups of ``robot_bridge.contracts``.
+The project's own are listed here; a third party's come through the entry-point groups of ``robot_bridge.driver``, see
+docs/drivers-own.md.
 A driver's module is imported when it is asked for, the vendor's library not before its ``open`` is called.
 """
 

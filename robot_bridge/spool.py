@@ -43,6 +43,7 @@ _PATIENCE = 10
 """Refusals of one episode before those behind it are tried: what was damaged on the way is sound the next time."""
 _OFFERED_AGAIN = 3
 """Of the episodes refused so often, how many are offered at once while nothing is taken."""
+_NAMED = re.compile(r"[0-9]+_.+")
 _HARMLESS = re.compile(r"[0-9A-Za-z]{1,64}")
 
 
@@ -86,7 +87,11 @@ class Spool:
         self.openings = _count(directory / "openings")
         for leftover in directory.glob(f"*{_PARTIAL}"):
             leftover.unlink()
-        files = sorted(directory.glob(f"*{_SUFFIX}"))
+        files = episode_files(directory)
+        for stranger in sorted({*directory.glob(f"*{_SUFFIX}")} - {*files}):
+            _log.warning(
+                "spool: %s is none of the spool's files, and is left where it is: it is not delivered", stranger
+            )
         self._files = {file.stem.partition("_")[2]: _Waiting(file, file.stat().st_size) for file in files}
         self._bytes = sum(file.size for file in self._files.values())
         self._put_here: set[str] = set()  # those that wait and were put since the directory was opened
@@ -301,6 +306,11 @@ class Spool:
                 _log.error("spool: %s; left out until the next start, it cannot be set aside: %s", error, failure)
                 return
         _log.error("spool: %s; set aside as %s", error, aside)
+
+
+def episode_files(directory: Path) -> list[Path]:
+    """Returns the files in a spool's directory that have an episode's name, oldest first."""
+    return sorted(file for file in directory.glob(f"*{_SUFFIX}") if _NAMED.fullmatch(file.stem))
 
 
 def _bytes_in(directory: Path) -> int:

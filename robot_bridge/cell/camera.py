@@ -4,6 +4,7 @@ import contextlib
 import logging
 import socket
 import subprocess
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -22,6 +23,9 @@ _log = logging.getLogger(__name__)
 _START_S: Final = 25.0
 _END_S: Final = 3.0
 _POLL_S: Final = 0.002
+_SILENT_S: Final = 2.0
+"""A camera's process that lives ends itself when its camera gives nothing for half as long."""
+
 REOPENINGS_AN_HOUR: Final = 3
 
 
@@ -40,6 +44,8 @@ class ChildCamera:
         self._reopened: deque[float] = deque()
         self._ready: Message = {}
         self._ring: PictureRing | None = None
+        self._changing = threading.Lock()  # the heartbeat's thread asks for the age
+        self._started_ns = 0
         self.process_id = 0
 
     @property
@@ -70,19 +76,18 @@ class ChildCamera:
                     + (f"not ready within {deadline_s:.0f} s" if message is None else str(message["failed"]))
                 )
             fd = socket.recv_fds(ours, 1, 1)[1][0]
-        self._ready = message
+        self._ready, self._started_ns = message, time.monotonic_ns()
         self._ring = PictureRing(message["bytes"], fd)
 
     def latest(self, max_age_s: float, not_before_ns: int = 0) -> Frame:
         """Returns the newest frame, waiting for one captured at ``not_before_ns`` or later, at most ``max_age_s`` long.
 
-        A camera whose process has ended is opened again first, three times an hour at most.
+        A camera that has failed is opened again first, see ``revive``.
 
         Raises:
             StaleFrame: none that is new enough came; its message says what the camera's process said last.
         """
-        if self._process is None or self._process.poll() is not None:
-            self._reopen()
+        self.revive()
         deadline = time.monotonic() + max_age_s
         while True:
             frame = None if self._ring is None else self._ring.newest()
@@ -100,9 +105,33 @@ class ChildCamera:
                 )
             time.sleep(_POLL_S)
 
+    def revive(self) -> None:
+        """Opens the camera again where its process has ended, or gives nothing: then it is killed first.
+
+        It is opened three times an hour at most, until a person has looked. An attempt that fails does not count:
+        whoever asks gives up by themselves, and a camera that is plugged in again works at once.
+
+        Raises:
+            StaleFrame: it cannot be opened, or has failed too often.
+        """
+        process = self._process
+        if process is not None and process.poll() is None:
+            silence_s = self._silence_s()
+            if silence_s <= _SILENT_S:
+                return
+            process.kill()
+            self._reopen(f": its process gave nothing for {silence_s:.1f} s")
+        else:
+            self._reopen(self._last_words())
+
+    def acknowledge(self) -> None:
+        """A person has looked: how often the camera failed is counted anew."""
+        self._reopened.clear()
+
     def age_s(self) -> float | None:
         """Returns how long ago the newest frame was captured [s]; None before the first."""
-        frame = None if self._ring is None else self._ring.newest()
+        with self._changing:
+            frame = None if self._ring is None else self._ring.newest()
         return None if frame is None else (time.monotonic_ns() - frame.t_capture_ns) / 1e9
 
     def lock_settings(self) -> Mapping[str, JsonValue]:
@@ -114,9 +143,10 @@ class ChildCamera:
 
     def stop(self) -> None:
         """Ends the process; a second call does nothing."""
-        ring, self._ring = self._ring, None
-        if ring is not None:
-            ring.close()
+        with self._changing:
+            ring, self._ring = self._ring, None
+            if ring is not None:
+                ring.close()
         if self._process is not None:
             self._end()
 
@@ -128,20 +158,26 @@ class ChildCamera:
         if process is not None:
             end(process, _END_S)
 
-    def _reopen(self) -> None:
-        words, now = self._last_words(), time.monotonic()
+    def _silence_s(self) -> float:
+        """Returns how long ago the process started or gave a frame [s]."""
+        frame = None if self._ring is None else self._ring.newest()
+        heard_ns = self._started_ns if frame is None else max(self._started_ns, frame.t_receive_ns)
+        return (time.monotonic_ns() - heard_ns) / 1e9
+
+    def _reopen(self, words: str) -> None:
+        now = time.monotonic()
         while self._reopened and now - self._reopened[0] > 3600.0:
             self._reopened.popleft()
         if len(self._reopened) >= REOPENINGS_AN_HOUR:
             raise StaleFrame(
-                f"camera {self._name} failed{words}; opened again {REOPENINGS_AN_HOUR} times an hour: look at it"
+                f"camera {self._name} failed{words}; opened again {REOPENINGS_AN_HOUR} times in an hour: look at it"
             )
-        self._reopened.append(now)
         _log.warning("camera %s failed%s; it is opened again", self._name, words)
         try:
             self.start()
         except RobotError as error:
             raise StaleFrame(str(error)) from error
+        self._reopened.append(now)
 
     def _last_words(self) -> str:
         if self._process is None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 _NICE: Final = -5
+_KILLED_S: Final = 5.0
 
 
 def spawn(module: str, settings: dict[str, Any], fds: Sequence[int]) -> subprocess.Popen[bytes]:
@@ -44,9 +46,13 @@ def lives(process: int, module: str) -> bool:
 
 
 def end(process: subprocess.Popen[bytes], wait_s: float) -> int:
-    """Waits until a process has ended, kills it at the end of ``wait_s``; returns its exit code."""
-    try:
-        return process.wait(wait_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
+    """Waits until a process has ended, kills it at the end of ``wait_s``; returns its exit code.
+
+    One that a device keeps in the kernel even then is left behind, as good as killed: it ends when that lets it go.
+    """
+    for patience_s in (wait_s, _KILLED_S):
+        try:
+            return process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return -signal.SIGKILL

@@ -128,11 +128,7 @@ class PhysicalCell:
             facts |= {"contacts": self.robot.contacts, "yields": self.robot.yields}
             result = replace(result, metadata={**result.metadata, **facts})
         if result.outcome is not None and result.outcome is not Outcome.ABORTED:
-            try:
-                self.places.finish_episode()
-            except RobotError as error:
-                _log.warning("the cell stays new for one episode more: %s", error)
-            self.robot.processes.tell("finish_episode")
+            self._count()
         return result
 
     def close(self) -> None:
@@ -153,6 +149,7 @@ class PhysicalCell:
         processes.close()
         if locked or processes.lock is not None:  # not where a process only died
             self._keeper.acknowledge()
+            self.camera.acknowledge()
         self._start_again()
 
     def _await_acknowledgement(self) -> bool:
@@ -207,8 +204,22 @@ class PhysicalCell:
     def _lock(self) -> Latch | None:
         return self._locks.pending(self.robot.processes.lock)
 
+    def _count(self) -> None:
+        """Counts an episode that ended well; where the disk refuses, the cell only stays slow for longer."""
+        try:
+            self.places.finish_episode()
+        except RobotError as error:
+            _log.warning("an episode is not counted, slow mode may last longer: %s; make room on the disk", error)
+        else:
+            self.robot.processes.tell("finish_episode")
+
     def _recover(self) -> None:
-        """Clears a protective stop where ``[recovery]`` allows that; what cannot be cleared raises RobotError."""
+        """Opens a camera again that failed, and clears a protective stop where ``[recovery]`` allows that.
+
+        Raises:
+            RobotError: one of them cannot be had; but for the way up after a stop, nothing has moved.
+        """
+        self.camera.revive()
         recovery = self.cell.recovery
         deadline = time.monotonic() + recovery.wait_s + _CLEARED_S
         while recovery.auto_recover and self.robot.stopped_itself():

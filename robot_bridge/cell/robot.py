@@ -44,6 +44,7 @@ class CellRobot:
         closing: called when the robot is closed, to free what else was opened with it.
         contacts: how often the tool was led out of what pressed on it, since the last way home began.
         yields: how often the arm rose a little from what bore its closing fingers, since then.
+        slow: whether every motion is made at the speed of a new cell, as for a calibration.
     """
 
     def __init__(self, cell: CellFile, processes: CellProcesses) -> None:
@@ -51,6 +52,7 @@ class CellRobot:
         self._closed_fingers = False
         self._prepared = False
         self.contacts = self.yields = 0
+        self.slow = False
         self.closing: Callable[[], None] | None = None
 
     def state(self) -> RobotState:
@@ -244,7 +246,7 @@ class CellRobot:
             "move",
             deadline_s + _ANSWER_S,
             target=[*pose.position_m, *pose.quaternion_xyzw],
-            speed=limits.speed_m_s,
+            speed=limits.slow_speed_m_s if self.slow else limits.speed_m_s,
             accel=limits.accel_m_s2,
             yaw_rate=limits.yaw_rate_rad_s,
             deadline_s=deadline_s,

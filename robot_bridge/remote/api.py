@@ -22,7 +22,7 @@ from robot_bridge.remote.messages import (
     write_state,
 )
 from robot_bridge.remote.session import Session
-from robot_bridge.remote.worker import Busy, Worker
+from robot_bridge.remote.worker import Busy, Job, Worker
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +57,9 @@ class ArmApi:
         self._fingers: GripperState | None = None
         self._fingers_fault = "the gripper was not read yet"
         self._closing = threading.Event()
+        self._arriving = threading.Lock()
+        """Held while a command is admitted and handed over, so that no stop falls between the two."""
+        self._brake: Callable[[], None] = self._stand
         self._arm_worker = Worker("arm-commands")
         self._gripper_worker = Worker("gripper-commands", self._read_fingers)
         self._watchdog = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -84,16 +87,29 @@ class ArmApi:
 
     def close(self) -> None:
         """Stops the arm, whatever it does, and ends the threads; arm and gripper stay connected."""
-        self._halt(self._decel)
+        self._halt(self._stand)
         self._closing.set()
         self._watchdog.join(2.0)
-        self._arm.stop(self._decel)
+        self._stand()
         self._arm_worker.close(5.0)
         self._gripper_worker.close(1.0)
 
-    def _halt(self, decel_m_s2: float) -> None:
-        self._arm_worker.call_off()
-        self._arm.stop(decel_m_s2)
+    def _stand(self) -> None:
+        self._arm.stop(self._decel)
+
+    def _halt(self, brake: Callable[[], None]) -> None:
+        with self._arriving:
+            self._brake = brake
+            self._arm_worker.call_off()
+        brake()
+
+    def _brake_again(self) -> None:
+        """Brakes once more what was called off, because a stop just before a motion began has no effect on it."""
+        try:
+            self._brake()
+        except RobotError as error:
+            _log.error("the arm is stopped, as it does not hold: %s", error)
+            self._stand()
 
     def _watch(self) -> None:
         while not self._closing.wait(TICK_S):
@@ -101,7 +117,7 @@ class ArmApi:
                 _log.error("the client was silent for %g s: the arm is stopped", self._watchdog_s)
                 self._end_session()
             elif self._arm_worker.called_off:
-                self._arm.stop(self._decel)  # again, because a stop sent just before a motion began has no effect on it
+                self._brake_again()
 
     def _read_fingers(self) -> None:
         if self._gripper is None:
@@ -164,7 +180,7 @@ class ArmApi:
     def _end_session(self) -> None:
         """Stops what the client had begun before another one is let in, which this stop would hit otherwise."""
         try:
-            self._halt(self._decel)
+            self._halt(self._stand)
         finally:
             self._session.free()
 
@@ -172,18 +188,28 @@ class ArmApi:
         self._session.beat(text(message, "session"), count(message, "number"))
         return self._state()
 
-    def _admit(self, message: Json) -> int:
-        asked = count(message, "number")
-        self._session.admit(text(message, "session"), asked)
-        return asked
-
     def _speed(self, message: Json) -> float:
         return number(message, "speed_m_s", 1e-4, self._max_speed)
 
-    def _submit(self, message: Json, job: Callable[[], MotionResult | None]) -> Json:
-        asked = self._admit(message)
-        self._arm_worker.submit(asked, job)
-        return {"number": asked}
+    def _hand_over(self, message: Json, worker: Worker, job: Job) -> int:
+        asked = count(message, "number")
+        with self._arriving:
+            self._session.admit(text(message, "session"), asked)
+            worker.submit(asked, job)
+        return asked
+
+    def _command(self, message: Json, job: Job) -> int:
+        def braked() -> MotionResult | None:
+            try:
+                return job()
+            finally:
+                if self._arm_worker.called_off:
+                    self._brake_again()
+
+        return self._hand_over(message, self._arm_worker, braked)
+
+    def _submit(self, message: Json, job: Job) -> Json:
+        return {"number": self._command(message, job)}
 
     def _move(self, message: Json) -> Json:
         target, speed = read_pose(message), self._speed(message)
@@ -198,17 +224,20 @@ class ArmApi:
 
     def _servo(self, message: Json) -> Json:
         target, valid_for = read_pose(message), number(message, "valid_for_s", 1e-3, self._watchdog_s)
-        return self._arm_worker.call(self._admit(message), lambda: self._arm.servo(target, valid_for), valid_for)
+        return self._arm_worker.await_result(
+            self._command(message, lambda: self._arm.servo(target, valid_for)), valid_for
+        )
 
     def _hold(self, message: Json) -> Json:
         self._session.admit_stop(text(message, "session"), count(message, "number"))
-        self._arm.hold()
+        if not self._arm_worker.called_off:  # else it is braked already, maybe harder
+            self._halt(self._arm.hold)
         return {}
 
     def _stop(self, message: Json) -> Json:
         decel = number({"decel_m_s2": self._decel} | message, "decel_m_s2", 0.01, math.inf)
         self._session.admit_stop(str(message.get("session", "")), count({"number": 0} | message, "number"))
-        self._halt(decel)
+        self._halt(lambda: self._arm.stop(decel))
         return {}
 
     def _recover(self, message: Json) -> Json:
@@ -237,7 +266,5 @@ class ArmApi:
 
         return self._submit_gripper(message, job)
 
-    def _submit_gripper(self, message: Json, job: Callable[[], MotionResult | None]) -> Json:
-        asked = self._admit(message)
-        self._gripper_worker.submit(asked, job)
-        return {"number": asked}
+    def _submit_gripper(self, message: Json, job: Job) -> Json:
+        return {"number": self._hand_over(message, self._gripper_worker, job)}

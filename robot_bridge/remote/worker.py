@@ -46,9 +46,8 @@ class Worker:
             self._number, self._called_off = number, False
         self._jobs.put((number, job))
 
-    def call(self, number: int, job: Job, timeout_s: float) -> Json:
-        """Hands a short job over and returns its result; raises Busy, also where it is not done in ``timeout_s``."""
-        self.submit(number, job)
+    def await_result(self, number: int, timeout_s: float) -> Json:
+        """Returns the result of a short job that was handed over; raises Busy where it is not done in ``timeout_s``."""
         with self._done:
             if not self._done.wait_for(lambda: self._result_of(number) is not None, timeout_s):
                 raise Busy(f"command {number} was not done within {timeout_s:g} s")

@@ -65,7 +65,7 @@ class SuccessConfig:
         return self.empty_width_m + max(3.0 * self.empty_sigma_m, self.width_margin_m)
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.empty_width_m < 0.05 or not 0.0 <= self.empty_sigma_m < 0.002:
+        if not 0.0 <= self.empty_width_m <= 0.05 or not 0.0 <= self.empty_sigma_m < 0.002:
             raise ConfigError(
                 f"empty_width_m is {self.empty_width_m} +- {self.empty_sigma_m} m, expected 0 to 0.05 and a deviation "
                 "below 0.002; run qtopt robot calibrate CELL gripper with nothing between the fingers"

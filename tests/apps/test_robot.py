@@ -1,14 +1,17 @@
 """The commands over a physical cell, end to end, on a simulated one behind the UR protocol."""
 
 import json
+import math
 import socket
+import time
+from itertools import pairwise
 
 import pytest
 
 from qtopt.rpc import BackgroundServer, ServerConfig, Services
 from qtopt.types import Outcome
 from robot_bridge.cell.places import STATE_VARIABLE
-from sim.faults.cells import SimulatedCell, until
+from sim.faults.cells import SLOW_M_S, SimulatedCell, until
 from tests.robot_bridge.cell.cells import processes_of, wait_still
 from tests.rpc.stores import DictStore
 
@@ -129,13 +132,16 @@ def test_ack_is_refused_while_the_cause_is_there(qtopt, sim):
 
 
 @pytest.mark.drill
-@pytest.mark.drill
-def test_the_cameras_latency_is_found_from_swings(qtopt, sim):
+def test_the_cameras_latency_is_found_from_slow_swings(qtopt, sim):
+    began_s = time.monotonic()
     code, out, err = qtopt("robot", "calibrate", sim.path, "latency", "--repeats", "10")
     assert code == 0, (err, out)
     found = float(out.rpartition("latency_s = ")[2])
     assert 0.01 < found < 0.35, out  # ten pictures a second of a scene that is told fifty times a second
     assert wait_still(sim)["tool"][2] == pytest.approx(0.44, abs=0.005)  # clear again, as after home
+    trace = sim.trace(began_s)[::12]
+    speeds = [math.dist(a[1:], b[1:]) / (b[0] - a[0]) for a, b in pairwise(trace)]
+    assert 0.5 * SLOW_M_S < max(speeds) < 1.2 * SLOW_M_S
 
 
 def test_dry_run_needs_no_arm(qtopt, sim):

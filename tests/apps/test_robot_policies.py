@@ -49,6 +49,7 @@ def test_a_person_acts_alone_or_takes_over(device):
     assert not follower.refresh()
     over, _ = choose(Collect(FILE, policy="scripted", teleop="gamepad"), cell, None, device)
     assert isinstance(over, TakeoverPolicy)
+    assert over._deadline_s == cell.watchdog.policy_hold_s
     script, _ = choose(Collect(FILE, policy="scripted"), cell, None, None)
     assert isinstance(script, ScriptedPolicy)
     with pytest.raises(ConfigError, match="--teleop"):

@@ -60,3 +60,14 @@ def test_an_episode_begins_with_the_script_where_nobody_answers_and_ends_where_t
     policy.begin_episode(rng)
     server.away = True
     assert np.array_equal(policy.select(SEEN).action, make_action(terminate=True))
+
+
+def test_what_was_seen_before_a_slow_beginning_is_not_acted_on(rng):
+    server = Server()
+    server.away, server.takes_s = True, 10.0
+    policy = ServedPolicy(server, Script(), 1.0, lambda: server.now_s)
+    policy.begin_episode(rng)
+    late = policy.select(SEEN)
+    assert np.array_equal(late.action, make_action())
+    assert late.facts["late"] is True
+    assert np.array_equal(policy.select(SEEN).action, MOVE)

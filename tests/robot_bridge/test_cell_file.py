@@ -1,10 +1,12 @@
 """The cell file: what it says, what it must not say, and what becomes of it."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from qtopt.errors import ConfigError
+from robot_bridge.cell.open import make_detector
 from robot_bridge.cell_file import Table, cell_config, load_cell_file, parse_cell_file
 from robot_bridge.safety.limits import LIMIT_BOUNDS, WATCHDOG_BOUNDS
 from tests.robot_bridge.safety.cells import TEXT
@@ -39,6 +41,20 @@ def test_the_hash_is_of_what_it_says():
         assert parse_cell_file(TEXT.replace(old, new)).config_hash != parse_cell_file(TEXT).config_hash
 
 
+def test_the_hash_is_of_the_calibration_that_it_names_too(tmp_path):
+    def hashed():
+        return parse_cell_file(TEXT.replace("[arm]", f'[arm]\ncalibration_file = "{file}"')).config_hash
+
+    file = tmp_path / "zeros.json"
+    missing = hashed()
+    file.write_text('{"zero": 2048}')
+    first = hashed()
+    file.write_text('{"zero": 2049}')
+    assert len({missing, first, hashed()}) == 3
+    file.write_text('{"zero": 2048}')
+    assert hashed() == first
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -54,6 +70,10 @@ def test_the_hash_is_of_what_it_says():
         (TEXT + "[watchdog]\nperiod_s = 0.2", "six periods"),
         (TEXT + "[recovery]\nper_hour = 4", "per_hour is 4"),
         (TEXT + "[recovery]\nwait_s = 1", "wait_s is 1"),
+        (
+            TEXT + "[success]\ndrop_height_m = 0.0",
+            r"\[success\] drop_height_m is 0.0; this program allows 0.001 to 0.3",
+        ),
         (TEXT + '[policy]\nsource = "magic"', 'expected "scripted"'),
         (TEXT + "[episode]\nclear_height_m = 0.5", "clear_height_m"),
         (TEXT.replace("schema = 1", "schema = 2"), "schema is 2, expected 1"),
@@ -88,6 +108,20 @@ def test_no_file_leaves_the_bounds(table, key, bound):
         value = round(beyond) + (1 if beyond > 1 else -1) if key == "slow_episodes" else beyond
         with pytest.raises(ConfigError, match=f"{key} is"):
             parse_cell_file(f"{TEXT}[{table}]\n{key} = {value}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(f"[success]\n{key} = {value}" for key, value in (("width_margin_m", 0.0002), ("width_margin_m", 0.02))),
+        *(f"[success]\n{key} = 1.0" for key in ("diff_t", "diff_area_px")),
+        *(f"[success]\ndrop_height_m = {value}" for value in (0.001, 0.3)),
+        *(f"[grasp]\nclosed_empty_width_m = {value}" for value in (-0.005, 0.05)),
+    ],
+)
+def test_what_the_file_allows_the_judge_takes(line):
+    cell = parse_cell_file(f"{TEXT}{line}")
+    make_detector(cell, SimpleNamespace(clear_m=(0.5, 0.0, 0.3)), None)
 
 
 def test_the_ceilings_are_what_the_documentation_says():

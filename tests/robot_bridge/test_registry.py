@@ -2,9 +2,11 @@
 
 import importlib.metadata
 import sys
+import tomllib
 import types
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from robot_bridge import registry
 from robot_bridge.cell_file import CellFile, Table, cell_config, load_cell_file
 from robot_bridge.driver import ARM_DRIVERS, ArmDriver, CameraDriver
 
+ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(each.name for each in resources.files("robot_bridge.cells").iterdir() if each.name.endswith(".toml"))
 
 
@@ -91,3 +94,30 @@ def test_what_is_no_driver_is_refused(monkeypatch):
 def test_a_missing_library_says_what_to_install():
     driver = ArmDriver(FancyOptions, open=lambda options: None, open_stop_channel=lambda options: None, extra="ur")
     assert "pip install '.[ur]'" in str(registry.missing_library(driver, ImportError("no rtde_control")))
+
+
+def test_a_driver_of_an_installed_package_is_found(tmp_path, monkeypatch):
+    """As docs/drivers-own.md has it: a distribution on the path whose metadata name the entry point."""
+    (tmp_path / "acme_robot").mkdir()
+    (tmp_path / "acme_robot/driver.py").write_text(guide_block("from dataclasses"))
+    metadata = tmp_path / "acme_robot-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-robot\nVersion: 1.0\n")
+    groups = tomllib.loads(guide_block("[project]"))["project"]["entry-points"]
+    lines = [
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in found.items())
+        for group, found in groups.items()
+    ]
+    (metadata / "entry_points.txt").write_text("".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    driver = registry.arm_driver("acme")
+    assert registry.driver_options(driver, Table("acme", {"host": "a"}), "[arm]").host == "a"
+    with pytest.raises(ConfigError, match="did you mean 'payload_kg'"):
+        registry.driver_options(driver, Table("acme", {"host": "a", "payload": 1.0}), "[arm]")
+    monkeypatch.delitem(sys.modules, "acme_robot.driver")
+
+
+def guide_block(begins):
+    """Returns the block of the guide that begins so."""
+    blocks = (ROOT / "docs/drivers-own.md").read_text().split("```")[1::2]
+    return next(text for _, _, text in (block.partition("\n") for block in blocks) if text.startswith(begins))

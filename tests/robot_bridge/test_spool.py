@@ -65,6 +65,21 @@ def test_openings_are_counted(tmp_path):
         spool.close()
 
 
+@pytest.mark.parametrize("name", ["x", "notes_of_monday", "12_", "²_a", "-1_a"])
+def test_a_strangers_file_is_named_and_left_alone(tmp_path, episode, name, caplog):
+    stranger = tmp_path / f"{name}.safetensors"
+    stranger.write_bytes(b"somebody's")
+    spool = Spool(tmp_path)
+    assert stranger.name in caplog.text
+    assert len(spool) == 0
+    spool.put(episode)
+    spool.close()
+    again = Spool(tmp_path)
+    assert again.pending() == [episode.uuid]
+    assert stranger.read_bytes() == b"somebody's"
+    again.close()
+
+
 def test_order_and_content_survive_a_restart(tmp_path, rng):
     episodes = [make_episode(rng, steps=2) for _ in range(5)]
     spool = Spool(tmp_path)

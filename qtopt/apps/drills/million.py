@@ -2,8 +2,8 @@
 
 What is sealed was written by the store's own segment writer and entered as a rebuild enters it; the newest episodes, as
 many as one segment takes, went through the landing log and its process was killed (-9): each store is opened as it
-was left, and served again after a server over it was killed. Frames are of 16 px, and their content repeats; UUIDs,
-positions and policy versions do not.
+was left, and served again after a server over it was killed. The frames' content repeats; UUIDs, positions and policy
+versions do not.
 """
 
 import contextlib
@@ -41,10 +41,8 @@ from qtopt.replay.record import Record, encode_episode
 from qtopt.replay.segment_files import SHARD, chunk_bytes, segment_name, write_segment
 from qtopt.types import JsonValue, new_episode_uuid
 
-_IMAGE_PX = 16
 _STEPS = 3
 _ROWS = _STEPS + 1
-_FORMAT = StoreFormat.for_images(_IMAGE_PX)
 _KINDS = 512
 _BATCH = 64
 _LANDED_AT_MOST = SEGMENT_ROWS // _ROWS - 1
@@ -53,7 +51,8 @@ _FILE_LIMIT = 5000
 _BUILD_S, _EPISODE_S = 600.0, 0.05  # patience with building a store, and with each of its episodes
 _MEMORY_LIMIT_MIB = 1024.0
 _SAME_RATE = 0.9
-"""Ratio of the sampling rates from which they count as the same: turns over one store differ by as much."""
+"""Ratio of the sampling rates from which they count as the same: turns over one store differ by as much. Where reads of
+the same files and nothing else lose more, the machine's memory is the limit, and their ratio is the one to keep."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,24 +62,27 @@ class Config(DrillConfig):
     Attributes:
         root: where the stores lie; one that is there already is taken as it is.
         sizes: episodes in each store; sampling from the last is compared with sampling from the first.
+        image_px: height and width of the frames. Of 16 px those of the smallest store fit into a processor's cache.
         seconds: how long sampling is measured on each side [s].
     """
 
     root: Path
+    image_px: int = 16
     sizes: tuple[int, ...] = (10_000, 100_000, 1_000_000)
     seconds: float = 20.0
 
 
-def build(path: Path, episodes: int) -> None:
+def build(path: Path, episodes: int, image_px: int) -> None:
     """Makes a store of so many episodes, of which the newest are landed, and dies as if killed."""
-    records = [encode_episode(numbered_episode(0, number, _IMAGE_PX, _STEPS), _FORMAT) for number in range(_KINDS)]
-    EpisodeStore(path, _FORMAT).close()
+    fmt = StoreFormat.for_images(image_px)
+    records = [encode_episode(numbered_episode(0, number, image_px, _STEPS), fmt) for number in range(_KINDS)]
+    EpisodeStore(path, fmt).close()
     landed = min(_LANDED_AT_MOST, episodes // 10)
     with closing(Catalogue(path)) as catalogue:
         done = 0
         while done < episodes - landed:
             count = min(SEGMENT_ROWS // _ROWS, episodes - landed - done)
-            _seal(path, catalogue, _renamed(records, done, count))
+            _seal(path, fmt, catalogue, _renamed(records, done, count))
             done += count
             say(f"{path.name}: {done} episodes")
         log = LandingLog(path / LANDING, [], math.inf)
@@ -104,14 +106,14 @@ def _renamed(records: Sequence[Record], done: int, count: int) -> list[Record]:
     ]
 
 
-def _seal(path: Path, catalogue: Catalogue, records: Sequence[Record]) -> None:
+def _seal(path: Path, fmt: StoreFormat, catalogue: Catalogue, records: Sequence[Record]) -> None:
     first, number = records[0].row.first_position, len(catalogue.segments())
-    frame_bytes = len(records) * _ROWS * _FORMAT.frame_pixels
-    segment = SegmentRow(number, first, len(records) * _ROWS, len(records), frame_bytes, chunk_bytes(_FORMAT))
+    frame_bytes = len(records) * _ROWS * fmt.frame_pixels
+    segment = SegmentRow(number, first, len(records) * _ROWS, len(records), frame_bytes, chunk_bytes(fmt))
     episodes = [replace(record.row, segment=number) for record in records]
     rows = np.concatenate([record.rows for record in records])
     frames = itertools.chain.from_iterable(record.frames for record in records)
-    write_segment(path / SEGMENTS / segment_name(number), _FORMAT, segment, rows, frames, episodes)
+    write_segment(path / SEGMENTS / segment_name(number), fmt, segment, rows, frames, episodes)
     catalogue.enter_segment(segment, episodes)
 
 
@@ -122,13 +124,13 @@ def _opened(path: Path) -> dict[str, JsonValue]:
     return found
 
 
-def _served_again_s(path: Path) -> float:
+def _served_again_s(path: Path, image_px: int) -> float:
     """Returns the seconds from the start of a server over a store to its first answer, after one was killed (-9)."""
     root = path.with_name(f"{path.name}-served")
     root.mkdir(exist_ok=True)
     if not (root / "store").exists():
         (root / "store").symlink_to(path.resolve())
-    served = Served(root, _IMAGE_PX, ReplayConfig())
+    served = Served(root, image_px, ReplayConfig())
     took_s = math.inf
     for _ in range(2):
         process, started = served.start(), time.monotonic()
@@ -162,19 +164,19 @@ def _sampling(small: Path, large: Path, config: Config) -> dict[str, JsonValue]:
 
 def _bare_reads(small: Path, large: Path, config: Config) -> dict[str, JsonValue]:
     """Reads frames at random places of both stores' files, and nothing else; returns the ratio of the rates."""
-    chance = random.Random(config.seed)
+    chance, frame_bytes = random.Random(config.seed), StoreFormat.for_images(config.image_px).frame_pixels
     with contextlib.ExitStack() as opened:
 
         def reader(store: Path) -> Callable[[], float]:
             paths = [*store.glob(f"{SEGMENTS}/*/{SHARD}"), *store.glob(f"{LANDING}/*.log")]
             files = [opened.enter_context(path.open("rb")) for path in paths]
-            sizes = [max(1, path.stat().st_size // _FORMAT.frame_pixels) for path in paths]
+            sizes = [max(1, path.stat().st_size // frame_bytes) for path in paths]
 
             def read() -> float:
                 for _ in range(_BATCH):
                     at = chance.randrange(len(files))
-                    place = chance.randrange(sizes[at]) * _FORMAT.frame_pixels
-                    os.pread(files[at].fileno(), _FORMAT.frame_pixels, place)
+                    place = chance.randrange(sizes[at]) * frame_bytes
+                    os.pread(files[at].fileno(), frame_bytes, place)
                 return float(_BATCH)
 
             return read
@@ -187,14 +189,14 @@ def main(config: Config) -> int:
     """Runs the drill; returns 1 when a limit was missed."""
     started, breaches = time.monotonic(), []
     stores = {size: config.root / f"episodes-{size}" for size in config.sizes}
-    found: dict[str, JsonValue] = {"image_px": _IMAGE_PX, "steps_per_episode": _STEPS}
+    found: dict[str, JsonValue] = {"image_px": config.image_px, "steps_per_episode": _STEPS}
     for size, path in stores.items():
         if not path.exists():
-            builder = multiprocessing.get_context("spawn").Process(target=build, args=(path, size))
+            builder = multiprocessing.get_context("spawn").Process(target=build, args=(path, size, config.image_px))
             builder.start()
             join_within([builder], _BUILD_S + size * _EPISODE_S)
             assert builder.exitcode == -signal.SIGKILL
-        opened = {**_opened(path), "served_again_s": _served_again_s(path)}
+        opened = {**_opened(path), "served_again_s": _served_again_s(path, config.image_px)}
         found[f"store_{size}"] = opened
         if opened["episodes"] != size:
             breaches.append(f"{path}: found {opened['episodes']} episodes, expected {size}; remove it to build it anew")
@@ -207,8 +209,9 @@ def main(config: Config) -> int:
         ]
     sampling = _sampling(stores[config.sizes[0]], stores[config.sizes[-1]], config)
     bare = _bare_reads(stores[config.sizes[0]], stores[config.sizes[-1]], config)
-    if float(str(sampling["ratio"])) < _SAME_RATE:
-        breaches.append(f"sampling: ratio {sampling['ratio']}, expected {_SAME_RATE} or more")
+    expected = min(_SAME_RATE, float(str(bare["bare_reads_ratio"])))
+    if float(str(sampling["ratio"])) < expected:
+        breaches.append(f"sampling: ratio {sampling['ratio']}, expected {expected} or more")
     return finish("million", {**found, **sampling, **bare}, breaches, seed=config.seed, started=started, to=config.json)
 
 

@@ -50,11 +50,12 @@ def main(config: Calibrate) -> int:
 
 @contextlib.contextmanager
 def _standing_clear(config: Calibrate) -> Iterator[PhysicalCell]:
-    """Gives the cell with its arm at the clear pose."""
+    """Gives the cell with its arm at the clear pose, and slow."""
     with contextlib.closing(PhysicalCell(config.cell, _ANY_SIZE)) as physical:
         latch = physical.places.latched()
         if latch is not None:
             raise RobotError(f"motion is locked by {latch.rule}: {latch.reason}; qtopt robot ack comes first")
+        physical.robot.slow = True
         physical.robot.go_clear()
         yield physical
 

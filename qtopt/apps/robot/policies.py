@@ -82,7 +82,9 @@ def choose(
         return _always(TeleopPolicy(device, limits, wait_s=wait_s))
 
     def with_person(policy: Policy) -> Policy:
-        return policy if device is None else TakeoverPolicy(policy, device, limits, wait_s=wait_s)
+        if device is None:
+            return policy
+        return TakeoverPolicy(policy, device, limits, wait_s=wait_s, deadline_s=cell.watchdog.policy_hold_s)
 
     source = {"cell": cell.policy.source, "scripted": "scripted", "learned": "remote"}[config.policy]
     scripted = ScriptedPolicy()

@@ -34,10 +34,11 @@ class ServedPolicy:
         self._remote, self._scripted = remote, scripted
         self._deadline_s, self._clock = deadline_s, clock
         self._acting = remote
+        self._begun_s: float | None = None
 
     def begin_episode(self, rng: np.random.Generator) -> None:
-        """Begins with the server, or with the script where nobody answers."""
-        self._acting = self._remote
+        """Begins with the server, or with the script where nobody answers; what was seen before grows old meanwhile."""
+        self._acting, self._begun_s = self._remote, self._clock()
         try:
             self._remote.begin_episode(rng)
         except RemoteError as error:
@@ -47,7 +48,8 @@ class ServedPolicy:
 
     def select(self, observation: Observation) -> Decision:
         """Returns the action to take; the end of the episode where the server is gone."""
-        asked_s = self._clock()
+        asked_s = self._clock() if self._begun_s is None else self._begun_s
+        self._begun_s = None
         try:
             decision = self._acting.select(observation)
         except RemoteError as error:

@@ -13,7 +13,7 @@ from qtopt.apps.hardware import hardware
 from qtopt.apps.process import end_on_sigterm, say
 from qtopt.apps.robot import Soak
 from qtopt.apps.robot.agreement import compare
-from qtopt.apps.robot.soaked import Roles, delivered, finished, left_behind, unaccounted
+from qtopt.apps.robot.soaked import CELL_ROLES, ROLES, Roles, delivered, finished, left_behind, unaccounted
 from qtopt.apps.rundir import provenance
 from qtopt.types import JsonValue
 from robot_bridge.cell.places import STATE_VARIABLE, Places
@@ -85,9 +85,10 @@ def _judge(
     troubles = unaccounted(told, stored, waiting) + left
     growth = {}
     third = len(samples) // 3
-    for name in (f"{role}_{what}" for role in ("controller", "server", "collector") for what in ("mib", "fds")):
+    for name in (f"{role}_{what}" for role in (*ROLES, *CELL_ROLES) for what in ("mib", "fds")):
         first, last = (
-            _median([float(str(each[name])) for each in part]) for part in (samples[third:-third], samples[-third:])
+            _median([float(str(each[name])) for each in part if name in each])
+            for part in (samples[third:-third], samples[-third:])
         )
         growth[name] = [first, last]
         if third and last > first * _MEMORY_GROWTH + 4:

@@ -18,6 +18,8 @@ from qtopt.replay.episode_store import EpisodeStore
 from robot_bridge.cell.places import Places
 from sim.faults.cells import until
 
+ROLES: Final = ("controller", "server", "collector")
+CELL_ROLES: Final = ("arm", "safety", "camera")
 _END_S: Final = 60.0
 
 
@@ -82,10 +84,16 @@ class Roles:
         return found if running is None else {**found, "arm": running.arm, "safety": running.safety}
 
     def sample(self, controller: int) -> dict[str, float]:
-        """Returns memory [MiB] and descriptors of what lives through all of it, and how many processes there are."""
-        sample: dict[str, float] = {"processes": len(_of(self._directory))}
-        for name, pid in (("controller", controller), ("server", self._server.pid), ("collector", self._collector.pid)):
-            sample |= {f"{name}_mib": 0.0, f"{name}_fds": 0}
+        """Returns memory [MiB] and descriptors of each process that is there, and how many processes there are.
+
+        Arm, safety and camera are the cell's own processes, started anew after each lock.
+        """
+        found = _of(self._directory)
+        named = {"controller": controller, "server": self._server.pid, "collector": self._collector.pid}
+        sample: dict[str, float] = {"processes": len(found)}
+        with contextlib.suppress(psutil.Error):
+            named |= {_role(process): process.pid for process in found if _role(process) in CELL_ROLES}
+        for name, pid in named.items():
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(pid)
                 sample[f"{name}_mib"] = round(process.memory_info().rss / 2**20, 1)
@@ -180,6 +188,12 @@ def _of(directory: Path) -> list[psutil.Process]:
             if any(str(directory) in word for word in process.cmdline()):
                 found.append(process)
     return found
+
+
+def _role(process: psutil.Process) -> str:
+    """Returns ``arm`` of ``python -m robot_bridge.cell.arm_child ...``; raises psutil.Error where it has ended."""
+    module = next((word for word in process.cmdline() if word.startswith("robot_bridge.cell.")), "")
+    return module.rpartition(".")[2].removesuffix("_child")
 
 
 def _listening(host: str) -> list[int]:

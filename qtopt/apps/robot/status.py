@@ -10,6 +10,7 @@ from robot_bridge.cell.records import Report, speed_m_s, unpack_report
 from robot_bridge.cell.shared import Board, Member
 from robot_bridge.cell_file import CellFile, load_cell_file
 from robot_bridge.contracts import Latch
+from robot_bridge.spool import episode_files
 
 _LATELY_S = 1.0
 
@@ -30,7 +31,7 @@ def main(config: Status) -> int:
 def describe(cell: CellFile, places: Places) -> list[str]:
     """Returns what there is to say, a line each."""
     latch, running = places.latched(), places.running()
-    waiting = len(list(cell.spool.dir.glob("*.safetensors"))) if cell.spool.dir.is_dir() else 0
+    waiting = len(episode_files(cell.spool.dir))
     lines = [
         f"cell       {cell.cell}, configuration {cell.config_hash[:12]}, {places.episodes_done()} episodes with it",
         f"motion     {_motion(latch, locked_in_memory(running))}",

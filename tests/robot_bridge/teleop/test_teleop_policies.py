@@ -96,3 +96,43 @@ def test_without_a_device_nobody_could_take_over_so_nothing_is_chosen():
     with pytest.raises(RobotError, match="gone"):
         policy.select(SEEN)
     assert inner.asked == 0
+
+
+class Slow(Script):
+    """A device whose person lets go after a wait of half a second, as a clock in its hand tells."""
+
+    now_s = 0.0
+
+    def read(self, wait_s):
+        self.now_s += min(wait_s, 0.5)
+        return super().read(wait_s)
+
+
+HELD = Command(takeover=True)
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize(("deadline_s", "late"), [(0.4, True), (0.6, False)])
+def test_what_is_seen_before_a_long_wait_is_not_acted_on(before, deadline_s, late):
+    """Whether the person waited before the inner policy chose, or while it did."""
+    device = Slow(HOLD, HELD, HOLD) if before else Slow(HOLD, HOLD, HELD, HOLD)
+    inner = Inner()
+    policy = TakeoverPolicy(inner, device, wait_s=2.0, deadline_s=deadline_s, clock=lambda: device.now_s)
+    policy.begin_episode(np.random.default_rng(0))
+    decision = policy.select(SEEN)
+    if late:
+        assert np.array_equal(decision.action, make_action())
+        assert (decision.behaviour, decision.is_intervention) == (Behaviour.SCRIPTED, False)
+        assert decision.facts == {"select_s": 0.5, "late": True, "deadline_s": deadline_s}
+        assert inner.asked == (0 if before else 1)
+    else:
+        assert decision.behaviour is Behaviour.GREEDY
+
+
+def test_a_choice_of_the_inner_policy_that_comes_late_is_not_acted_on():
+    inner = Inner()
+    times = iter((0.0, 0.1, 1.2))
+    decision = TakeoverPolicy(inner, Script(), clock=lambda: next(times)).select(SEEN)
+    assert inner.asked == 1
+    assert np.array_equal(decision.action, make_action())
+    assert decision.facts["late"]
