@@ -16,6 +16,8 @@
     * RobotError: the arm or the camera did not do what was asked (exit code 7)
         * StaleFrame: the camera gave no picture that is new enough
         * FrozenFrame: the camera gives the same picture again and again
+        * NotReady: the arm answers, and a person has to do something before it can be moved
+        * UnkeptLock: motion is locked, and the disk did not take the lock
     * ProcessFailed: a role of a run died again and again (exit code 8)
 
 A message says what was found, what was expected and what to do. The command line prints it on one line and exits with
@@ -99,6 +101,14 @@ class StaleFrame(RobotError):
 
 class FrozenFrame(RobotError):
     """The camera gives pictures, but their content has stopped changing."""
+
+
+class NotReady(RobotError):
+    """The arm can be reached, but only a person can bring it into a state in which it may be moved."""
+
+
+class UnkeptLock(RobotError):
+    """Motion is locked, and the lock could not be written: only the process that says so knows of it."""
 
 
 class ProcessFailed(QtOptError):

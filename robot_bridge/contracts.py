@@ -18,7 +18,7 @@ from qtopt.types import JsonValue, UInt8Array
 
 
 class Capability(StrEnum):
-    """What a driver can honestly do; a cell that needs more refuses to start."""
+    """What a driver can honestly do; a cell whose parts cannot do enough does not start."""
 
     CARTESIAN_MOVE = "cartesian_move"
     CARTESIAN_SERVO = "cartesian_servo"
@@ -145,7 +145,10 @@ class Arm(Protocol):
         ...
 
     def connect(self, deadline_s: float) -> None:
-        """Connects without any motion. Raises RobotError that names what was found and what to do."""
+        """Connects without any motion. Raises RobotError that names what was found and what to do.
+
+        NotReady where the arm answers, and a person has to act; a driver may as well connect and tell of it as a mode.
+        """
         ...
 
     def state(self) -> ArmState:

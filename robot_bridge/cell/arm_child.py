@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from qtopt.errors import RobotError
 from robot_bridge.cell import parts
-from robot_bridge.cell.channel import Channel, ChannelClosed, Message
+from robot_bridge.cell.channel import Channel, ChannelClosed, Message, failure
 from robot_bridge.cell.launch import die_at_once, prefer
 from robot_bridge.cell.places import Places
 from robot_bridge.cell.records import Report, pack_report, speed_m_s
@@ -112,9 +112,9 @@ class ArmChild:
             due = max(due + _TICK_S, time.monotonic())
             self._listen(due)
             self._board.beat(Member.ARM)
-            if self._worker.failure:
-                self._reply({"failed": self._worker.failure})
-                self._tell_safety({"leaving": self._worker.failure})  # nothing has moved: no reason to lock
+            if self._worker.failure is not None:
+                self._reply(failure(self._worker.failure))
+                self._tell_safety({"leaving": str(self._worker.failure)})  # nothing has moved: no reason to lock
                 return 7
             if self._worker.connected.is_set():
                 self._tick()
@@ -376,7 +376,7 @@ def main(settings: dict[str, Any]) -> int:
         gripper = parts.make_gripper(cell, arm)
         monitor = parts.make_monitor(cell, places, frozenset({Heartbeat.COLLECTOR, Heartbeat.POLICY}))
     except Exception as error:  # a vendor's library that is missing or broken is told to the collector
-        collector.send({"failed": str(error) or type(error).__name__})
+        collector.send(failure(error))
         with contextlib.suppress(ChannelClosed):
             safety.send({"leaving": "failed"})
         return 7

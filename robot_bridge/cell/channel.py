@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Any, Final
 
-from qtopt.errors import RobotError
+from qtopt.errors import NotReady, RobotError
 
 Message = dict[str, Any]
 
@@ -22,6 +22,11 @@ _SEND_S: Final = 2.0
 
 class ChannelClosed(RobotError):
     """The process at the other end is gone, or reads no longer."""
+
+
+def failure(error: Exception) -> Message:
+    """Returns the message by which a process says why it cannot begin, and whether a person could change that."""
+    return {"failed": str(error) or type(error).__name__, "not_ready": isinstance(error, NotReady)}
 
 
 class Channel:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 _NICE: Final = -5
@@ -34,6 +35,14 @@ def die_at_once() -> None:
     """Forgoes a core dump: as long as one is written, a crashed process keeps its connections open and looks alive."""
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, most))
+
+
+def lives(process: int, module: str) -> bool:
+    """Returns whether ``process`` runs ``module`` as ``spawn`` started it; one that has ended does not."""
+    try:
+        return module.encode() in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def end(process: subprocess.Popen[bytes], wait_s: float) -> int:

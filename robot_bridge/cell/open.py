@@ -9,14 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from qtopt.errors import RobotError
+from qtopt.errors import RobotError, UnkeptLock
 from qtopt.interfaces import ResetResult, StepResult
 from qtopt.types import FloatArray, JsonValue, Outcome
 from robot_bridge.cell.camera import ChildCamera
+from robot_bridge.cell.locks import Locks
+from robot_bridge.cell.parts import load
 from robot_bridge.cell.places import Places
 from robot_bridge.cell.processes import CellProcesses
 from robot_bridge.cell.robot import CellRobot
 from robot_bridge.cell_file import CellFile, cell_config, load_cell_file
+from robot_bridge.contracts import Latch
 from robot_bridge.grasp_env import GraspEnv
 from robot_bridge.robot import ToolPose
 from robot_bridge.safety.facts import CellFacts, Phase
@@ -25,10 +28,16 @@ from robot_bridge.view import CellCamera
 
 _log = logging.getLogger(__name__)
 _LOOK_S: Final = 0.5
+_AGAIN_S: Final = 3.0
+_GOOD_FOR_S: Final = 600.0
+"""An acknowledgement means a look at the cell: one that cannot be started for so long waits for another."""
 _TRIES: Final = 3
 _CLEARED_S: Final = 10.0
 _NOT_BEGUN: Final = "no_episode"
 """The rule by which motion is locked when episode after episode does not begin."""
+
+_NOT_STARTED: Final = "not_started"
+"""The rule by which motion is locked when the cell's processes could not be started for as long as a look is good."""
 
 _NOT_RISEN: Final = "recovery"
 """The rule by which motion is locked when a stop was cleared and the slow motion after it failed."""
@@ -38,8 +47,8 @@ class PhysicalCell:
     """Satisfies ``qtopt.interfaces.Environment`` over a physical cell, and outlasts its locks.
 
     When motion is locked, the episode is aborted and the next one waits, arm standing, until a person has acknowledged
-    (``qtopt robot ack``); then the cell's processes are started anew. Nothing goes on by itself. While the disk has no
-    room for episodes none begins either.
+    (``qtopt robot ack``); then the cell's processes are started anew, tried again where they cannot be yet. Nothing
+    goes on by itself. While the disk has no room for episodes, or a lock could not be written, none begins either.
 
     Args:
         path: of the cell file.
@@ -49,8 +58,9 @@ class PhysicalCell:
         idle: done again and again while waiting, such as delivering finished episodes.
 
     Raises:
-        ConfigError: the cell file does not fit, or somebody else uses the arm.
+        ConfigError: the cell file or what arm and gripper can do does not fit, or somebody else uses the arm.
         RobotError: arm, gripper or camera cannot be reached.
+        NotReady: the arm can be reached, and a person has to do something before it can be moved.
     """
 
     def __init__(
@@ -64,6 +74,7 @@ class PhysicalCell:
         self.cell: CellFile = load_cell_file(path)
         self.places = Places(self.cell)
         self._path, self._stop, self._idle = path, stop, idle
+        self._locks = Locks(self.places)
         with contextlib.ExitStack() as parts:
             parts.enter_context(self.places.sole_client())
             self.camera = ChildCamera(path, self.cell, "main")
@@ -84,7 +95,9 @@ class PhysicalCell:
         What cannot begin three times in a row is locked, and waits for a person.
 
         Raises:
+            ConfigError: the cell's processes cannot be started again as the cell file and its parts are now.
             RobotError: the wait was ended.
+            UnkeptLock: it was ended while a lock was not on the disk.
         """
         failures = 0
         while True:
@@ -97,9 +110,9 @@ class PhysicalCell:
             except RobotError as error:
                 failures += 1
                 _log.warning("the episode did not begin: %s", error)
-                if self.places.latched() is None and failures >= _TRIES:
+                if self._lock() is None and failures >= _TRIES:
                     failures = 0
-                    self.places.latch(_NOT_BEGUN, f"an episode could not begin {_TRIES} times in a row: {error}")
+                    self._locks.lock(_NOT_BEGUN, f"an episode could not begin {_TRIES} times in a row: {error}")
                 time.sleep(_LOOK_S)
 
     def act(self, action: FloatArray) -> StepResult:
@@ -123,23 +136,73 @@ class PhysicalCell:
         self._parts.close()
 
     def await_person(self) -> None:
-        """Waits until nothing locks motion, and starts processes that were locked or died anew; raises RobotError."""
-        latch = self.places.latched()
-        if latch is None and self.robot.processes.alive and not self.robot.processes.latched:
+        """Waits until nothing locks motion, and starts processes that were locked or died anew.
+
+        Raises:
+            ConfigError, RobotError, UnkeptLock: as ``start_episode``.
+        """
+        processes = self.robot.processes
+        locked = self._lock() is not None or processes.lock is not None
+        if not locked and processes.alive:
             return
-        if latch is not None:
-            _log.error(
-                "motion is locked by %s: %s. Look at the cell, then: qtopt robot ack %s --operator NAME --reason TEXT",
-                latch.rule,
-                latch.reason,
-                self._path,
-            )
-        self._wait(lambda: self.places.latched() is not None, "motion was locked")
-        if latch is not None or self.robot.processes.latched:  # not where a process only died
+        self._await_acknowledgement()
+        processes.close()
+        if locked or processes.lock is not None:  # not where a process only died
             self._keeper.acknowledge()
             self.camera.acknowledge()
-        self.robot.processes.close()
-        self.robot.renew(self._start())
+        self._start_again()
+
+    def _await_acknowledgement(self) -> bool:
+        """Waits until a person has acknowledged what locks motion, the disk having it; returns whether anything did."""
+        said = ("", "")
+        while (lock := self._lock()) is not None:
+            trouble = self._locks.keep(lock)
+            if said != (lock.rule, trouble):
+                said = lock.rule, trouble
+                self._say(lock, trouble)
+            if self._stop():
+                if trouble:
+                    raise UnkeptLock(f"told to end, but {trouble}. Look at the cell before anybody starts it again")
+                raise RobotError("told to end while motion was locked")
+            self._idle()
+            time.sleep(_LOOK_S)
+        return bool(said[0])
+
+    def _say(self, lock: Latch, trouble: str) -> None:
+        if trouble:
+            _log.error("%s. Motion stays locked as long as this process lives, which tries again", trouble)
+        else:
+            _log.error(
+                "motion is locked by %s: %s. Look at the cell, then: qtopt robot ack %s --operator NAME --reason TEXT",
+                lock.rule,
+                lock.reason,
+                self._path,
+            )
+
+    def _start_again(self) -> None:
+        """Starts the processes, whose own start refuses what is not ready; again and again until they are.
+
+        A person has acknowledged: who makes the arm ready after that, sees it go on. It is locked once more where that
+        took long, and what is locked meanwhile is waited for.
+        """
+        said, since = "", time.monotonic()
+        while True:
+            if self._await_acknowledgement():
+                since = time.monotonic()
+            try:
+                self.robot.renew(self._start())
+                return
+            except RobotError as error:
+                if str(error) != said:
+                    said = str(error)
+                    _log.error("%s. Tried again every %g s, and the arm moves as soon as it can", error, _AGAIN_S)
+                if time.monotonic() - since > _GOOD_FOR_S:
+                    words = f"{error}; it was so for {_GOOD_FOR_S:g} s after somebody last looked at the cell"
+                    self._locks.lock(_NOT_STARTED, words)
+            self._pause(_AGAIN_S, f"the cell could not be started: {said}")
+
+    def _lock(self) -> Latch | None:
+        return self._locks.pending(self.robot.processes.lock)
 
     def _count(self) -> None:
         """Counts an episode that ended well; where the disk refuses, the cell only stays slow for longer."""
@@ -165,9 +228,9 @@ class PhysicalCell:
                 _log.warning("a protective stop was cleared without a person, as [recovery] allows")
             except RobotError as error:
                 if not self.robot.stopped_itself():
-                    self.places.latch(_NOT_RISEN, f"a protective stop was cleared, but not the way up: {error}")
+                    self._locks.lock(_NOT_RISEN, f"a protective stop was cleared, but not the way up: {error}")
                     raise
-                if time.monotonic() > deadline or self.robot.processes.latched or self._stop():
+                if time.monotonic() > deadline or self.robot.processes.lock or self._stop():
                     raise
                 _log.info("not cleared yet: %s", error)
                 self._idle()
@@ -180,6 +243,14 @@ class PhysicalCell:
                 "less than %.0f %% of the disk of %s is free: no episode begins before there is", 100 * least, spool
             )
             self._wait(lambda: self._disk_free() < least, "the disk was full")
+        obstacle = self.places.latch_file.obstacle()
+        if obstacle:
+            _log.error("%s", obstacle)
+            self._wait(lambda: bool(self.places.latch_file.obstacle()), "no lock could be written")
+
+    def _pause(self, seconds: float, why: str) -> None:
+        due = time.monotonic() + seconds
+        self._wait(lambda: time.monotonic() < due, why)
 
     def _wait(self, blocked: Callable[[], bool], why: str) -> None:
         while blocked():
@@ -189,7 +260,11 @@ class PhysicalCell:
             time.sleep(_LOOK_S)
 
     def _start(self) -> CellProcesses:
-        return CellProcesses(self._path, self.cell, self.places, self._facts)
+        load(self._path, self.cell.config_hash)
+        seen = self.places.latch_file.acknowledgements()
+        processes = CellProcesses(self._path, self.cell, self.places, self._facts)
+        self._locks.begin(seen)
+        return processes
 
     def _facts(self) -> CellFacts:
         return CellFacts(camera_age_s=self.camera.age_s(), disk_free=self._disk_free())

@@ -66,7 +66,11 @@ class Places:
         return self.latch_file.read()
 
     def latch(self, rule: str, reason: str) -> None:
-        """Locks motion until a person acknowledges; the first reason stays. A full disk is only logged."""
+        """Locks motion until a person acknowledges; the first reason stays.
+
+        Where the disk refuses, that is logged, and ``latch_file.is_kept`` stays false: who runs the cell then has to
+        keep the lock, as ``Locks`` does.
+        """
         try:
             self.latch_file.write(Latch(rule, reason, time.time()))
         except RobotError as error:
@@ -100,7 +104,13 @@ class Places:
     @contextlib.contextmanager
     def sole_client(self) -> Iterator[None]:
         """Lets nobody else on this machine move the arm; raises ConfigError where somebody does."""
-        with self._arm_lock.open("a+") as file:
+        try:
+            file = self._arm_lock.open("a+")
+        except OSError as error:
+            raise ConfigError(
+                f"{self._arm_lock}: cannot be used: {error}; set {STATE_VARIABLE} to a directory that can be written"
+            ) from error
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -109,20 +119,28 @@ class Places:
                     f"the arm is in use by process {file.read().strip() or 'unknown'}; an arm has one client: "
                     "end that one first"
                 ) from error
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with contextlib.suppress(OSError):  # the lock holds without its owner's number, too
+                os.ftruncate(file.fileno(), 0)
+                os.write(file.fileno(), str(os.getpid()).encode())
             yield
 
     def say_running(self, running: Running | None) -> None:
-        """Notes the processes of the running cell; None: it runs no longer."""
+        """Notes the processes of the running cell, None: it runs no longer.
+
+        Raises:
+            RobotError: they could not be noted, and ``estop`` would not find them.
+        """
         path = self.directory / "running.json"
         if running is None:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a note of processes that are gone is not believed
+                path.unlink(missing_ok=True)
             return
         writing = path.with_suffix(".writing")
-        writing.write_text(json.dumps({"boot": _boot(), **asdict(running)}))
-        writing.replace(path)
+        try:
+            writing.write_text(json.dumps({"boot": _boot(), **asdict(running)}))
+            writing.replace(path)
+        except OSError as error:
+            raise RobotError(f"{path} cannot be written: {error}; estop would not find the cell's processes") from error
 
     def running(self) -> Running | None:
         """Returns the processes noted last, None where there are none, or the note's collector or its boot is gone."""
@@ -131,7 +149,8 @@ class Places:
             if values.pop("boot") != _boot():
                 return None
             running = Running(**values)
-            os.kill(running.collector, 0)
+            with contextlib.suppress(PermissionError):  # another account's, and alive
+                os.kill(running.collector, 0)
         except (OSError, ValueError, TypeError, LookupError, AttributeError):
             return None
         return running

@@ -13,14 +13,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from qtopt.errors import RobotError
+from qtopt.errors import ConfigError, NotReady, RobotError
 from robot_bridge.cell.channel import Channel, ChannelClosed, Message
-from robot_bridge.cell.launch import end, spawn
+from robot_bridge.cell.launch import end, lives, spawn
 from robot_bridge.cell.places import Places, Running
 from robot_bridge.cell.records import Report, unpack_report
 from robot_bridge.cell.shared import Board, Member
 from robot_bridge.cell_file import CellFile
-from robot_bridge.contracts import Capability
+from robot_bridge.contracts import Capability, Latch
 from robot_bridge.safety.facts import CellFacts
 
 _log = logging.getLogger(__name__)
@@ -28,6 +28,10 @@ _START_S: Final = 40.0
 _BEAT_S: Final = 0.1
 _END_S: Final = 8.0
 _LAST_WORD_S: Final = 1.0
+_ARM: Final = "robot_bridge.cell.arm_child"
+_SAFETY: Final = "robot_bridge.cell.safety_child"
+_REQUIRED: Final = (Capability.CARTESIAN_MOVE, Capability.GRIPPER_WIDTH)
+"""What no cell can do without: an arm that goes where it is told, and fingers that say whether they hold something."""
 
 
 class CellProcesses:
@@ -46,13 +50,19 @@ class CellProcesses:
         safety: the safety process.
 
     Raises:
-        RobotError: a process could not connect, or did not come up in time; none is left behind.
+        ConfigError: arm and gripper cannot do what every cell needs; no process is left behind.
+        RobotError: a process could not connect, or did not come up in time, or a lock could not be written; the same.
+        NotReady: a person has to do something about the arm before it can be moved; the same.
     """
 
     def __init__(
         self, path: Path, cell: CellFile, places: Places, facts: Callable[[], CellFacts] | None = None
     ) -> None:
+        obstacle = places.latch_file.obstacle()
+        if obstacle:
+            raise RobotError(obstacle)
         self._places, self._facts = places, facts
+        self._locked: Latch | None = None
         self._board = Board()
         self._numbers = itertools.count(1)
         self._asking = threading.Lock()
@@ -65,7 +75,9 @@ class CellProcesses:
         self._heart.start()
         self._start(path, cell)
         try:
+            places.say_running(Running(os.getpid(), self.arm.pid, self.safety.pid, self._board.fd))
             self._await_ready()
+            self._require_capabilities()
             self._ready.set()
         except BaseException:
             self.close()
@@ -118,9 +130,9 @@ class CellProcesses:
         return None if record is None else unpack_report(record)
 
     @property
-    def latched(self) -> bool:
-        """Whether a process has locked motion, acknowledged since or not; a locked one has to be started anew."""
-        return any(report is not None and report.latch for report in (self.safety_report(), self.last_report()))
+    def lock(self) -> Latch | None:
+        """What a process says locks motion, written and acknowledged or not; a locked one has to be started anew."""
+        return self._locked if self._closed.is_set() else told_lock(self._board)
 
     @property
     def alive(self) -> bool:
@@ -138,6 +150,7 @@ class CellProcesses:
                 continue
         end(self.arm, _END_S)
         end(self.safety, _END_S)
+        self._locked = told_lock(self._board)  # may be said at the very end
         self._closed.set()
         self._heart.join()
         self._places.say_running(None)
@@ -149,11 +162,10 @@ class CellProcesses:
         self._to_safety, safety_end = Channel.pair()
         arm_peer, safety_peer = socket.socketpair()
         settings = {"cell": str(path.resolve()), "hash": cell.config_hash, "board": self._board.fd}
-        self.safety = _start("safety_child", settings, safety_end, safety_peer)
-        self.arm = _start("arm_child", settings, arm_end, arm_peer)
+        self.safety = _start(_SAFETY, settings, safety_end, safety_peer)
+        self.arm = _start(_ARM, settings, arm_end, arm_peer)
         for each in (arm_end, safety_end, arm_peer, safety_peer):
             each.close()
-        self._places.say_running(Running(os.getpid(), self.arm.pid, self.safety.pid, self._board.fd))
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + _START_S
@@ -169,7 +181,8 @@ class CellProcesses:
                 if message is None:
                     raise RobotError(f"the {name} process was not ready within {_START_S:.0f} s")
                 if "failed" in message:
-                    raise RobotError(f"the {name} process: {message['failed']}")
+                    kind = NotReady if message.get("not_ready") else RobotError
+                    raise kind(f"the {name} process: {message['failed']}")
                 if message.get("ready"):
                     self.capabilities = frozenset(Capability(each) for each in message["capabilities"])
                     low, high = message["widths"]
@@ -177,6 +190,14 @@ class CellProcesses:
                     break
                 if message.get("watching"):
                     break
+
+    def _require_capabilities(self) -> None:
+        missing = [flag.value for flag in _REQUIRED if flag not in self.capabilities]
+        if missing:
+            raise ConfigError(
+                f"arm and gripper can do {', '.join(sorted(self.capabilities)) or 'nothing'}; missing: "
+                f"{', '.join(missing)}, without which no grasp can be made and judged: use others in the cell file"
+            )
 
     def _safety_failed(self) -> str:
         """Returns what the safety process could not do, if it said so: its end may take the arm's process along."""
@@ -203,10 +224,8 @@ class CellProcesses:
 
     def _why(self) -> str:
         """Returns what a process said last that locked motion; both may say so before it is on the disk."""
-        for report in (self.safety_report(), self.last_report()):
-            if report is not None and report.latch:
-                return f"; motion is locked by {report.latch}"
-        return ""
+        lock = self.lock
+        return "" if lock is None else f"; motion is locked by {lock.rule}: {lock.reason}"
 
     def _beat(self) -> None:
         while True:
@@ -217,8 +236,23 @@ class CellProcesses:
                 return
 
 
+def told_lock(board: Board) -> Latch | None:
+    """Returns what the processes that share a board say locks motion, None where none does."""
+    for record in (board.safety.newest(), board.arm.newest()):
+        latch = "" if record is None else unpack_report(record).latch
+        if latch:
+            rule, _, reason = latch.partition(": ")
+            return Latch(rule, reason, time.time())
+    return None
+
+
+def arm_lives(running: Running) -> bool:
+    """Returns whether the arm's process of a cell that was noted as running has not ended."""
+    return lives(running.arm, _ARM)
+
+
 def _start(
-    name: str, settings: dict[str, Any], collector: socket.socket, peer: socket.socket
+    module: str, settings: dict[str, Any], collector: socket.socket, peer: socket.socket
 ) -> subprocess.Popen[bytes]:
     ends = {"collector": collector.fileno(), "peer": peer.fileno()}
-    return spawn(f"robot_bridge.cell.{name}", {**settings, **ends}, (settings["board"], *ends.values()))
+    return spawn(module, {**settings, **ends}, (settings["board"], *ends.values()))

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from qtopt.errors import RobotError
 from robot_bridge.cell import parts
-from robot_bridge.cell.channel import Channel, ChannelClosed, Message
+from robot_bridge.cell.channel import Channel, ChannelClosed, Message, failure
 from robot_bridge.cell.last_way import LastWay
 from robot_bridge.cell.launch import die_at_once, prefer
 from robot_bridge.cell.places import Places
@@ -267,7 +267,7 @@ def main(settings: dict[str, Any]) -> int:
         line.connect(_CONNECT_S)
         monitor = parts.make_monitor(cell, places, frozenset())
     except Exception as error:
-        collector.send({"failed": str(error) or type(error).__name__})
+        collector.send(failure(error))
         return 7
     return SafetyChild(cell, line, monitor, Board(settings["board"]), collector, arm, places).run()
 

@@ -110,7 +110,7 @@ class Worker:
         self._threads = [threading.Thread(target=body, daemon=True) for body in (self._run, self._watch_gripper)]
         self.current: Ask | None = None
         self.connected = threading.Event()
-        self.failure = ""
+        self.failure: Exception | None = None
         self.gripper_state: GripperState | None = None
         self.gripper_fault = ""
 
@@ -145,7 +145,7 @@ class Worker:
                 self._gripper.connect(self._deadline_s)
                 self.gripper_state = self._gripper.state()
         except Exception as error:  # a vendor's library may raise anything; the collector gets to know
-            self.failure = str(error) or type(error).__name__
+            self.failure = error
             return
         self.connected.set()
         if self._gripper is not None:

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any
 
-from qtopt.errors import RobotError
+from qtopt.errors import NotReady, RobotError
 from robot_bridge.contracts import ArmMode, ArmState, Capability, MotionOutcome, MotionResult, Pose
 from robot_bridge.driver import ArmDriver
 from robot_bridge.drivers.dashboard import Dashboard
@@ -72,12 +72,13 @@ class UrArm:
         """Connects without motion. After a protective stop it connects too, and takes motions once recovered.
 
         Raises:
-            RobotError: nobody answers, or the arm is in no state to work; says which and what to do.
+            RobotError: nobody answers.
+            NotReady: the arm is in no state to work; says which and what to do.
         """
         until = time.monotonic() + deadline_s
         self._dashboard.connect(deadline_s)
         if self._dashboard.ask("is in remote control").lower() == "false":
-            raise RobotError(
+            raise NotReady(
                 f"{self._options.host} is in local control; switch it to remote control at the top right of the pendant"
             )
         self._reader.connect(max(0.1, until - time.monotonic()))
@@ -257,7 +258,7 @@ class UrArm:
 
     def _require_ready(self, state: ArmState) -> None:
         if not state.mode.can_move:
-            raise RobotError(f"{self._options.host} is in {state.mode}: {mode_hint(state.mode)}, then try again")
+            raise NotReady(f"{self._options.host} is in {state.mode}: {mode_hint(state.mode)}, then try again")
 
     def _require_control(self) -> Any:
         if self._control is None:

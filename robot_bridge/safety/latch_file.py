@@ -16,6 +16,8 @@ from robot_bridge.contracts import Latch
 from robot_bridge.safety.region import Point
 
 LATCH = "latch.json"
+UNREADABLE = "latch_file"
+"""The rule of a latch that does not say why, or that nobody can read."""
 LOG = "acknowledgements.jsonl"
 COMMISSIONING = "commissioning.json"
 CLEARED = "cleared_stops.json"
@@ -27,11 +29,42 @@ class LatchFile:
 
     Args:
         directory: of the arm's state; made where it is missing.
+
+    Attributes:
+        directory: the same.
     """
 
     def __init__(self, directory: Path) -> None:
         make_directory(directory)
-        self._directory, self._path = directory, directory / LATCH
+        self.directory, self._path = directory, directory / LATCH
+
+    def obstacle(self) -> str:
+        """Makes and removes a file beside the latch; returns why no lock could be written, empty where one could."""
+        trial = self.directory / f"{LATCH}.{os.getpid()}.trial"
+        try:
+            trial.touch()
+            trial.unlink()
+        except OSError as error:
+            return f"{self.directory}: a lock of the arm could not be written: {error}; nothing moves before it could"
+        return ""
+
+    def is_kept(self) -> bool:
+        """Whether the disk has a latch, one that does not say why included; not where that cannot be seen."""
+        return os.path.lexists(self._path)
+
+    def acknowledgements(self) -> int:
+        """Returns the length of the log of acknowledgements [bytes], which each makes longer.
+
+        Raises:
+            RobotError: the log is there, but cannot be looked at.
+        """
+        path = self.directory / LOG
+        try:
+            return path.stat().st_size
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise RobotError(f"{path} cannot be read: {error}") from error
 
     def read(self) -> Latch | None:
         """Returns what locks motion; a damaged file does, too."""
@@ -41,7 +74,7 @@ class LatchFile:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            return Latch("latch_file", f"{self._path} is there, but does not say why: {error!r}", time.time())
+            return Latch(UNREADABLE, f"{self._path} is there, but does not say why: {error!r}", time.time())
 
     def write(self, latch: Latch) -> None:
         """Locks motion for this and every later process; an older reason stays.
@@ -53,7 +86,7 @@ class LatchFile:
             # An empty file locks as well and fits onto a full disk.
             with contextlib.suppress(FileExistsError):
                 os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-                flush(self._directory)
+                flush(self.directory)
             if self._path.stat().st_size == 0:
                 write_durably(
                     self._path,
@@ -80,12 +113,12 @@ class LatchFile:
             "latch": {"rule": latch.rule, "reason": latch.reason, "time_s": latch.time_s},
         }
         try:
-            with (self._directory / LOG).open("a") as file:
+            with (self.directory / LOG).open("a") as file:
                 file.write(json.dumps(entry) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
             self._path.unlink()
-            flush(self._directory)
+            flush(self.directory)
         except OSError as error:
             raise RobotError(f"the acknowledgement could not be stored, motion stays locked: {error}") from error
 

@@ -69,6 +69,40 @@ def test_what_cannot_be_reached_is_no_reason_to_lock(qtopt, sim, tmp_path):
     assert qtopt("robot", "check", sim.path)[0] == 0
 
 
+@pytest.mark.parametrize("state", ["emergency_stop", "safeguard", "local_control", "brakes_shut"])
+def test_an_arm_that_waits_for_a_person_is_not_ready_rather_than_out_of_reach(qtopt, sim, state):
+    if state == "local_control":
+        sim.inject("remote_control", on=False)
+    elif state == "brakes_shut":
+        with socket.create_connection((sim.host, 29999)) as dashboard:
+            dashboard.sendall(b"power off\npower on\nquit\n")
+            while dashboard.recv(1024):
+                pass
+    else:
+        sim.inject(state)
+    try:
+        code, out, _ = qtopt("robot", "check", sim.path, "--json")
+    finally:
+        sim.inject("person")
+    (arm,) = [row for row in json.loads(out)["findings"] if row["name"] == "arm, gripper"]
+    assert (code, arm["code"]) == (4, 4), arm
+
+
+def test_estop_and_status_say_where_they_looked(qtopt, sim, tmp_path):
+    assert f"none noted in {tmp_path / 'state'}" in qtopt("robot", "status", sim.path)[1]
+    assert f"no collector is noted in {tmp_path / 'state'}" in qtopt("robot", "estop", sim.path)[1]
+    assert qtopt("robot", "ack", sim.path, "--operator", "a test", "--reason", "looked")[0] == 0
+    assert f"as {tmp_path / 'state'} has it" in qtopt("robot", "ack", sim.path, "--operator", "a", "--reason", "b")[1]
+
+
+def test_estop_stops_where_it_cannot_lock_and_says_so(qtopt, sim, tmp_path):
+    (tmp_path / "state").write_text("no directory")
+    code, out, _ = qtopt("robot", "estop", sim.path)
+    assert (code, "NOT LOCKED" in out, "stands" in out) == (4, True, True), out
+    code, out, _ = qtopt("robot", "check", sim.path)
+    assert code == 2
+
+
 def test_estop_locks_and_only_a_person_unlocks(qtopt, sim):
     code, out, _ = qtopt("robot", "estop", sim.path)
     assert (code, "stands" in out) == (0, True)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from qtopt import __version__
 from qtopt.apps.process import say
 from qtopt.apps.robot import Check
-from qtopt.errors import ConfigError, QtOptError, RobotError
+from qtopt.errors import ConfigError, NotReady, QtOptError, RobotError
 from robot_bridge import registry
 from robot_bridge.cell import parts
 from robot_bridge.cell.camera import ChildCamera
@@ -26,7 +26,6 @@ from robot_bridge.drivers.no_stop import NoStopChannel
 from robot_bridge.onnx_policy import OnnxPolicy
 
 OK, CONFIG, UNREACHABLE, UNSAFE, CAMERA, SUCCESS = 0, 2, 3, 4, 5, 6
-_REQUIRED: Final = (Capability.CARTESIAN_MOVE, Capability.GRIPPER_WIDTH)
 _LOOK_S: Final = 1.0
 _STILL_M_S: Final = 0.002
 
@@ -123,12 +122,7 @@ class Examination:
             processes.close()
 
     def _capabilities(self, found: frozenset[Capability]) -> None:
-        missing = [flag.value for flag in _REQUIRED if flag not in found]
-        text = ", ".join(sorted(found))
-        if missing:
-            self._bad("capabilities", f"{text}; missing: {', '.join(missing)}", CONFIG)
-            return
-        self._good("capabilities", text)
+        self._good("capabilities", ", ".join(sorted(found)))
         if not found & {Capability.WRENCH_MEASURED, Capability.WRENCH_ESTIMATED, Capability.CONTACT_STOP}:
             self._note("contact", "the arm feels no contact: keep a person present and the speed low")
 
@@ -216,6 +210,10 @@ class Examination:
             self._good("lock", "motion is free")
         else:
             self._bad("lock", f"{latch.rule}: {latch.reason}; look at the cell, then qtopt robot ack", UNSAFE)
+        obstacle = places.latch_file.obstacle()
+        if obstacle:
+            self._bad("lock", obstacle, CONFIG)
+            raise _Over
 
     def _disk(self, cell: CellFile) -> None:
         known = next(each for each in (cell.spool.dir.absolute(), *cell.spool.dir.absolute().parents) if each.exists())
@@ -247,7 +245,8 @@ class Examination:
         try:
             return look()
         except QtOptError as error:
-            self._bad(name, str(error), CONFIG if isinstance(error, ConfigError) else code)
+            known = {ConfigError: CONFIG, NotReady: UNSAFE}
+            self._bad(name, str(error), next((known[kind] for kind in known if isinstance(error, kind)), code))
             raise _Over from error
 
     def _good(self, name: str, seen: str) -> None:

@@ -11,7 +11,7 @@ from qtopt.apps.reporting import Reporting
 from qtopt.apps.robot import Collect
 from qtopt.apps.robot.dry_run import dry_run
 from qtopt.apps.robot.policies import choose, open_device
-from qtopt.errors import RobotError
+from qtopt.errors import RobotError, UnkeptLock
 from qtopt.loops.collect import CollectLoopConfig, collect
 from qtopt.loops.outbox import Outbox
 from qtopt.rpc.connection import connect
@@ -61,8 +61,8 @@ def main(config: Collect) -> int:
                     steps=len(turn.episode),
                     waiting=turn.waiting,
                 )
-        except RobotError:
-            if not stop():
+        except RobotError as error:
+            if not stop() or isinstance(error, UnkeptLock):
                 raise
         outbox.flush(limit=1000)
     logger().info("collector ended", episodes=int(figures.figures()["episodes"]), waiting=outbox.waiting)

@@ -8,7 +8,7 @@ from typing import Final
 
 from qtopt.apps.process import say
 from qtopt.apps.robot import Estop
-from qtopt.errors import RobotError
+from qtopt.errors import ConfigError, RobotError
 from robot_bridge.cell import parts
 from robot_bridge.cell.places import Places
 from robot_bridge.cell.records import speed_m_s
@@ -23,19 +23,30 @@ _STILL_M_S: Final = 0.002
 
 
 def main(config: Estop) -> int:
-    """Stops and locks; returns 0 only if standstill was observed, else 4, or 3 where the arm cannot be reached."""
+    """Stops and locks; returns 0 only if the arm was seen to stand and the lock is on the disk.
+
+    Else 4, or 3 where the arm cannot be reached.
+    """
     cell = load_cell_file(config.cell)
-    places = Places(cell)
+    try:
+        places = Places(cell)
+    except ConfigError as error:
+        say(f"NOT LOCKED: {error}")
+        return _stop(parts.make_stop_channel(cell)) or 4
     # The quickest way first: at the death of the arm's process the safety process, connected already, stops the arm.
     running = places.running()
-    _kill(running.arm if running else 0)
+    if running is None:
+        say(f"no collector is noted in {places.root}; one that uses another directory is neither ended nor locked")
+    else:
+        _kill(running.arm)
     locking = places.latch_aside("estop", "qtopt robot estop was called")
-    try:
-        return _stop(parts.make_stop_channel(cell))
-    finally:
-        locking.join(_LOCK_S)
-        if locking.is_alive():
-            say(f"the lock is not on the disk after {_LOCK_S:g} s: let nobody start the collector before you looked")
+    code = _stop(parts.make_stop_channel(cell))
+    locking.join(_LOCK_S)
+    if locking.is_alive() or not places.latch_file.is_kept():
+        say(f"NOT LOCKED: {places.root} did not take the lock: let nobody start the collector before you looked")
+        return code or 4
+    say("motion is locked until qtopt robot ack")
+    return code
 
 
 def _stop(line: StopChannel) -> int:
@@ -52,17 +63,20 @@ def _stop(line: StopChannel) -> int:
         line.close()
     took = "a stop was accepted" if accepted else "no stop was accepted"
     if stands:
-        say(f"the arm stands ({took}); motion is locked until qtopt robot ack")
+        say(f"the arm stands ({took})")
         return 0
-    say(f"NOT SEEN TO STAND ({took}). Press the button; motion is locked until qtopt robot ack")
+    say(f"NOT SEEN TO STAND ({took}). Press the button")
     return 4
 
 
 def _kill(process: int) -> None:
     """Ends the arm's process for good; the safety process takes note and stops the arm, too."""
-    if process > 0:
-        with contextlib.suppress(OSError):
-            os.kill(process, signal.SIGKILL)
+    try:
+        os.kill(process, signal.SIGKILL)
+    except PermissionError:
+        say("the arm's process belongs to another account and goes on; it is stopped by its second way only")
+    except ProcessLookupError:
+        pass  # gone already
 
 
 def _stands(line: StopChannel) -> bool:

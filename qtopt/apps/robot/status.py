@@ -5,9 +5,11 @@ import os
 from qtopt.apps.process import StopSignal, say
 from qtopt.apps.robot import Status
 from robot_bridge.cell.places import Places, Running
+from robot_bridge.cell.processes import told_lock
 from robot_bridge.cell.records import Report, speed_m_s, unpack_report
 from robot_bridge.cell.shared import Board, Member
 from robot_bridge.cell_file import CellFile, load_cell_file
+from robot_bridge.contracts import Latch
 from robot_bridge.spool import episode_files
 
 _LATELY_S = 1.0
@@ -32,12 +34,20 @@ def describe(cell: CellFile, places: Places) -> list[str]:
     waiting = len(episode_files(cell.spool.dir))
     lines = [
         f"cell       {cell.cell}, configuration {cell.config_hash[:12]}, {places.episodes_done()} episodes with it",
-        f"motion     {'free' if latch is None else f'LOCKED by {latch.rule}: {latch.reason}'}",
+        f"motion     {_motion(latch, locked_in_memory(running))}",
         f"spool      {waiting} episodes wait in {cell.spool.dir}",
     ]
     if running is None:
-        return [*lines, "processes  none"]
+        return [*lines, f"processes  none noted in {places.root}"]
     return lines + _living(running)
+
+
+def _motion(latch: Latch | None, told: Latch | None) -> str:
+    if latch is not None:
+        return f"LOCKED by {latch.rule}: {latch.reason}"
+    if told is not None:
+        return f"LOCKED by {told.rule}: {told.reason}; acknowledged just now, or not on the disk yet"
+    return "free"
 
 
 def _living(running: Running) -> list[str]:
@@ -74,6 +84,17 @@ def newest_report(running: Running | None) -> Report | None:
     try:
         record, silence_s = board.arm.newest(), board.silence_s(Member.ARM)
         return None if record is None or silence_s is None or silence_s > _LATELY_S else unpack_report(record)
+    finally:
+        board.close()
+
+
+def locked_in_memory(running: Running | None) -> Latch | None:
+    """Returns what a process of a running cell says locks motion, written or not; None where none does."""
+    board = None if running is None else _open_board(running)
+    if board is None:
+        return None
+    try:
+        return told_lock(board)
     finally:
         board.close()
 

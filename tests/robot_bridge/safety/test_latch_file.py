@@ -73,6 +73,19 @@ def test_where_the_reason_cannot_be_stored_motion_is_locked_all_the_same(latch_f
     with pytest.raises(RobotError, match="could not be stored"):
         latch_file.write(REASON)
     assert latch_file.read() is not None
+    assert latch_file.is_kept()
+
+
+def test_where_no_lock_could_be_written_is_known_before_one_is_needed(latch_file, tmp_path):
+    assert latch_file.obstacle() == ""
+    assert not list((tmp_path / "state").iterdir())
+    (tmp_path / "state").rmdir()
+    (tmp_path / "state").write_text("no directory")
+    assert "could not be written" in latch_file.obstacle()
+    assert not latch_file.is_kept()
+    assert latch_file.read() is not None, "what cannot be read locks"
+    with pytest.raises(RobotError, match="cannot be read"):
+        latch_file.acknowledgements()
 
 
 @pytest.mark.realtime

@@ -1,0 +1,201 @@
+"""From a lock to the next motion: kept whatever the disk does, unlocked by a person, gone on with when it can be."""
+
+import contextlib
+import math
+import os
+import signal
+import socket
+import threading
+
+import pytest
+
+from qtopt.apps.robot import Ack, ack
+from qtopt.errors import RobotError, UnkeptLock
+from robot_bridge.cell.open import PhysicalCell
+from robot_bridge.cell.places import STATE_VARIABLE
+from sim.faults.cells import SimulatedCell, until
+
+pytestmark = [pytest.mark.realtime, pytest.mark.timeout(120)]
+
+
+@pytest.fixture(scope="module")
+def sim(tmp_path_factory):
+    with SimulatedCell("ur", tmp_path_factory.mktemp("sim"), "127.0.91.21", 0.25) as sim:
+        # No test of it: on a machine that is busy otherwise it would be one more thing that locks.
+        sim.path.write_text(sim.path.read_text().replace("watchdog_hz = 4.0", "watchdog_hz = 0.0"))
+        yield sim
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path, monkeypatch):
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))
+
+
+class Beginning:
+    """The next episode, begun by a thread as a collector does; at the end of the block it is told to end.
+
+    Attributes:
+        raised: what it raised, if anything.
+        idle: how often it was idle while it waited.
+    """
+
+    def __init__(self, path):
+        self._stop = threading.Event()
+        self.raised, self.idle = None, 0
+        self.cell = PhysicalCell(path, 72, self._stop.is_set, idle=self._count)
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+        self.cell.close()
+
+    def start(self):
+        self._thread.start()
+
+    def end(self):
+        self._stop.set()
+        if self._thread.ident is not None:
+            self._thread.join(60.0)
+
+    def ended(self, seconds=0.0):
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _count(self):
+        self.idle += 1
+
+    def _run(self):
+        try:
+            self.cell.start_episode()
+        except RobotError as error:
+            self.raised = error
+
+
+@contextlib.contextmanager
+def failing(root):
+    """Makes the directory of all states unusable for everybody, root included, during the block."""
+    aside = root.with_name("aside")
+    root.rename(aside)
+    root.write_text("no directory")
+    try:
+        yield
+    finally:
+        root.unlink()
+        aside.rename(root)
+
+
+def acknowledge(path):
+    assert ack.main(Ack(path, operator="a test", reason="looked")) == 0
+
+
+def press_and_release(sim, cell):
+    """Presses the emergency stop, and has a person clear it at the pendant once the cell's processes have locked."""
+    sim.inject("emergency_stop")
+    assert until(lambda: (lock := cell.robot.processes.lock) is not None and lock.rule == "emergency_stop", 5.0)
+    sim.inject("person")
+
+
+def moves(sim, place, seconds=40.0):
+    """Returns whether the tool goes away from where it stood."""
+    return until(lambda: math.dist(sim.truth()["tool"][:3], place[:3]) > 0.005, seconds, 0.05)
+
+
+def test_a_lock_that_the_disk_did_not_take_is_written_later_and_waits_for_a_person(sim):
+    with Beginning(sim.path) as begun:
+        cell, place = begun.cell, sim.truth()["tool"]
+        with failing(cell.places.root):
+            press_and_release(sim, cell)
+            begun.start()
+            assert until(lambda: begun.idle > 2, 10.0)
+        assert not moves(sim, place, 4.0)
+        assert not begun.ended()
+        assert cell.places.latched().rule == "emergency_stop"
+        acknowledge(sim.path)
+        assert moves(sim, place)
+
+
+def test_a_collector_that_is_ended_before_says_that_the_lock_is_lost(sim):
+    with Beginning(sim.path) as begun, failing(begun.cell.places.root):
+        press_and_release(sim, begun.cell)
+        begun.start()
+        assert until(lambda: begun.idle > 1, 10.0)
+        begun.end()
+        assert isinstance(begun.raised, UnkeptLock)
+        assert "could not be stored" in str(begun.raised)
+
+
+def test_no_episode_begins_where_no_lock_could_be_written(sim):
+    with Beginning(sim.path) as begun:
+        place = sim.truth()["tool"]
+        with failing(begun.cell.places.root):
+            begun.start()
+            assert not moves(sim, place, 3.0)
+            assert not begun.ended()
+        assert moves(sim, place)
+
+
+def test_what_is_acknowledged_goes_on_once_the_brakes_are_released(sim):
+    with Beginning(sim.path) as begun:
+        cell, place, first = begun.cell, sim.truth()["tool"], begun.cell.robot.processes
+        sim.inject("emergency_stop")
+        assert until(cell.places.latch_file.is_kept, 5.0)
+        sim.inject("emergency_stop", on=False)
+        with socket.create_connection((sim.host, 29999)) as dashboard:
+            dashboard.sendall(b"power on\nquit\n")
+            while dashboard.recv(1024):
+                pass
+        begun.start()
+        acknowledge(sim.path)
+        assert not moves(sim, place, 10.0)
+        idle = begun.idle
+        assert until(lambda: begun.idle > idle, 20.0), "finished episodes are delivered meanwhile"
+        assert not begun.ended(), begun.raised
+        assert cell.robot.processes is first
+        assert cell.places.latched() is None
+        sim.inject("person")
+        assert moves(sim, place)
+
+
+def test_a_lock_while_the_cell_cannot_be_started_is_waited_for_as_well(sim):
+    with Beginning(sim.path) as begun:
+        cell, place = begun.cell, sim.truth()["tool"]
+        press_and_release(sim, cell)
+        sim.inject("remote_control", on=False)
+        begun.start()
+        acknowledge(sim.path)
+        assert until(lambda: not cell.robot.processes.alive, 10.0)
+        cell.places.latch("estop", "for the test")
+        sim.inject("person")
+        assert not moves(sim, place, 8.0)
+        acknowledge(sim.path)
+        assert moves(sim, place)
+
+
+def test_a_look_at_the_cell_is_not_good_for_ever(sim, monkeypatch):
+    monkeypatch.setattr("robot_bridge.cell.open._GOOD_FOR_S", 2.0)
+    with Beginning(sim.path) as begun:
+        cell, place = begun.cell, sim.truth()["tool"]
+        press_and_release(sim, cell)
+        sim.inject("remote_control", on=False)
+        begun.start()
+        acknowledge(sim.path)
+        assert until(lambda: (latch := cell.places.latched()) is not None and latch.rule == "not_started", 30.0)
+        sim.inject("person")
+        assert not moves(sim, place, 8.0)
+        acknowledge(sim.path)
+        assert moves(sim, place)
+
+
+def test_a_person_unlocks_an_arm_that_only_its_own_process_could_see(tmp_path):
+    with SimulatedCell("so101", tmp_path, "127.0.91.22") as sim, Beginning(sim.path) as begun:
+        first = begun.cell.robot.processes
+        os.kill(first.arm.pid, signal.SIGKILL)
+        assert until(begun.cell.places.latch_file.is_kept, 5.0)
+        begun.start()
+        assert until(lambda: begun.idle > 2, 10.0)
+        acknowledge(sim.path)
+        assert until(lambda: begun.cell.robot.processes is not first, 60.0)
+        assert begun.raised is None
