@@ -9,7 +9,17 @@ import grpc
 import pytest
 
 from qtopt.errors import AccessDenied, SchemaMismatch, ServerUnavailable
-from qtopt.rpc import BackgroundServer, Limits, ModelRegistry, ServerConfig, Services, connect, inbox, replay
+from qtopt.rpc import (
+    BackgroundServer,
+    ClientConfig,
+    Limits,
+    ModelRegistry,
+    ServerConfig,
+    Services,
+    connect,
+    inbox,
+    replay,
+)
 from qtopt.rpc.gen import model_pb2, replay_pb2
 from tests.episodes import make_episode
 from tests.rpc.conftest import SIZE
@@ -163,7 +173,7 @@ def test_more_answers_than_all_clients_read_are_not_kept_and_half_is_for_those_w
     registry.publish(1, bytes(1 << 20))
     with (
         serving(DictStore(), limits=Limits(unsent_all_mb=8.0), registry=registry) as server,
-        connect(server.address, SIZE) as other,
+        connect(ClientConfig(server.address, attempts=20), SIZE) as other,
         ExitStack() as lines,
     ):
         calls = unread(lines.enter_context(greedy(server)), 20)
