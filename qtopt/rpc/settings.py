@@ -11,6 +11,9 @@ from qtopt.rpc.limits import Limits
 DEFAULT_PORT = 50051
 MESSAGE_LIMIT_BYTES = 64 << 20
 """Largest message in either direction."""
+SLOWEST_LINK = 64 << 10
+"""What is large, an episode or networks, has a deadline with the time that such a link needs [bytes/s]; a shorter one
+would never let it pass, and what is dead is found by keepalive long before."""
 MIN_TOKEN_LENGTH = 16
 
 

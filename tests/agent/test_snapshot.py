@@ -18,7 +18,7 @@ def changed(arrays=None, **header):
     kept = load(PAYLOAD)
     if arrays is not None:
         arrays(kept)
-    return save(kept, {**read_header(PAYLOAD), **header})
+    return save(kept, {name: text for name, text in {**read_header(PAYLOAD), **header}.items() if text is not None})
 
 
 def test_networks_pass():
@@ -33,6 +33,8 @@ def test_networks_pass():
         (PAYLOAD[:-1], "found none"),
         ((60_000).to_bytes(8, "little") + b"[" * 60_000, "bytes that are not"),
         (changed(format="other"), "expected a policy of format"),
+        (changed(step=None), "found the step 'None' in their header"),
+        (changed(step="soon"), "found the step 'soon' in their header"),
         (changed(network='{"width": 40}'), "arrays differ"),
         (changed(network="[" * 60_000), "cannot be rebuilt"),
         (changed(network=json.dumps({"width": 10**9})), "found none"),
