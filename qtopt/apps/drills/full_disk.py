@@ -269,7 +269,7 @@ def judge(facts: Mapping[str, Any]) -> list[str]:
     if "of" in facts:
         if facts["acknowledged_while_slow"] != facts["of"]:
             breaches.append(f"a slow disk took {facts['acknowledged_while_slow']} of {facts['of']} episodes at once")
-        if facts["seconds_for_them"] < facts["of"] * _PAUSE_S / 2:  # the first ones come before it is slow
+        if facts["seconds_for_them"] < facts["of"] * _PAUSE_S:
             breaches.append(f"a disk that rests {_PAUSE_S} s took {facts['of']} in {facts['seconds_for_them']} s")
     return breaches
 
