@@ -15,6 +15,8 @@ from qtopt.config import from_plain, to_plain
 from qtopt.errors import CheckpointError, ConfigError
 
 FORMAT = "qtopt-targets-1"
+MOST_HEADER_BYTES = 1 << 20
+"""The longest header that is parsed; that of the paper's two networks has 25 KB."""
 _TYPES = {torch.float32: "F32", torch.int64: "I64"}
 
 
@@ -84,9 +86,17 @@ def check(payload: bytes) -> None:
 
 
 def read_header(payload: bytes) -> dict[str, str]:
-    """Returns the safetensors header's own fields; raises CheckpointError unless they are this project's."""
+    """Returns the safetensors header's own fields; raises CheckpointError unless they are this project's.
+
+    A header of more than ``MOST_HEADER_BYTES`` is not parsed: JSON takes many times its length of memory.
+    """
+    length = int.from_bytes(payload[:8], "little")
+    if length > MOST_HEADER_BYTES:
+        raise CheckpointError(
+            f"expected safetensors with a '{FORMAT}' header of at most {MOST_HEADER_BYTES} bytes, found bytes that are "
+            f"not: the first eight say {length}; give a policy.safetensors that this project wrote"
+        )
     try:
-        length = int.from_bytes(payload[:8], "little")
         header = json.loads(payload[8 : 8 + length]).get("__metadata__", {})
     except (ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(

@@ -88,8 +88,7 @@ class ModelClient:
     def publish(self, step: int, payload: bytes) -> int:
         """Publishes safetensors bytes; returns the version given. Idempotent, so tried again when no answer comes."""
         request = pb.PublishRequest(step=step, payload=payload, digest=codec.payload_digest(payload))
-        within_s = self._channel.config.call_timeout_s + len(payload) / SLOWEST_LINK
-        return self._channel.call(self._stub.Publish, request, "publish networks", timeout_s=within_s).version
+        return self._channel.call(self._stub.Publish, request, "publish networks", size=request.ByteSize()).version
 
     def _get(self, request: pb.GetLatestRequest, within_s: float) -> pb.GetLatestResponse:
         return self._channel.call(self._stub.GetLatest, request, "get latest networks", timeout_s=within_s)

@@ -18,7 +18,7 @@ from qtopt.rpc.gen.replay_pb2_grpc import ReplayServiceServicer, ReplayServiceSt
 from qtopt.rpc.handshake import local_schema, negotiate
 from qtopt.rpc.interceptors import Context
 from qtopt.rpc.metrics import ServerMetrics
-from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES, SLOWEST_LINK
+from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES
 from qtopt.rpc.workers import Workers
 from qtopt.types import Episode, LabelledBatch, Observations, Targets, Transitions
 
@@ -221,8 +221,8 @@ class ReplayClient:
         """Stores an episode durably; see ``EpisodeSink.append``. Tried again when no answer comes: it is idempotent."""
         request = pb.AppendEpisodeRequest()
         codec.encode_episode(episode, request.episode, jpeg=self._channel.config.jpeg)
-        within_s = self._channel.config.call_timeout_s + request.ByteSize() / SLOWEST_LINK
-        return self._channel.call(self._stub.AppendEpisode, request, "append episode", timeout_s=within_s).is_new
+        size = request.ByteSize()
+        return self._channel.call(self._stub.AppendEpisode, request, "append episode", size=size).is_new
 
     def sample_transitions(self, count: int, timeout_s: float) -> Transitions:
         """Returns ``count`` transitions to label; large images come in several calls."""

@@ -13,6 +13,9 @@ from qtopt.errors import CheckpointError
 
 PAYLOAD = (Path(qtopt.__file__).parent / "pretrained" / "policy.safetensors").read_bytes()
 
+_LISTS = b'{"__metadata__": {"format": "x"}, "x": [' + b"[]," * 466_665 + b"0]}"
+BOMB = len(_LISTS).to_bytes(8, "little") + _LISTS
+
 
 def changed(arrays=None, **header):
     kept = load(PAYLOAD)
@@ -32,6 +35,7 @@ def test_networks_pass():
         (b"\x80\x04cposix\nsystem\n.", "bytes that are not"),
         (PAYLOAD[:-1], "found none"),
         ((60_000).to_bytes(8, "little") + b"[" * 60_000, "bytes that are not"),
+        (BOMB, "of at most 1048576 bytes, found bytes that are not: the first eight say 1400038"),
         (changed(format="other"), "expected a policy of format"),
         (changed(step=None), "found the step 'None' in their header"),
         (changed(step="soon"), "found the step 'soon' in their header"),
