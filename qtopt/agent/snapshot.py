@@ -43,10 +43,10 @@ def pack(theta1: QNetwork, theta2: QNetwork, step: int) -> bytes:
 def unpack(payload: bytes) -> TargetNetworks:
     """Rebuilds both networks; raises CheckpointError when the bytes are anything else."""
     header = read_header(payload)
-    config = network_config(header)
+    config, step = network_config(header), _step(header)
     try:
-        arrays, step = load(payload), int(header["step"])
-    except (SafetensorError, KeyError, ValueError) as error:
+        arrays = load(payload)
+    except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"published weights cannot be read: {error}") from error
     return TargetNetworks(_load(config, arrays, "theta1."), _load(config, arrays, "theta2."), step)
 
@@ -57,11 +57,13 @@ def load_policy_network(payload: bytes) -> QNetwork:
 
 
 def check(payload: bytes) -> None:
-    """Raises CheckpointError unless the bytes are two networks of the configuration that they name.
+    """Raises CheckpointError unless the bytes are two networks of the configuration that they name, with their step.
 
     Names, shapes and types are compared with a network that has no memory behind it: a header may ask for any size.
     """
-    config = replace(network_config(read_header(payload)), precision="float32")  # `auto` would measure, without memory
+    header = read_header(payload)
+    _step(header)
+    config = replace(network_config(header), precision="float32")  # `auto` would measure, without memory
     try:
         entries = deserialize(payload)  # type: ignore[no-untyped-call]  # the library has no types
         found = {name: (tuple(facts["shape"]), facts["dtype"]) for name, facts in entries}
@@ -115,6 +117,17 @@ def network_config(header: dict[str, str]) -> NetworkConfig:
         return from_plain(NetworkConfig, json.loads(header["network"]), "network in the checkpoint")
     except (KeyError, ValueError, RecursionError, ConfigError) as error:
         raise CheckpointError(f"the checkpoint's network cannot be rebuilt by this version: {error}") from error
+
+
+def _step(header: dict[str, str]) -> int:
+    found = header.get("step")
+    try:
+        return int(found or "")
+    except ValueError as error:
+        raise CheckpointError(
+            f"networks: found the step {str(found)[:80]!r} in their header, expected the number of gradient steps "
+            "behind them; publish what this release trains"
+        ) from error
 
 
 def _load(config: NetworkConfig, arrays: dict[str, npt.NDArray[np.generic]], prefix: str) -> QNetwork:

@@ -113,6 +113,11 @@ _TABLE: Final[Mapping[str, tuple[_Row, ...]]] = {
         _Row("calls_refused", "", "qtopt_calls_total tells it by status"),
         _Row("append_{statistic}_s", "", "qtopt_call_seconds tells it"),
         _Row("policy_step", "qtopt_policy_step", "Gradient steps behind the newest networks"),
+        _Row(
+            "networks_left_out",
+            "qtopt_networks_left_out",
+            "Whether the policy service cannot use the newest networks, and acts with those before",
+        ),
     ),
 }
 _PREFIX: Final = {"server": "store"}

@@ -21,7 +21,7 @@ def changed(arrays=None, **header):
     kept = load(PAYLOAD)
     if arrays is not None:
         arrays(kept)
-    return save(kept, {**read_header(PAYLOAD), **header})
+    return save(kept, {name: text for name, text in {**read_header(PAYLOAD), **header}.items() if text is not None})
 
 
 def test_networks_pass():
@@ -37,6 +37,8 @@ def test_networks_pass():
         ((60_000).to_bytes(8, "little") + b"[" * 60_000, "bytes that are not"),
         (BOMB, "of at most 1048576 bytes, found bytes that are not: the first eight say 1400038"),
         (changed(format="other"), "expected a policy of format"),
+        (changed(step=None), "found the step 'None' in their header"),
+        (changed(step="soon"), "found the step 'soon' in their header"),
         (changed(network='{"width": 40}'), "arrays differ"),
         (changed(network="[" * 60_000), "cannot be rebuilt"),
         (changed(network=json.dumps({"width": 10**9})), "found none"),
