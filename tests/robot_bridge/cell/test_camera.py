@@ -126,7 +126,8 @@ def test_the_arm_holds_and_the_next_episode_needs_no_hand(sim, number):
         assert cell.places.latched() is None
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGKILL, marks=pytest.mark.drill), signal.SIGSTOP])
+@pytest.mark.drill
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_camera_that_failed_between_episodes_costs_none(sim, number):
     with contextlib.closing(PhysicalCell(sim.path, 72, stop=lambda: True)) as cell:
         kill(cell.camera.process_id, number)
