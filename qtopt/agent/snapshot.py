@@ -15,6 +15,8 @@ from qtopt.config import from_plain, to_plain
 from qtopt.errors import CheckpointError, ConfigError
 
 FORMAT = "qtopt-targets-1"
+MOST_HEADER_BYTES = 1 << 20
+"""The longest header that is parsed; that of the paper's two networks has 25 KB."""
 _TYPES = {torch.float32: "F32", torch.int64: "I64"}
 
 
@@ -41,10 +43,10 @@ def pack(theta1: QNetwork, theta2: QNetwork, step: int) -> bytes:
 def unpack(payload: bytes) -> TargetNetworks:
     """Rebuilds both networks; raises CheckpointError when the bytes are anything else."""
     header = read_header(payload)
-    config = network_config(header)
+    config, step = network_config(header), _step(header)
     try:
-        arrays, step = load(payload), int(header["step"])
-    except (SafetensorError, KeyError, ValueError) as error:
+        arrays = load(payload)
+    except (SafetensorError, ValueError) as error:
         raise CheckpointError(f"published weights cannot be read: {error}") from error
     return TargetNetworks(_load(config, arrays, "theta1."), _load(config, arrays, "theta2."), step)
 
@@ -55,11 +57,13 @@ def load_policy_network(payload: bytes) -> QNetwork:
 
 
 def check(payload: bytes) -> None:
-    """Raises CheckpointError unless the bytes are two networks of the configuration that they name.
+    """Raises CheckpointError unless the bytes are two networks of the configuration that they name, with their step.
 
     Names, shapes and types are compared with a network that has no memory behind it: a header may ask for any size.
     """
-    config = replace(network_config(read_header(payload)), precision="float32")  # `auto` would measure, without memory
+    header = read_header(payload)
+    _step(header)
+    config = replace(network_config(header), precision="float32")  # `auto` would measure, without memory
     try:
         entries = deserialize(payload)  # type: ignore[no-untyped-call]  # the library has no types
         found = {name: (tuple(facts["shape"]), facts["dtype"]) for name, facts in entries}
@@ -82,9 +86,17 @@ def check(payload: bytes) -> None:
 
 
 def read_header(payload: bytes) -> dict[str, str]:
-    """Returns the safetensors header's own fields; raises CheckpointError unless they are this project's."""
+    """Returns the safetensors header's own fields; raises CheckpointError unless they are this project's.
+
+    A header of more than ``MOST_HEADER_BYTES`` is not parsed: JSON takes many times its length of memory.
+    """
+    length = int.from_bytes(payload[:8], "little")
+    if length > MOST_HEADER_BYTES:
+        raise CheckpointError(
+            f"expected safetensors with a '{FORMAT}' header of at most {MOST_HEADER_BYTES} bytes, found bytes that are "
+            f"not: the first eight say {length}; give a policy.safetensors that this project wrote"
+        )
     try:
-        length = int.from_bytes(payload[:8], "little")
         header = json.loads(payload[8 : 8 + length]).get("__metadata__", {})
     except (ValueError, AttributeError, RecursionError) as error:
         raise CheckpointError(
@@ -105,6 +117,17 @@ def network_config(header: dict[str, str]) -> NetworkConfig:
         return from_plain(NetworkConfig, json.loads(header["network"]), "network in the checkpoint")
     except (KeyError, ValueError, RecursionError, ConfigError) as error:
         raise CheckpointError(f"the checkpoint's network cannot be rebuilt by this version: {error}") from error
+
+
+def _step(header: dict[str, str]) -> int:
+    found = header.get("step")
+    try:
+        return int(found or "")
+    except ValueError as error:
+        raise CheckpointError(
+            f"networks: found the step {str(found)[:80]!r} in their header, expected the number of gradient steps "
+            "behind them; publish what this release trains"
+        ) from error
 
 
 def _load(config: NetworkConfig, arrays: dict[str, npt.NDArray[np.generic]], prefix: str) -> QNetwork:

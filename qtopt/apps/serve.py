@@ -18,7 +18,7 @@ from qtopt.apps.process import StopSignal, allow_open_files, begin, limit_thread
 from qtopt.apps.room import disk_figures, trouble
 from qtopt.config import STRICT
 from qtopt.durable import make_directory
-from qtopt.errors import RemoteError, ServerUnavailable, StoreError
+from qtopt.errors import CheckpointError, RemoteError, ServerUnavailable, StoreError
 from qtopt.interfaces import Policy
 from qtopt.replay import ReplayConfig, StoreFormat
 from qtopt.replay.episode_store import EpisodeStore
@@ -63,23 +63,48 @@ class Config:
 
 
 class NewestNetwork:
-    """The newest published network, shared by all sessions of the policy service."""
+    """The newest published network that can be used, shared by all sessions of the policy service.
+
+    Attributes:
+        version: of the network in use; 0 before the first.
+    """
 
     def __init__(self, registry: ModelRegistry) -> None:
         self._registry = registry
         self._lock = threading.Lock()
         self._network: QNetwork | None = None
+        self._seen, self._left_out = 0, ""
         self.version = 0
 
     def get(self) -> QNetwork:
-        """Returns the network; raises ServerUnavailable before the first publication."""
+        """Returns the network; raises ServerUnavailable before the first one that can be used."""
         with self._lock:
-            snapshot = self._registry.latest(self.version)
+            snapshot = self._registry.latest(self._seen)
             if snapshot is not None:
-                self._network, self.version = load_policy_network(snapshot.payload), snapshot.version
+                self._seen = snapshot.version
+                try:
+                    self._network, self.version = load_policy_network(snapshot.payload), snapshot.version
+                    self._left_out = ""
+                except CheckpointError as error:
+                    self._left_out = f"networks of version {snapshot.version} cannot be used: {error}"
+                    logger().error(
+                        "newer networks are left out", version=snapshot.version, kept=self.version, error=str(error)
+                    )
             if self._network is None:
-                raise ServerUnavailable("no policy was published yet: start the trainer, or wait for it")
+                raise ServerUnavailable(
+                    self._left_out or "no policy was published yet: start the trainer, or wait for it"
+                )
             return self._network
+
+    def trouble(self) -> str | None:
+        """Says what keeps the policy service from serving; where others act, networks that are left out do not."""
+        if not self._registry.version:
+            return "no networks were published yet"
+        return self._left_out if self._network is None and self._left_out else None
+
+    def figures(self) -> dict[str, float]:
+        """Returns whether the newest networks are left out, 0 or 1."""
+        return {"networks_left_out": float(bool(self._left_out))}
 
 
 class NewestPolicy:
@@ -163,13 +188,13 @@ def _serve(config: Config, stop: StopSignal) -> int:
         looks={
             "Replay": lambda: opened[0].condition().reason or None if opened else "the store is being opened",
             "Model": lambda: trouble(config.models, config.replay.min_free_mb),
-            "Policy": lambda: None if registry.version else "no networks were published yet",
+            "Policy": newest.trouble,
         },
         metrics=metrics,
         audit=audit,
     )
     own: list[Callable[[], dict[str, float]]] = [lambda: disk_figures(config.store)]
-    own.append(registry.figures)
+    own += [registry.figures, newest.figures]
 
     def figures() -> dict[str, float]:
         return {name: value for part in own for name, value in part().items()}

@@ -113,6 +113,7 @@ def main(config: Config, figures: "Figures | None" = None) -> int:
             lambda: checkpoints.save(learner.step, learner.save),
             batch_size=learner.config.batch,
             config=config.loop,
+            resumed=not anew,
             stop=stop,
         )
         with expose(config.metrics, reporting.role, reporting.figures):

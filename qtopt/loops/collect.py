@@ -218,4 +218,4 @@ def _over(turn: Collected, started: float, ended: float, outbox: Outbox, *, newe
     disk, so many are ``newer`` than its own.
     """
     other_s = ended - started - turn.environment_s - turn.policy_s
-    return replace(turn, waiting=outbox.waiting - newer, other_s=other_s, set_aside=outbox.set_aside)
+    return replace(turn, waiting=max(0, outbox.waiting - newer), other_s=other_s, set_aside=outbox.set_aside)

@@ -17,6 +17,7 @@ T = TypeVar("T")
 Stop = Callable[[], bool]
 """Asked between pieces of work; True means that the loop shall end."""
 _LOOK_S = 0.05
+_LASTS_S = 60.0
 
 
 def never() -> bool:
@@ -48,7 +49,7 @@ class Backoff:
 class Setback:
     """Bears that a server, or a disk, cannot do something now: tries later and later, and says so once.
 
-    A server that is away is nothing to tell of: the figures of those who wait for it do.
+    That a server is away is told when it has lasted for a minute: until then it may be being started again.
 
     Args:
         what: cannot be done meanwhile, in words for the log.
@@ -57,8 +58,9 @@ class Setback:
 
     def __init__(self, what: str, clock: Clock = time.monotonic) -> None:
         self._what = what
-        self._backoff = Backoff(clock=clock)
+        self._clock, self._backoff = clock, Backoff(clock=clock)
         self._succeeded = False
+        self._since_s: float | None = None
         self._told: type[Exception] | None = None
 
     def ready(self) -> bool:
@@ -70,14 +72,20 @@ class Setback:
         self._backoff.failed()
         if isinstance(error, AccessDenied) and not self._succeeded:
             raise error
-        if type(error) is not self._told and not isinstance(error, ServerUnavailable):
+        if self._since_s is None:
+            self._since_s = self._clock()
+        if isinstance(error, ServerUnavailable):
+            is_news = self._told is None and self._clock() - self._since_s >= _LASTS_S
+        else:
+            is_news = type(error) is not self._told
+        if is_news:
             log.warning(f"{self._what}; trying again", kind=type(error).__name__, error=str(error))
             self._told = type(error)
 
     def over(self) -> None:
         """Notes a success."""
         self._backoff.succeeded()
-        self._succeeded = True
+        self._succeeded, self._since_s = True, None
         if self._told is not None:
             log.info(f"no longer: {self._what}")
             self._told = None
@@ -116,9 +124,11 @@ class Duty(Generic[T]):
 
     def if_due(self) -> T | None:
         """Does it when its time has come, or when it is owed and it is time to try again."""
-        if self._every.due() or (self._owed and self._setback.ready()):
-            return self.now()
-        return None
+        return self.now() if self._every.due() else self.if_owed()
+
+    def if_owed(self) -> T | None:
+        """Does it when it is owed and it is time to try again."""
+        return self.now() if self._owed and self._setback.ready() else None
 
 
 class Prefetch(Generic[T]):

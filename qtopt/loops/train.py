@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from qtopt.config import STRICT
-from qtopt.errors import ConfigError, RemoteError, ServerUnavailable, StoreError
+from qtopt.errors import ConfigError, RemoteError, ServerUnavailable, StoreError, StoreFull
 from qtopt.interfaces import BatchSource, ModelSink
 from qtopt.loops.metrics import Clock, Every
 from qtopt.loops.retry import Duty, Prefetch, Setback, Stop, never
@@ -98,12 +98,14 @@ def train(
     *,
     batch_size: int,
     config: TrainLoopConfig,
+    resumed: bool = False,
     stop: Stop = never,
     clock: Clock = time.monotonic,
 ) -> Iterator[Trained]:
     """Trains until told to stop; saves and publishes at the start and the end.
 
-    What is published has a checkpoint before it, so that a trainer without any knows that it has lost them.
+    What is published has a checkpoint before it, so that a trainer without any knows that it has lost them: as long as
+    none could be written, nothing is published.
 
     Whatever the server answers, its disk's faults and its own included, and a disk without room for a checkpoint, are
     borne: what could not be done is tried again, and said once.
@@ -115,6 +117,7 @@ def train(
         save: writes a checkpoint, returns its directory; raises OSError without room.
         batch_size: labelled transitions of one gradient step.
         config: pace.
+        resumed: whether there is a checkpoint already.
         stop: asked between steps.
         clock: measures where the time goes [s].
 
@@ -122,12 +125,21 @@ def train(
         AccessDenied: this role may not do this, and never could.
         OSError: there is no room for the checkpoint at the end.
     """
-    publish = Duty(
-        "networks are not published",
-        lambda: models.publish(learner.step, learner.snapshot()),
-        Every(config.publish_every_s, clock=clock),
-    )
-    checkpoint = Duty("no checkpoint is written", save, Every(config.checkpoint_every_s, clock=clock))
+    has_checkpoint = resumed
+
+    def save_first() -> Path:
+        nonlocal has_checkpoint
+        saved = save()
+        has_checkpoint = True
+        return saved
+
+    def put() -> int:
+        if not has_checkpoint:
+            raise StoreFull("found no checkpoint of this trainer, expected one before its networks: make room for it")
+        return models.publish(learner.step, learner.snapshot())
+
+    publish = Duty("networks are not published", put, Every(config.publish_every_s, clock=clock))
+    checkpoint = Duty("no checkpoint is written", save_first, Every(config.checkpoint_every_s, clock=clock))
     setback = Setback("no labels are fetched")
     saved, published = checkpoint.now(), publish.now()
     version = published or 0
@@ -138,7 +150,9 @@ def train(
             batch = _next(ahead, setback, stop)
             received = clock()
             turn = Trained(learner.step, {}, wait_s=received - started)
-            if batch is not None:
+            if batch is None:  # nothing may be labelled before networks are published, and these wait for a checkpoint
+                turn = replace(turn, checkpoint=checkpoint.if_owed())
+            else:
                 figures = learner.update(batch)
                 turn = replace(
                     turn,
@@ -152,7 +166,7 @@ def train(
             published = publish.if_due()
             version = published or version
             yield replace(turn, published=published)
-    yield Trained(learner.step, {}, checkpoint=save(), published=publish.now())
+    yield Trained(learner.step, {}, checkpoint=save_first(), published=publish.now())
 
 
 def _next(ahead: Prefetch[LabelledBatch], setback: Setback, stop: Stop) -> LabelledBatch | None:

@@ -26,7 +26,9 @@ _JPEG_EXTRA_BYTES: Final = 16_384
 _MOST_PX: Final = 65_535
 """Height and width of a JPEG at most, and of raw images: numpy makes no array of any size, even where it is empty."""
 _BASELINE: Final = 0xC0
-_FRAME_HEADERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SCAN: Final = 0xDA
+_TABLES: Final = frozenset((0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)))
+"""What else may stand before a scan: Huffman and quantisation tables, the restart interval, comments and the like."""
 
 
 def encode_images(
@@ -89,7 +91,7 @@ def decode_images(message: pb.Images, raw: bytes | None = None, size: tuple[int,
 def _require_jpeg(frame: bytes, size: tuple[int, ...]) -> None:
     """Raises SchemaMismatch unless ``frame`` says that it is a JPEG of (height, width) pixels; nothing is allocated.
 
-    Baseline ones only: each of any number of passes of a progressive one costs as much as an image.
+    Baseline ones in one scan only: each of any number of scans costs as much as an image, or much more than its bytes.
     """
     try:
         found = tuple(simplejpeg.decode_jpeg_header(frame)[:2])
@@ -100,8 +102,11 @@ def _require_jpeg(frame: bytes, size: tuple[int, ...]) -> None:
     most = largest_jpeg_bytes(size)
     if len(frame) > most:
         raise SchemaMismatch(f"images: found a JPEG of {len(frame)} bytes, expected at most {most}")
-    if not _is_baseline(frame):
-        raise SchemaMismatch("images: found a progressive, lossless or arithmetic JPEG, expected a baseline one")
+    if not _is_one_scan(frame):
+        raise SchemaMismatch(
+            "images: found a progressive, lossless or arithmetic JPEG, or one in several scans, expected a baseline "
+            "JPEG in one scan"
+        )
 
 
 def largest_jpeg_bytes(size: tuple[int, ...]) -> int:
@@ -109,13 +114,21 @@ def largest_jpeg_bytes(size: tuple[int, ...]) -> int:
     return 2 * 3 * math.prod(size) + _JPEG_EXTRA_BYTES
 
 
-def _is_baseline(frame: bytes) -> bool:
-    """Whether a JPEG's first frame header, found by going from segment to segment, is that of a baseline one."""
-    at = 2
-    while frame[at : at + 1] == b"\xff" and at + 4 <= len(frame):
+def _is_one_scan(frame: bytes) -> bool:
+    """Whether a JPEG is a baseline one whose first scan has all its colours, after which a decoder takes no other.
+
+    Its segments are gone through one by one. Padding and markers without a length are refused: a decoder would go on
+    elsewhere, and see another image.
+    """
+    at, colours = 2, 0
+    while frame[at : at + 1] == b"\xff" and at + 10 <= len(frame):
         kind = frame[at + 1]
-        if kind in _FRAME_HEADERS:
-            return kind == _BASELINE
+        if kind == _SCAN:
+            return frame[at + 4] == colours
+        if kind == _BASELINE:
+            colours = frame[at + 9]
+        elif kind not in _TABLES:
+            return False
         at += 2 + int.from_bytes(frame[at + 2 : at + 4])
     return False
 

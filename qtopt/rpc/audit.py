@@ -5,27 +5,20 @@ again, and long texts are cut: nobody pushes out the past by knocking, from howe
 """
 
 import json
-import logging
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
-from io import TextIOWrapper
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, Final
 
 from qtopt.errors import ConfigError
 from qtopt.rpc.limits import Bucket
+from qtopt.rpc.logfile import LogFile
 from qtopt.rpc.peers import network_of
 from qtopt.rpc.roles import Identity
 from qtopt.types import JsonValue
 
-FILE_BYTES: Final = 16 << 20
-"""A log of this size is put aside."""
-FILES: Final = 8
-"""Logs put aside that are kept."""
 AT_ONCE: Final = 60
 """Lines of one kind, of one client or of strangers of one network, that are written after a rest."""
 STRANGERS_AT_ONCE: Final = 600
@@ -52,14 +45,6 @@ _DONE: Final[dict[str, tuple[str, Callable[[Any, Any], dict[str, JsonValue]]]]] 
 }
 
 
-class _PrivateFile(RotatingFileHandler):
-    """A rotating log that only its owner reads."""
-
-    def _open(self) -> TextIOWrapper:
-        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        return os.fdopen(descriptor, "a", encoding="utf-8")
-
-
 class _Door:
     """What one client, or network, does of one kind: lines that it has left, and how often there was none."""
 
@@ -80,7 +65,7 @@ class _Door:
 
 
 class Audit:
-    """Writes the audit log; used by any number of threads.
+    """Writes the audit log; used by any number of threads, none of which waits for its disk.
 
     Args:
         path: the file; None writes nothing.
@@ -94,12 +79,12 @@ class Audit:
         self._clients: OrderedDict[tuple[str, str], _Door] = OrderedDict()  # who came last at the end
         self._networks: OrderedDict[tuple[str, str], _Door] = OrderedDict()
         self._strangers = _Door(STRANGERS_AT_ONCE)
-        self._file: _PrivateFile | None = None
+        self._file: LogFile | None = None
         if path is None:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = _PrivateFile(path, maxBytes=FILE_BYTES, backupCount=FILES)
+            self._file = LogFile(path, _lost_line)
         except OSError as error:
             raise ConfigError(f"audit log {path} cannot be written: {error.strerror or error}") from error
 
@@ -130,8 +115,20 @@ class Audit:
         if counts is not None:
             self._write("refused", peer, {**who, "what": what, "why": why, **counts})
 
+    def figures(self) -> dict[str, float]:
+        """Returns how many lines wait for the disk, and how many so far were lost where too many did."""
+        file = self._file
+        if file is None:
+            return {}
+        return {"audit_lines_waiting": float(file.waiting), "audit_lines_lost": float(file.lost)}
+
+    def flush(self) -> None:
+        """Returns when what was said before is written, or the disk has not taken it for some seconds."""
+        if self._file is not None:
+            self._file.flush()
+
     def close(self) -> None:
-        """Closes the file; later calls write nothing."""
+        """Writes what waits, as ``LogFile.close`` does, and closes the file; later calls write nothing."""
         file, self._file = self._file, None
         if file is not None:
             file.close()
@@ -154,9 +151,7 @@ class Audit:
         file = self._file
         if file is None:
             return
-        told = {"at": datetime.now(UTC).isoformat(), "event": event, "peer": peer, **facts}
-        line = json.dumps({name: _cut(value, _LONGER.get(name, _LONGEST)) for name, value in told.items()})
-        file.handle(logging.LogRecord("qtopt.audit", logging.INFO, "", 0, line, None, None))
+        file.put(_line({"event": event, "peer": peer, **facts}))
 
 
 def _door(doors: OrderedDict[tuple[str, str], _Door], at: tuple[str, str]) -> _Door:
@@ -166,6 +161,16 @@ def _door(doors: OrderedDict[tuple[str, str], _Door], at: tuple[str, str]) -> _D
     if len(doors) > _DOORS:
         doors.popitem(last=False)
     return door
+
+
+def _line(facts: dict[str, JsonValue]) -> str:
+    told = {"at": datetime.now(UTC).isoformat(), **facts}
+    return json.dumps({name: _cut(value, _LONGER.get(name, _LONGEST)) for name, value in told.items()})
+
+
+def _lost_line(count: int) -> str:
+    """Returns the line in the place of so many for which the disk was too slow."""
+    return _line({"event": "lost", "lines": count})
 
 
 def _cut(value: JsonValue, longest: int) -> JsonValue:

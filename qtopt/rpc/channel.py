@@ -12,7 +12,7 @@ import grpc
 
 from qtopt.rpc.allocator import keep_freed_memory
 from qtopt.rpc.line import Line
-from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES, ClientConfig
+from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES, SIZE_KEY, SLOWEST_LINK, ClientConfig
 from qtopt.rpc.status import translate_errors, unanswered
 from qtopt.rpc.tls import client_credentials
 from qtopt.rpc.tokens import read_token
@@ -84,6 +84,7 @@ class Channel:
         *,
         timeout_s: float | None = None,
         attempts: int | None = None,
+        size: int = 0,
         idempotent: bool = True,
     ) -> Response:
         """Calls ``method`` and returns its answer.
@@ -94,20 +95,25 @@ class Channel:
             what: name of the call for error messages.
             timeout_s: deadline over all attempts; by default the configuration's ``call_timeout_s``.
             attempts: how often to try; by default the configuration's.
+            size: bytes of a request that may be long on its way: the deadline grows by what a slow link needs for it,
+                and the server is told, which then waits for it as long.
             idempotent: whether the call may be made again when no answer came.
 
         Raises:
             ServerUnavailable: nobody answered in time.
             QtOptError: what the server answered with.
         """
-        deadline = time.monotonic() + (self.config.call_timeout_s if timeout_s is None else timeout_s)
+        within_s = (self.config.call_timeout_s if timeout_s is None else timeout_s) + size / SLOWEST_LINK
+        deadline = time.monotonic() + within_s
+        said = ((SIZE_KEY, str(size)),) if size else ()
         tries = (attempts or self.config.attempts) if idempotent else 1
         pause_s = _FIRST_PAUSE_S
         with translate_errors(f"{what} at {self.config.address}"):
             while True:
                 tries -= 1
                 try:
-                    return method(request, timeout=max(deadline - time.monotonic(), 0.001), metadata=self._metadata())
+                    left_s = max(deadline - time.monotonic(), 0.001)
+                    return method(request, timeout=left_s, metadata=(*self._metadata(), *said))
                 except grpc.RpcError as error:
                     if tries <= 0 or not unanswered(error):
                         raise

@@ -24,7 +24,7 @@ from qtopt.rpc.limits import CallLimiter, Crowded, Overdrawn
 from qtopt.rpc.metrics import ServerMetrics
 from qtopt.rpc.peers import network_of, peer_of
 from qtopt.rpc.roles import ROLES, check_role, is_general
-from qtopt.rpc.settings import ServerConfig
+from qtopt.rpc.settings import SIZE_KEY, ServerConfig
 
 
 class Gate(Interceptor):
@@ -57,7 +57,7 @@ class Gate(Interceptor):
         handler = await continuation(details)
         method = details.method
         metadata = {key: _text(value) for key, value in details.invocation_metadata}
-        serve = self._serving(handler, method)
+        serve = self._serving(handler, method, metadata.get(SIZE_KEY, ""))
 
         async def answer(requests: Any, context: Context) -> Any:
             peer = peer_of(context)
@@ -96,15 +96,21 @@ class Gate(Interceptor):
             return grpc.stream_stream_rpc_method_handler(answer, None, handler.response_serializer)
         return grpc.stream_unary_rpc_method_handler(answer)
 
-    def _serving(self, handler: Handler | None, method: str) -> Callable[[Any, Context, Caller], Any]:
-        """Returns what reads a call's requests and answers them: with bytes, or on a stream."""
+    def _serving(self, handler: Handler | None, method: str, said: str) -> Callable[[Any, Context, Caller], Any]:
+        """Returns what reads a call's requests and answers them: with bytes, or on a stream.
+
+        Args:
+            handler: the method's; None where there is none.
+            method: its full name.
+            said: how large the call says that its request is.
+        """
         if handler is None:
             return _unknown
         inner, parse = behaviour_of(handler), _parser(handler, method)
         serialize = handler.response_serializer or bytes
 
         async def one(requests: Any, context: Context, caller: Caller) -> bytes:
-            async with self._inbox.only(requests, method, caller, parse) as given:
+            async with self._inbox.only(requests, method, caller, parse, said) as given:
                 answer = await run(inner, given, context)
             self._audit.done(caller.identity or ANYBODY, peer_of(context), method, given, answer)
             return serialize(answer)
@@ -116,7 +122,7 @@ class Gate(Interceptor):
                     if handler.request_streaming:
                         await run(inner, self._inbox.each(requests, method, caller, parse), context)
                     else:
-                        async with self._inbox.only(requests, method, caller, parse) as given:
+                        async with self._inbox.only(requests, method, caller, parse, said) as given:
                             await run(inner, given, context)
             except TimeoutError:
                 if not limit.expired():

@@ -15,7 +15,7 @@ from qtopt.legal import MAX_METADATA
 from qtopt.rpc.arrays import largest_jpeg_bytes
 from qtopt.rpc.callers import Caller
 from qtopt.rpc.limits import Overdrawn
-from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES, ServerConfig
+from qtopt.rpc.settings import MESSAGE_LIMIT_BYTES, SLOWEST_LINK, ServerConfig
 from qtopt.rpc.turns import Turns
 from qtopt.specs import MAX_STEPS
 
@@ -30,6 +30,7 @@ _SHARE: Final = 4
 """One client has at most this part of them, in which slow requests count as long as they are on their way."""
 SMALL_BYTES: Final = 1 << 20
 """The largest request of any other method."""
+_DIGITS: Final = 9
 _CHARACTER_BYTES: Final = 4  # of UTF-8 at most
 _SLOW_S: Final = 1.0
 _SLOW_BESIDE: Final = 3
@@ -66,16 +67,27 @@ class Inbox:
         return sum(turns.inside for turns in self._large.values())
 
     @asynccontextmanager
-    async def only(self, requests: Any, method: str, caller: Caller, parse: Parse) -> AsyncIterator[Any]:
-        """Holds the one request of a call, parsed, during the block: a large one in a place of its own."""
+    async def only(
+        self, requests: Any, method: str, caller: Caller, parse: Parse, said: str = ""
+    ) -> AsyncIterator[Any]:
+        """Holds the one request of a call, parsed, during the block: a large one in a place of its own.
+
+        Args:
+            requests: the call's.
+            method: its full name.
+            caller: who calls.
+            parse: makes a request of bytes.
+            said: how many bytes the call says that it sends; what says nothing has ``request_s``.
+        """
+        within_s = self.patience_s(method, said)
         if method not in self._large:
             places = self._strangers if caller.identity is None else self._small
             async with places.place(caller.account, _SLOW_S):
-                given = self._parsed(await self._next(requests), method, parse)
+                given = self._parsed(await _next(requests, within_s), method, parse)
             yield given
             return
         async with self._large[method].place(caller.account, _SLOW_S) as place:
-            given = self._parsed(await self._next(requests), method, parse)
+            given = self._parsed(await _next(requests, within_s), method, parse)
             place.arrived()
             yield given
 
@@ -90,23 +102,14 @@ class Inbox:
                     return
             yield given
 
-    async def _next(self, requests: Any) -> bytes:
-        """Returns the one request of a call."""
-        stream = aiter(requests)
-        try:
-            async with asyncio.timeout(self._request_s):
-                found: bytes = await anext(stream)
-                return found
-        except TimeoutError:
-            raise Overdrawn(
-                f"the request had not come {self._request_s:g} s after its call began: send it faster"
-            ) from None
-        except StopAsyncIteration:
-            raise RemoteError(
-                f"no request came, or one of more than {MESSAGE_LIMIT_BYTES} bytes, which is the limit"
-            ) from None
-        finally:
-            await stream.aclose()  # left open, it keeps the request until the garbage collector comes by, much later
+    def patience_s(self, method: str, said: str) -> float:
+        """Returns how long a request may be on its way [s].
+
+        gRPC shows nothing of it before all has come, so it is the call that says how many bytes these are. It is
+        believed up to what the method's largest request has: no longer does who lies stall a place of its share.
+        """
+        size = int(said) if said.isdecimal() and len(said) <= _DIGITS else 0
+        return self._request_s + min(size, self._largest.get(method, SMALL_BYTES)) / SLOWEST_LINK
 
     def _parsed(self, data: bytes, method: str, parse: Parse) -> Any:
         size, most = len(data), self._largest.get(method, SMALL_BYTES)
@@ -117,6 +120,23 @@ class Inbox:
                 "those with images of this server's size or networks may be larger; send less in one call"
             )
         return parse(data)
+
+
+async def _next(requests: Any, within_s: float) -> bytes:
+    """Returns the one request of a call."""
+    stream = aiter(requests)
+    try:
+        async with asyncio.timeout(within_s):
+            found: bytes = await anext(stream)
+            return found
+    except TimeoutError:
+        raise Overdrawn(f"the request had not come {within_s:g} s after its call began: send it faster") from None
+    except StopAsyncIteration:
+        raise RemoteError(
+            f"no request came, or one of more than {MESSAGE_LIMIT_BYTES} bytes, which is the limit"
+        ) from None
+    finally:
+        await stream.aclose()  # left open, it keeps the request until the garbage collector comes by, much later
 
 
 def largest_requests(image_size: tuple[int, int]) -> dict[str, int]:

@@ -10,6 +10,7 @@ from qtopt.errors import ConfigError, ServerUnavailable
 from qtopt.rpc.callers import Caller
 
 _FORGET_S: Final = 60.0
+_SMALL_ANSWER: Final = 64 << 10
 _GENERAL_SHARE: Final = 4
 """Calls to health and reflection are at most this part of all calls."""
 
@@ -28,8 +29,10 @@ class Limits:
         general_calls: to health and reflection, of one client at once; they count among ``calls_at_once`` too.
         strangers_calls: of all strangers at once; beside ``max_calls`` of the others, who so always have their share.
         stream_s: after which a stream of answers ends, as to those who watch health; they ask again [s].
-        request_s: how long a request may be on its way after its call began [s].
+        request_s: how long a request may be on its way once it is read [s]; one whose call says how large it is, as an
+            episode's does, also has the time that a link of ``settings.SLOWEST_LINK`` needs for it.
         unsent_mb: answers that one client has not read yet; further ones are dropped [MB].
+        unsent_all_mb: of all clients; those who leave some unread already have half of it [MB].
         failures_per_s: calls of one host, on average, that cannot say who they are, which are refused at once; further
             ones, after ten times as many, are refused after a pause.
         handshake_s: how long a new connection may take over TLS and HTTP/2 [s].
@@ -47,6 +50,7 @@ class Limits:
     stream_s: float = 60.0
     request_s: float = 60.0
     unsent_mb: float = 128.0
+    unsent_all_mb: float = 256.0
     failures_per_s: float = 10.0
     handshake_s: float = 10.0
     connections: int = 1024
@@ -97,7 +101,7 @@ class Overdrawn(ServerUnavailable):
 
 
 class Crowded(Overdrawn):
-    """All clients together make as many calls as the server takes: no fault of the one who is refused."""
+    """All clients together make as many calls, or leave as much unread, as there may be: no fault of who is refused."""
 
 
 @dataclass(slots=True)
@@ -122,29 +126,62 @@ class _Client:
     unsent_bytes: int = 0
 
 
+class Unsent:
+    """Bytes of answers that have not been taken yet, of one client after another and of all.
+
+    Args:
+        each: what one client may leave unread, beside its first answer.
+        most: what all may, small answers aside, which calls bound; a client that leaves some unread already is refused
+            from half of it on, so that the other half is for those who read.
+    """
+
+    def __init__(self, each: float, most: float) -> None:
+        self._each, self._most = each, most
+        self._bytes = 0
+
+    def add(self, client: _Client, size: int) -> None:
+        """Counts an answer of ``size`` bytes; raises Overdrawn, or Crowded, where it is one too many."""
+        unsent = client.unsent_bytes
+        if unsent and unsent + size > self._each:
+            raise Overdrawn(
+                f"{unsent} bytes of answers that this client has not read are kept for it, expected at most "
+                f"{self._each:.0f} with this one of {size}: read them, or ask for less at a time"
+            )
+        most = self._most / 2 if unsent else self._most
+        if size > _SMALL_ANSWER and self._bytes and self._bytes + size > most:
+            raise Crowded(
+                f"{self._bytes} bytes of answers are on their way to all clients, expected at most {most:.0f} with "
+                f"this one of {size}: try again in a moment"
+            )
+        client.unsent_bytes += size
+        self._bytes += size
+
+    def remove(self, client: _Client, size: int) -> None:
+        """Says that answers of so many bytes have been taken, or dropped."""
+        client.unsent_bytes -= size
+        self._bytes -= size
+
+
 class Share:
     """What one call takes of the limits, until it is over; made by ``CallLimiter.enter``."""
 
-    def __init__(self, client: _Client, bounds: list[_Bound], most_bytes: float) -> None:
-        self._client, self._bounds, self._most_bytes = client, bounds, most_bytes
-        self._bytes = 0
+    def __init__(self, client: _Client, bounds: list[_Bound], unsent: Unsent) -> None:
+        self._client, self._bounds, self._unsent = client, bounds, unsent
+        self._bytes, self._is_over = 0, False
         for bound in bounds:
             bound.inside += 1
 
     def answers(self, size: int) -> None:
-        """Counts an answer of ``size`` bytes; raises Overdrawn where its client leaves too many of them unread."""
-        unsent = self._client.unsent_bytes
-        if unsent and unsent + size > self._most_bytes:
-            raise Overdrawn(
-                f"{unsent} bytes of answers that this client has not read are kept for it, expected at most "
-                f"{self._most_bytes:.0f} with this one of {size}: read them, or ask for less at a time"
-            )
+        """Counts an answer of ``size`` bytes; raises as ``Unsent.add`` does."""
+        if self._is_over:  # who asked has gone meanwhile
+            return
+        self._unsent.add(self._client, size)
         self._bytes += size
-        self._client.unsent_bytes += size
 
     def leave(self) -> None:
         """Gives it all back."""
-        self._client.unsent_bytes -= self._bytes
+        self._is_over = True
+        self._unsent.remove(self._client, self._bytes)
         for bound in self._bounds:
             bound.inside -= 1
 
@@ -164,6 +201,7 @@ class CallLimiter:
         general = max(max_calls // _GENERAL_SHARE, 1)
         self._general = _Bound("calls of all clients to health and reflection", general, Crowded)
         self._strangers = _Bound("calls of strangers", limits.strangers_calls, Crowded)
+        self._unsent = Unsent(1e6 * limits.unsent_mb, 1e6 * limits.unsent_all_mb)
         self._clients: dict[str, _Client] = {}
         self._swept_at = clock()
 
@@ -189,7 +227,7 @@ class CallLimiter:
             raise Overdrawn(
                 f"more than {self._limits.calls_per_s:g} calls a second of this client: make fewer, or try again later"
             )
-        return Share(client, bounds, 1e6 * self._limits.unsent_mb)
+        return Share(client, bounds, self._unsent)
 
     def _client(self, account: str) -> _Client:
         limits = self._limits

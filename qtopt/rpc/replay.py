@@ -33,9 +33,6 @@ LONGEST_WAIT_S: Final = 10.0
 """A sampling call that waits for data is answered after this time at the latest; clients ask again."""
 CHUNK_BYTES: Final = 6 << 20
 """Images per sampling call: gRPC carries 2 to 7 MB messages at three times the speed of 13 MB ones."""
-_SLOWEST_LINK: Final = 64 << 10
-"""An episode's deadline gives it the time that such a link needs [bytes/s]; a shorter one would never let it pass, and
-what is dead is found by keepalive long before."""
 _SLICE_S: Final = 0.5
 _ROW_BYTES: Final = 256  # of a row beside its image, at most
 _LOGGED: Final = 64  # characters of what a client calls itself
@@ -224,8 +221,8 @@ class ReplayClient:
         """Stores an episode durably; see ``EpisodeSink.append``. Tried again when no answer comes: it is idempotent."""
         request = pb.AppendEpisodeRequest()
         codec.encode_episode(episode, request.episode, jpeg=self._channel.config.jpeg)
-        within_s = self._channel.config.call_timeout_s + request.ByteSize() / _SLOWEST_LINK
-        return self._channel.call(self._stub.AppendEpisode, request, "append episode", timeout_s=within_s).is_new
+        size = request.ByteSize()
+        return self._channel.call(self._stub.AppendEpisode, request, "append episode", size=size).is_new
 
     def sample_transitions(self, count: int, timeout_s: float) -> Transitions:
         """Returns ``count`` transitions to label; large images come in several calls."""

@@ -178,8 +178,9 @@ class Server:
         return port
 
     def figures(self) -> dict[str, float]:
-        """Returns how calls went, and how many of each kind wait."""
-        return self._services.metrics.figures() | self._replay.figures() | self._gate.figures()
+        """Returns how calls went, how many of each kind wait, and so of the audit log's lines."""
+        services = self._services
+        return services.metrics.figures() | self._replay.figures() | self._gate.figures() | services.audit.figures()
 
 
 def _full(name: str) -> str:

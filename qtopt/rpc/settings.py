@@ -11,6 +11,11 @@ from qtopt.rpc.limits import Limits
 DEFAULT_PORT = 50051
 MESSAGE_LIMIT_BYTES = 64 << 20
 """Largest message in either direction."""
+SLOWEST_LINK = 64 << 10
+"""Where a client says how large its request is, both sides give it the time that such a link needs [bytes/s], and so do
+clients for networks; a shorter one would never let it pass, and what is dead is found by keepalive long before."""
+SIZE_KEY = "qtopt-request-bytes"
+"""Metadata of a call whose request may be long on its way: how large it is."""
 MIN_TOKEN_LENGTH = 16
 
 

@@ -33,6 +33,8 @@ _CODES: Final[dict[type[QtOptError], grpc.StatusCode]] = {
     errors.UnknownEpisode: grpc.StatusCode.NOT_FOUND,
     errors.StoreError: grpc.StatusCode.ABORTED,
     errors.RobotError: grpc.StatusCode.ABORTED,
+    errors.NotReady: grpc.StatusCode.ABORTED,
+    errors.UnkeptLock: grpc.StatusCode.ABORTED,
     errors.StaleFrame: grpc.StatusCode.ABORTED,
     errors.FrozenFrame: grpc.StatusCode.ABORTED,
     errors.ProcessFailed: grpc.StatusCode.ABORTED,

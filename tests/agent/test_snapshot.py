@@ -13,12 +13,15 @@ from qtopt.errors import CheckpointError
 
 PAYLOAD = (Path(qtopt.__file__).parent / "pretrained" / "policy.safetensors").read_bytes()
 
+_LISTS = b'{"__metadata__": {"format": "x"}, "x": [' + b"[]," * 466_665 + b"0]}"
+BOMB = len(_LISTS).to_bytes(8, "little") + _LISTS
+
 
 def changed(arrays=None, **header):
     kept = load(PAYLOAD)
     if arrays is not None:
         arrays(kept)
-    return save(kept, {**read_header(PAYLOAD), **header})
+    return save(kept, {name: text for name, text in {**read_header(PAYLOAD), **header}.items() if text is not None})
 
 
 def test_networks_pass():
@@ -32,7 +35,10 @@ def test_networks_pass():
         (b"\x80\x04cposix\nsystem\n.", "bytes that are not"),
         (PAYLOAD[:-1], "found none"),
         ((60_000).to_bytes(8, "little") + b"[" * 60_000, "bytes that are not"),
+        (BOMB, "of at most 1048576 bytes, found bytes that are not: the first eight say 1400038"),
         (changed(format="other"), "expected a policy of format"),
+        (changed(step=None), "found the step 'None' in their header"),
+        (changed(step="soon"), "found the step 'soon' in their header"),
         (changed(network='{"width": 40}'), "arrays differ"),
         (changed(network="[" * 60_000), "cannot be rebuilt"),
         (changed(network=json.dumps({"width": 10**9})), "found none"),

@@ -75,6 +75,16 @@ def test_a_collector_tells_the_same_to_the_table_and_to_prometheus(rng, tmp_path
     assert found["process_resident_memory_bytes",] > 1e6
 
 
+def test_an_arm_that_never_got_networks_tells_how_long_it_acts_by_script(rng):
+    now = [100.0]
+    figures = collected.Figures(lambda: now[0])
+    for now[0] in (100.0, 4000.0):
+        figures.add(Collected(make_episode(rng, 3), 0, 0, 1.0, 0.5, 0.5))
+    found = samples("collector/arm-3", figures.figures())
+    assert found["qtopt_policy_version", ("robot", "arm-3")] == 0
+    assert found["qtopt_policy_age_seconds", ("robot", "arm-3")] == 3900.0
+
+
 def test_updater_and_trainer_tell_how_old_their_networks_are():
     now = [100.0]
     labelling, training = label.Figures(lambda: now[0]), train.Figures(lambda: now[0])

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import structlog
 from rich.console import Console
+from safetensors.numpy import save
 
 from qtopt.agent.cem import CemConfig
 from qtopt.agent.learner import Learner, LearnerConfig
 from qtopt.agent.policy import CemPolicy
-from qtopt.agent.snapshot import load_policy_network
+from qtopt.agent.snapshot import FORMAT, load_policy_network
 from qtopt.apps import evaluate, live, plan, run
 from qtopt.apps.curve import draw
 from qtopt.apps.process import logger, set_up_logs
@@ -184,6 +185,31 @@ def test_the_policy_service_acts_as_the_newest_local_policy(rng):
                 np.testing.assert_array_equal(ours.action, theirs.action)
                 assert ours.value == pytest.approx(theirs.value)
                 assert newest.version == version
+
+
+def test_the_policy_service_acts_on_with_the_networks_before_those_that_cannot_be_used():
+    bad = save({"weight": np.zeros(1, np.float32)}, {"format": FORMAT})
+    registry = ModelRegistry()
+    newest = NewestNetwork(registry)
+    with structlog.testing.capture_logs() as said:
+        registry.publish(1, bad)
+        for _ in range(2):
+            with pytest.raises(ServerUnavailable, match="networks of version 1 cannot be used"):
+                newest.get()
+        assert "cannot be used" in newest.trouble()
+        registry.publish(2, Learner(LearnerConfig(), seed=0).snapshot())
+        network = newest.get()
+        assert (newest.version, newest.trouble(), newest.figures()) == (2, None, {"networks_left_out": 0.0})
+        registry.publish(3, bad)
+        assert newest.get() is newest.get() is network
+        assert (newest.version, newest.trouble(), newest.figures()) == (2, None, {"networks_left_out": 1.0})
+        registry.publish(4, Learner(LearnerConfig(), seed=1).snapshot())
+        assert newest.get() is not network
+        assert newest.figures() == {"networks_left_out": 0.0}
+    assert [(line["event"], line["version"]) for line in said] == [
+        ("newer networks are left out", 1),
+        ("newer networks are left out", 3),
+    ]
 
 
 def test_an_episode_must_begin_before_it_goes_on():

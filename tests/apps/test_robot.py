@@ -69,7 +69,15 @@ def test_what_cannot_be_reached_is_no_reason_to_lock(qtopt, sim, tmp_path):
     assert qtopt("robot", "check", sim.path)[0] == 0
 
 
-@pytest.mark.parametrize("state", ["emergency_stop", "safeguard", "local_control", "brakes_shut"])
+@pytest.mark.parametrize(
+    "state",
+    [
+        "emergency_stop",
+        pytest.param("safeguard", marks=pytest.mark.drill),
+        pytest.param("local_control", marks=pytest.mark.drill),
+        "brakes_shut",
+    ],
+)
 def test_an_arm_that_waits_for_a_person_is_not_ready_rather_than_out_of_reach(qtopt, sim, state):
     if state == "local_control":
         sim.inject("remote_control", on=False)

@@ -13,7 +13,15 @@ import pytest
 import structlog
 
 from qtopt.apps.drills.disks import small_disk
-from qtopt.errors import AccessDenied, CheckpointError, ConfigError, RemoteError, StoreError, StoreFull
+from qtopt.errors import (
+    AccessDenied,
+    CheckpointError,
+    ConfigError,
+    RemoteError,
+    ServerUnavailable,
+    StoreError,
+    StoreFull,
+)
 from qtopt.loops import retry
 from qtopt.loops.checkpoints import POLICY_FILE, Checkpoints
 from qtopt.loops.collect import Follower
@@ -118,9 +126,11 @@ def served(store, registry=None):
         yield remote
 
 
-def training(remote, learner, save, **settings):
+def training(remote, learner, save, *, resumed=False, **settings):
     config = TrainLoopConfig(**{"publish_every_s": 0.0, "checkpoint_every_s": 3600.0, "timeout_s": 0.2} | settings)
-    return lambda stop: train(remote.replay, learner, remote.model, save, batch_size=8, config=config, stop=stop)
+    return lambda stop: train(
+        remote.replay, learner, remote.model, save, batch_size=8, config=config, resumed=resumed, stop=stop
+    )
 
 
 def labelling(remote):
@@ -141,6 +151,10 @@ def labelling(remote):
 
 def told(said, level="warning"):
     return [line["event"] for line in said if line["log_level"] == level]
+
+
+def saving(learner, checkpoints):
+    return lambda: checkpoints.save(learner.step, lambda to: (to / POLICY_FILE).write_bytes(learner.snapshot()))
 
 
 def fill(disk):
@@ -170,21 +184,49 @@ def test_a_trainer_goes_on_while_the_servers_disk_has_no_room_for_networks(store
 
 
 def test_a_trainer_goes_on_while_there_is_no_room_for_a_checkpoint(store, disk):
-    learner, checkpoints = CountingLearner(), Checkpoints(disk / "checkpoints")
-
-    def save():
-        return checkpoints.save(learner.step, lambda to: (to / POLICY_FILE).write_bytes(learner.snapshot()))
-
-    with structlog.testing.capture_logs() as said, served(store) as remote:
+    learner, checkpoints, registry = CountingLearner(), Checkpoints(disk / "checkpoints"), ModelRegistry()
+    save = saving(learner, checkpoints)
+    with structlog.testing.capture_logs() as said, served(store, registry) as remote:
         ballast = fill(disk)
         loop = Loop(training(remote, learner, save, checkpoint_every_s=0.0, publish_every_s=3600.0))
         wait_until(lambda: learner.step >= 20 or not loop.alive())
-        assert told(said) == ["no checkpoint is written; trying again"]
+        assert told(said) == ["no checkpoint is written; trying again", "networks are not published; trying again"]
+        assert registry.version == 0  # its restart would find them, and no checkpoint
         ballast.unlink()
-        wait_until(checkpoints.all)
+        wait_until(lambda: registry.version)
+        assert checkpoints.all()
         loop.stop()
     assert loop.error is None
     assert loop.turns[-1].checkpoint.name == f"{learner.step:010d}"
+
+
+def test_a_first_checkpoint_is_owed_while_nothing_is_labelled_for_want_of_networks(disk):
+    learner, checkpoints, registry = CountingLearner(), Checkpoints(disk / "checkpoints"), ModelRegistry()
+    with MemoryStore(StoreFormat.for_images(16)) as empty, served(empty, registry) as remote:
+        ballast = fill(disk)
+        loop = Loop(training(remote, learner, saving(learner, checkpoints), publish_every_s=3600.0))
+        wait_until(lambda: len(loop.turns) > 1)
+        assert registry.version == 0
+        ballast.unlink()
+        wait_until(lambda: registry.version)
+        loop.stop()
+    assert loop.error is None
+    assert learner.step == 0
+
+
+def test_a_trainer_that_has_a_checkpoint_publishes_though_there_is_no_room_for_another(store, disk):
+    learner, checkpoints, registry = CountingLearner(), Checkpoints(disk / "checkpoints"), ModelRegistry()
+    save = saving(learner, checkpoints)
+    save()
+    learner.step = 1
+    with served(store, registry) as remote:
+        ballast = fill(disk)
+        loop = Loop(training(remote, learner, save, resumed=True))
+        wait_until(lambda: registry.version)
+        assert [path.name for path in checkpoints.all()] == ["0000000000"]
+        ballast.unlink()
+        loop.stop()
+    assert loop.error is None
 
 
 @pytest.mark.parametrize(
@@ -235,6 +277,27 @@ def test_roles_go_on_with_the_new_networks_of_a_server_that_lost_its_old_ones(st
     assert [line["version"] for line in said if line["event"].startswith("the server's networks count anew")] == [
         next(turn.model_version for turn in updater.turns if turn.model_version in range(1, 4711))
     ]
+
+
+def test_a_server_that_stays_away_is_told_of_once_after_a_minute():
+    now = [0.0]
+    setback, away = retry.Setback("no networks are fetched", lambda: now[0]), ServerUnavailable("nobody answers")
+    with structlog.testing.capture_logs() as said:
+        for now[0] in (0.0, 30.0, 59.0):
+            setback.bear(away)
+        setback.over()
+        for now[0] in (100.0, 159.0):
+            setback.bear(away)
+        assert told(said) == []
+        for now[0] in (160.0, 170.0):
+            setback.bear(away)
+        assert told(said) == ["no networks are fetched; trying again"]
+        setback.bear(StoreError("no disk"))
+        setback.bear(away)
+        setback.bear(StoreError("no disk"))
+        assert len(told(said)) == 2
+        setback.over()
+    assert told(said, "info") == ["no longer: no networks are fetched"]
 
 
 def test_who_is_told_to_stop_waits_no_longer():

@@ -3,9 +3,10 @@
 import json
 
 from qtopt.apps.certificates import host_name
-from qtopt.rpc import ClientConfig, ServerConfig
+from qtopt.rpc import Audit, ClientConfig, ServerConfig
 
 NAMES = [host_name("localhost"), host_name("127.0.0.1")]
+_OPEN = {}
 
 
 def listening(tmp_path, *, certificates=True, tokens=True, **given):
@@ -33,6 +34,13 @@ def client_of(server, tmp_path, role, *, certificates=True, tokens=True):
     )
 
 
+def audit_in(tmp_path):
+    _OPEN[tmp_path] = Audit(tmp_path / "audit.jsonl")
+    return _OPEN[tmp_path]
+
+
 def written(tmp_path):
+    if tmp_path in _OPEN:
+        _OPEN[tmp_path].flush()
     lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
     return [line for line in lines if line.get("what") != "connection"]  # which a slow machine may have to try again

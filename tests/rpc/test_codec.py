@@ -280,7 +280,15 @@ def test_a_jpeg_that_would_be_decoded_in_many_passes_or_is_mostly_padding_is_ref
     message = codec.encode_episode(episode, jpeg=True)
     kept = message.images.frames[0]
     passes = cv2.imencode(".jpg", episode.images[0], (cv2.IMWRITE_JPEG_PROGRESSIVE, 1))[1].tobytes()
-    for frame, says in ((passes, "progressive"), (kept + bytes(100_000), "expected at most 22528"), (kept, "")):
+    empty = kept[: kept.index(b"\xff\xda")] + bytes.fromhex("ffda0008010100003f00") * 1000
+    padded = passes[:2] + b"\xff" + passes[2:]
+    for frame, says in (
+        (passes, "progressive"),
+        (empty, "several scans"),
+        (padded, "one scan"),
+        (kept + bytes(100_000), "expected at most 22528"),
+        (kept, ""),
+    ):
         message.images.frames[0] = frame
         if not says:
             assert len(codec.decode_episode(resigned(message)).images) == 2

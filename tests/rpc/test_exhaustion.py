@@ -18,12 +18,12 @@ from grpc_health.v1 import health_pb2
 
 from qtopt.errors import RemoteError, SchemaMismatch, ServerUnavailable
 from qtopt.legal import MAX_METADATA
-from qtopt.rpc import Audit, BackgroundServer, Limits, ServerConfig, Services, codec, connect, policy
+from qtopt.rpc import BackgroundServer, Limits, ServerConfig, Services, codec, connect, policy
 from qtopt.rpc.gen import policy_pb2, replay_pb2
 from qtopt.rpc.inbox import SMALL_BYTES
 from tests.episodes import make_episode
 from tests.rpc.conftest import SIZE
-from tests.rpc.secured import client_of, listening, written
+from tests.rpc.secured import audit_in, client_of, listening, written
 from tests.rpc.stores import DictStore, GatedStore
 from tests.rpc.test_policy import DrawingPolicy, observations
 from tests.waiting import wait_until
@@ -41,7 +41,7 @@ def serve(keys, tmp_path):
     with ExitStack() as running:
 
         def start(store=None, **given):
-            kept = Audit(tmp_path / "audit.jsonl")
+            kept = audit_in(tmp_path)
             running.callback(kept.close)
             services = Services(SIZE, lambda: store or DictStore(), make_policy=DrawingPolicy, audit=kept)
             return running.enter_context(BackgroundServer(listening(tmp_path, **given), services)), services

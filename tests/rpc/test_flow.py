@@ -3,7 +3,9 @@
 import contextlib
 import gc
 import itertools
+import socket
 import threading
+import time
 import tracemalloc
 from contextlib import ExitStack
 from dataclasses import replace
@@ -12,11 +14,12 @@ import grpc
 
 from qtopt.errors import ServerUnavailable, StoreFull
 from qtopt.loops.outbox import Outbox
-from qtopt.rpc import BackgroundServer, ServerConfig, Services, connect
+from qtopt.rpc import BackgroundServer, ClientConfig, Limits, ServerConfig, Services, connect
 from qtopt.rpc.gen.replay_pb2 import HandshakeRequest
 from qtopt.rpc.gen.replay_pb2_grpc import ReplayServiceStub
 from qtopt.rpc.handshake import local_schema
-from qtopt.rpc.inbox import READ_AT_ONCE
+from qtopt.rpc.inbox import READ_AT_ONCE, SMALL_BYTES, Inbox, largest_requests
+from qtopt.rpc.settings import SLOWEST_LINK
 from robot_bridge.spool import Spool
 from tests.episodes import make_episode
 from tests.rpc.conftest import SIZE
@@ -98,6 +101,55 @@ def test_requests_that_do_not_come_hold_up_nobody(rng):
         over.set()
         assert {call.exception().code() for call in stalled} == {grpc.StatusCode.ABORTED}
         wait_until(lambda: inside(server) == 0)
+
+
+@contextlib.contextmanager
+def slow_link(port, bytes_per_s):
+    """Yields the port of a line to another port that carries so much towards it."""
+
+    def carry(source, target, pause_s):
+        with contextlib.suppress(OSError):
+            while data := source.recv(4096):
+                time.sleep(len(data) * pause_s)
+                target.sendall(data)
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                near = listening.accept()[0]
+                far = socket.create_connection(("127.0.0.1", port))
+                ends.extend((near, far))
+                threading.Thread(target=carry, args=(near, far, 1 / bytes_per_s), daemon=True).start()
+                threading.Thread(target=carry, args=(far, near, 0.0), daemon=True).start()
+
+    ends = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        threading.Thread(target=accept, daemon=True).start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+    for end in ends:
+        end.close()
+
+
+def test_an_episode_arrives_over_a_link_that_needs_longer_than_a_request_may(rng):
+    """Some 340 kB at 150 kB/s; the client gives them 2 s more than the server's half second, the server too."""
+    store, limits = DictStore(), Limits(request_s=0.5)
+    with (
+        BackgroundServer(ServerConfig(port=0, limits=limits), Services((72, 72), lambda: store)) as server,
+        slow_link(server.port, 150_000) as port,
+        connect(ClientConfig(f"127.0.0.1:{port}", call_timeout_s=5.0, attempts=1)) as connection,
+    ):
+        assert connection.replay.append(make_episode(rng, 20, size_px=72))
+
+
+def test_a_request_is_waited_for_as_long_as_the_largest_of_its_kind_needs_and_no_longer():
+    inbox = Inbox(ServerConfig(limits=Limits(request_s=5.0)), (72, 72))
+    append, stats = "/qtopt.v1.ReplayService/AppendEpisode", "/qtopt.v1.ReplayService/GetStats"
+    assert inbox.patience_s(append, "") == 5.0
+    assert inbox.patience_s(append, str(10 * SLOWEST_LINK)) == 15.0
+    assert inbox.patience_s(append, "9" * 9) == 5.0 + largest_requests((72, 72))[append] / SLOWEST_LINK
+    assert inbox.patience_s(stats, "9" * 9) == 5.0 + SMALL_BYTES / SLOWEST_LINK
+    assert [inbox.patience_s(append, said) for said in ("-1", "1e9", "9" * 5000, "x")] == [5.0] * 4
 
 
 def test_order_is_kept_through_refusals_and_nothing_is_sent_twice_or_dropped(rng, tmp_path):

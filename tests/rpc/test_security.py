@@ -16,20 +16,20 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from qtopt.apps.certs import Keys
 from qtopt.errors import AccessDenied, ConfigError, NotAuthenticated, ServerUnavailable
-from qtopt.rpc import Audit, BackgroundServer, ClientConfig, Limits, ModelRegistry, ServerConfig, Services, connect
+from qtopt.rpc import BackgroundServer, ClientConfig, Limits, ModelRegistry, ServerConfig, Services, connect
 from qtopt.rpc import audit as audit_module
 from qtopt.rpc.doorkeeper import read_connections
 from qtopt.rpc.gen import model_pb2, monitor_pb2, policy_pb2, replay_pb2
 from qtopt.rpc.roles import ROLES, make_identity
 from tests.rpc.conftest import SIZE
-from tests.rpc.secured import NAMES, client_of, listening, written
+from tests.rpc.secured import NAMES, audit_in, client_of, listening, written
 from tests.rpc.stores import DictStore, GatedStore
 from tests.waiting import wait_until
 
 
 @pytest.fixture
 def guarded(keys, tmp_path):
-    kept = Audit(tmp_path / "audit.jsonl")
+    kept = audit_in(tmp_path)
     with BackgroundServer(listening(tmp_path), Services(SIZE, DictStore, audit=kept)) as server:
         yield server
     kept.close()
@@ -74,7 +74,7 @@ def test_each_role_does_what_it_is_for_and_is_in_the_audit_log(guarded, tmp_path
 
 
 def test_who_waits_is_not_refused_and_who_keeps_the_server_waiting_is(keys, tmp_path):
-    audit = Audit(tmp_path / "audit.jsonl")
+    audit = audit_in(tmp_path)
     limits = Limits(request_s=0.5)
     with BackgroundServer(listening(tmp_path, limits=limits), Services(SIZE, DictStore, audit=audit)) as server:
         with connect(client_of(server, tmp_path, "trainer")) as trainer, pytest.raises(ServerUnavailable):
@@ -357,7 +357,7 @@ def test_an_episode_that_is_known_is_not_written_again_without_end(guarded, tmp_
 
 
 def test_strangers_of_many_addresses_do_not_push_out_what_clients_did(tmp_path):
-    audit, arm = Audit(tmp_path / "audit.jsonl"), make_identity("arm-0", "collector")
+    audit, arm = audit_in(tmp_path), make_identity("arm-0", "collector")
     audit.refused(arm, "[2001:db8:9::1]:1", "Publish", "before")
     for host in range(20_000):  # of one network
         audit.refused(None, f"[2001:db8::{host % 0x10000:x}]:1", "GetStats", "why")
@@ -379,7 +379,7 @@ def test_strangers_of_many_addresses_do_not_push_out_what_clients_did(tmp_path):
 def test_what_strangers_are_not_written_is_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(audit_module, "STRANGERS_AT_ONCE", 3)
     monkeypatch.setattr(audit_module, "_PER_S", 2.0)
-    audit = Audit(tmp_path / "audit.jsonl")
+    audit = audit_in(tmp_path)
     for host in range(5):
         audit.refused(None, f"10.0.0.{host}:1", "GetStats", "why")
     time.sleep(0.7)
@@ -389,7 +389,7 @@ def test_what_strangers_are_not_written_is_counted(tmp_path, monkeypatch):
 
 
 def test_knocking_without_end_does_not_fill_the_log(tmp_path):
-    audit = Audit(tmp_path / "audit.jsonl")
+    audit = audit_in(tmp_path)
     for port in range(1000):
         audit.refused(None, f"10.0.0.7:{port}", "GetStats", "why\n" * 1000)
     audit.refused(None, "10.0.0.8:1", "GetStats", "why")

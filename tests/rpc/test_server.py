@@ -1,5 +1,6 @@
 """One server: health, reflection, models, figures, ports, start and stop."""
 
+import random
 import socket
 import threading
 import time
@@ -11,8 +12,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from qtopt.errors import ConfigError, RemoteError, SchemaMismatch, ServerUnavailable, StoreError
 from qtopt.rpc import BackgroundServer, ClientConfig, ServerConfig, Services, connect, settings
-from qtopt.rpc.gen import replay_pb2
+from qtopt.rpc.gen import model_pb2, model_pb2_grpc, replay_pb2
 from tests.rpc.conftest import SIZE
+from tests.rpc.slow import slow_link
 from tests.rpc.stores import DictStore
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -46,6 +48,45 @@ def test_a_client_that_waits_gets_the_new_model_at_once(connection):
     assert time.monotonic() - start < 8.0
     assert connection.model.latest(1, wait_s=0.2) is None
     assert connection.model.latest(4711, wait_s=10.0).version == 1  # of a server before this one
+
+
+def test_networks_come_over_a_slow_link_in_the_time_that_they_need(server, connection):
+    """The policy that ships, over 560 kbit/s: for longer than any other call may take, and than keepalive waits."""
+    payload = random.Random(0).randbytes(900_000)
+    with slow_link(server.port, 70_000) as port, connect(f"127.0.0.1:{port}", SIZE) as far:
+        assert far.model.latest() is None
+        connection.model.publish(1, payload)
+        assert far.model.latest().payload == payload
+        assert far.model.latest(1) is None
+
+
+def test_networks_are_published_over_a_slow_link(server, connection):
+    payload = random.Random(0).randbytes(300_000)
+    with (
+        slow_link(server.port, 100_000) as port,
+        connect(ClientConfig(address=f"127.0.0.1:{port}", call_timeout_s=1.0), SIZE) as far,
+    ):
+        assert far.model.publish(1, payload) == 1
+    assert connection.model.latest().payload == payload
+
+
+def test_of_large_networks_the_size_is_told_to_who_asks_for_it_and_others_get_them(server, connection):
+    connection.model.publish(1, bytes(1000))
+    with grpc.insecure_channel(server.address) as channel:
+        stub = model_pb2_grpc.ModelServiceStub(channel)
+        earlier, told, enough = (
+            stub.GetLatest(model_pb2.GetLatestRequest(most_bytes=most), timeout=5.0) for most in (0, 999, 1000)
+        )
+    assert (len(earlier.snapshot.payload), earlier.left_out_bytes) == (1000, 0)
+    assert (told.HasField("snapshot"), told.left_out_bytes) == (False, 1000)
+    assert (len(enough.snapshot.payload), enough.left_out_bytes) == (1000, 0)
+
+
+def test_a_server_from_before_sizes_were_told_answers_with_the_networks(server, connection, monkeypatch):
+    """It does not know ``most_bytes``, as if it were not there."""
+    monkeypatch.setattr("qtopt.rpc.model._AT_ONCE_BYTES", 0)
+    connection.model.publish(1, bytes(900_000))
+    assert len(connection.model.latest().payload) == 900_000
 
 
 def test_networks_beyond_the_message_limit_are_refused_at_once(connection):

@@ -3,13 +3,23 @@
 import re
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import grpc
 import pytest
 
 from qtopt.errors import AccessDenied, SchemaMismatch, ServerUnavailable
-from qtopt.rpc import BackgroundServer, Limits, ModelRegistry, ServerConfig, Services, connect, inbox, replay
+from qtopt.rpc import (
+    BackgroundServer,
+    ClientConfig,
+    Limits,
+    ModelRegistry,
+    ServerConfig,
+    Services,
+    connect,
+    inbox,
+    replay,
+)
 from qtopt.rpc.gen import model_pb2, replay_pb2
 from tests.episodes import make_episode
 from tests.rpc.conftest import SIZE
@@ -156,6 +166,28 @@ def test_more_answers_than_a_client_reads_are_not_kept_for_it():
         assert len(read) == 7
         wait_until(lambda: figures(server)["calls_inside_all"] == 0)
         assert len(channel.unary_unary(LATEST)(b"", timeout=5.0)) > 1 << 20
+
+
+def test_more_answers_than_all_clients_read_are_not_kept_and_half_is_for_those_who_read():
+    registry = ModelRegistry()
+    registry.publish(1, bytes(1 << 20))
+    with (
+        serving(DictStore(), limits=Limits(unsent_all_mb=8.0), registry=registry) as server,
+        connect(ClientConfig(server.address, attempts=20), SIZE) as other,
+        ExitStack() as lines,
+    ):
+        calls = unread(lines.enter_context(greedy(server)), 20)
+        wait_until(lambda: len(refused(calls)) == 17, 10.0)  # three of a little more than 1 MiB are fewer than 4 MB
+        assert other.model.latest().version == 1
+        calls += [call for _ in range(10) for call in unread(lines.enter_context(greedy(server)), 1)]
+        wait_until(lambda: len(refused(calls)) == 23, 10.0)
+        assert {call.code() for call in refused(calls)} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert "answers are on their way to all clients, expected at most 8000000" in refused(calls)[-1].details()
+        assert other.replay.stats()["episodes"] == 0
+        taken = threading.Timer(0.3, lambda: [next(call) for call in calls if not call.done()])
+        taken.start()
+        assert other.model.latest().version == 1  # tried again until there is room
+        taken.join()
 
 
 @pytest.mark.parametrize(("size_px", "most"), [(472, 100), (72, 4096)])

@@ -39,6 +39,7 @@ _STREAMS: Final = 64
 _STREAMING: Final = 9
 _AT_ONCE: Final = 12
 _LARGE_BYTES: Final = 60 << 20
+_HEADER_LISTS: Final = 6_000_000
 _METADATA_LISTS: Final = 1_000_000  # in a request that an episode may have
 _ROWS: Final = 256
 _UNREAD: Final = 40
@@ -47,6 +48,8 @@ _KEPT: Final = 4
 _KNOCKS: Final = 100
 _KNOCKING_S: Final = 1.0
 """Twice so many calls without a known token should take longer than this: the first are refused at once, more wait."""
+_EMPTY_SCAN: Final = bytes.fromhex("ffda0008010100003f00")
+_SCANS: Final = 3000
 _GARBAGE: Final = b"\xff" * 1000
 
 
@@ -135,7 +138,13 @@ def large_to_small(site: Site) -> str:
 
 
 def json_bomb(site: Site) -> str:
-    """Sends JSON of many small lists, which take many times their length: as a generator's state, and as metadata."""
+    """Sends JSON of many small lists, which take many times their length: wherever a server is sent JSON.
+
+    As the header of networks, with a good hash, as a generator's state, and as metadata.
+    """
+    header = f'{{"__metadata__": {{}}, "x": {_lists(_HEADER_LISTS)}}}'.encode()
+    with channel(site, "trainer") as caller:
+        caller.refused(PUBLISH, _publication(len(header).to_bytes(8, "little") + header), *WEIGHTS)
     with channel(site, "collector") as caller:
         for count in (_LARGE_BYTES // 4, 200_000):
             begin = policy_pb2.BeginEpisodeRequest(session="bomb", rng_json=_lists(count))
@@ -247,20 +256,20 @@ def wrong_weights(site: Site) -> str:
     said = ""
     with channel(site, "trainer") as caller:
         for payload in (b"\x80\x04cposix\nsystem\n.", _weights(), _weights('{"width": 1000000000}')):
-            request = model_pb2.PublishRequest(step=1, payload=payload, digest=hashlib.sha256(payload).hexdigest())
-            said = caller.refused(PUBLISH, request.SerializeToString(), *WEIGHTS)
+            said = caller.refused(PUBLISH, _publication(payload), *WEIGHTS)
     return said
 
 
 def jpeg_bomb(site: Site) -> str:
-    """Sends tiny JPEGs that say to be of 60,000 x 60,000 pixels, and one that would be decoded again and again."""
+    """Sends tiny JPEGs that say to be of 60,000 x 60,000 pixels, and two that would be decoded again and again."""
     image = np.zeros((site.image_px, site.image_px, 3), np.uint8)
     small = cv2.imencode(".jpg", image)[1].tobytes()
     again = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_PROGRESSIVE, 1))[1].tobytes()
-    size = (site.image_px, site.image_px)
+    scans = small[: small.index(b"\xff\xda")] + _EMPTY_SCAN * _SCANS
+    size, huge = (site.image_px, site.image_px), (_HUGE_PX, _HUGE_PX)
     said = ""
     with channel(site, "collector") as caller:
-        for frame, claimed in ((_inflated(small), (_HUGE_PX, _HUGE_PX)), (_inflated(small), size), (again, size)):
+        for frame, claimed in ((_inflated(small), huge), (_inflated(small), size), (again, size), (scans, size)):
             episode = codec.encode_episode(make_episode(np.random.default_rng(0), site.image_px))
             count = episode.images.count
             episode.images.Clear()
@@ -276,6 +285,12 @@ def jpeg_bomb(site: Site) -> str:
             episode.digest = codec.episode_digest(episode)
             said = caller.refused(APPEND, _append(episode), *BAD)
     return said
+
+
+def _publication(payload: bytes) -> bytes:
+    """Returns a request to publish, with a good hash."""
+    request = model_pb2.PublishRequest(step=1, payload=payload, digest=hashlib.sha256(payload).hexdigest())
+    return request.SerializeToString()
 
 
 def _append(episode: types_pb2.Episode) -> bytes:

@@ -7,6 +7,7 @@ import random
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Self
@@ -18,6 +19,7 @@ _SHUT_DOWN: Final = 0x8004587D
 """``FS_IOC_SHUTDOWN`` of Linux, by which file systems are tested for what they keep when the power fails ..."""
 _WITHOUT_FLUSH: Final = struct.pack("I", 2)
 """... and its flag that nothing is written any more, not even the journal."""
+_TRACED_S: Final = 20.0
 
 
 def _run(*words: str) -> str:
@@ -130,6 +132,26 @@ def slow_disk(pid: int, delay_s: float) -> Iterator[None]:
         raise ConfigError("strace is missing: install it") from error
     with tracer:
         try:
+            _wait_until_traced(pid, tracer)
             yield
         finally:
             tracer.terminate()  # it lets go of the process
+
+
+def _text(status: Path) -> str:
+    """Returns a thread's status; nothing where it ended just now."""
+    try:
+        return status.read_text()
+    except OSError:
+        return ""
+
+
+def _wait_until_traced(pid: int, tracer: "subprocess.Popen[str]") -> None:
+    """Returns when all threads of a process are the tracer's; what is flushed before that is not slow."""
+    deadline = time.monotonic() + _TRACED_S
+    mine, tasks = f"TracerPid:\t{tracer.pid}\n", Path(f"/proc/{pid}/task")
+    while not all(mine in _text(status) for status in tasks.glob("*/status")):
+        if tracer.poll() is not None or time.monotonic() > deadline:
+            said = tracer.stderr.read() if tracer.poll() is not None and tracer.stderr is not None else "nothing"
+            raise ConfigError(f"strace does not trace process {pid} and said {said!r}: run this drill as root")
+        time.sleep(0.01)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from qtopt.rpc.gen import types_pb2 as qtopt_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14qtopt/v1/model.proto\x12\x08qtopt.v1\x1a\x14qtopt/v1/types.proto\"?\n\x0ePublishRequest\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\"\n\x0fPublishResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"6\n\x10GetLatestRequest\x12\x12\n\nnewer_than\x18\x01 \x01(\x03\x12\x0e\n\x06wait_s\x18\x02 \x01(\x01\"P\n\x11GetLatestResponse\x12.\n\x08snapshot\x18\x01 \x01(\x0b\x32\x17.qtopt.v1.ModelSnapshotH\x00\x88\x01\x01\x42\x0b\n\t_snapshot2\x94\x01\n\x0cModelService\x12>\n\x07Publish\x12\x18.qtopt.v1.PublishRequest\x1a\x19.qtopt.v1.PublishResponse\x12\x44\n\tGetLatest\x12\x1a.qtopt.v1.GetLatestRequest\x1a\x1b.qtopt.v1.GetLatestResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14qtopt/v1/model.proto\x12\x08qtopt.v1\x1a\x14qtopt/v1/types.proto\"?\n\x0ePublishRequest\x12\x0c\n\x04step\x18\x01 \x01(\x03\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\"\n\x0fPublishResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\"J\n\x10GetLatestRequest\x12\x12\n\nnewer_than\x18\x01 \x01(\x03\x12\x0e\n\x06wait_s\x18\x02 \x01(\x01\x12\x12\n\nmost_bytes\x18\x03 \x01(\x04\"h\n\x11GetLatestResponse\x12.\n\x08snapshot\x18\x01 \x01(\x0b\x32\x17.qtopt.v1.ModelSnapshotH\x00\x88\x01\x01\x12\x16\n\x0eleft_out_bytes\x18\x02 \x01(\x04\x42\x0b\n\t_snapshot2\x94\x01\n\x0cModelService\x12>\n\x07Publish\x12\x18.qtopt.v1.PublishRequest\x1a\x19.qtopt.v1.PublishResponse\x12\x44\n\tGetLatest\x12\x1a.qtopt.v1.GetLatestRequest\x1a\x1b.qtopt.v1.GetLatestResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,9 +37,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUBLISHRESPONSE']._serialized_start=121
   _globals['_PUBLISHRESPONSE']._serialized_end=155
   _globals['_GETLATESTREQUEST']._serialized_start=157
-  _globals['_GETLATESTREQUEST']._serialized_end=211
-  _globals['_GETLATESTRESPONSE']._serialized_start=213
-  _globals['_GETLATESTRESPONSE']._serialized_end=293
-  _globals['_MODELSERVICE']._serialized_start=296
-  _globals['_MODELSERVICE']._serialized_end=444
+  _globals['_GETLATESTREQUEST']._serialized_end=231
+  _globals['_GETLATESTRESPONSE']._serialized_start=233
+  _globals['_GETLATESTRESPONSE']._serialized_end=337
+  _globals['_MODELSERVICE']._serialized_start=340
+  _globals['_MODELSERVICE']._serialized_end=488
 # @@protoc_insertion_point(module_scope)

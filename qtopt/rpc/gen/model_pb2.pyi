@@ -23,15 +23,19 @@ class PublishResponse(_message.Message):
     def __init__(self, version: _Optional[int] = ...) -> None: ...
 
 class GetLatestRequest(_message.Message):
-    __slots__ = ("newer_than", "wait_s")
+    __slots__ = ("newer_than", "wait_s", "most_bytes")
     NEWER_THAN_FIELD_NUMBER: _ClassVar[int]
     WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    MOST_BYTES_FIELD_NUMBER: _ClassVar[int]
     newer_than: int
     wait_s: float
-    def __init__(self, newer_than: _Optional[int] = ..., wait_s: _Optional[float] = ...) -> None: ...
+    most_bytes: int
+    def __init__(self, newer_than: _Optional[int] = ..., wait_s: _Optional[float] = ..., most_bytes: _Optional[int] = ...) -> None: ...
 
 class GetLatestResponse(_message.Message):
-    __slots__ = ("snapshot",)
+    __slots__ = ("snapshot", "left_out_bytes")
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_BYTES_FIELD_NUMBER: _ClassVar[int]
     snapshot: _types_pb2.ModelSnapshot
-    def __init__(self, snapshot: _Optional[_Union[_types_pb2.ModelSnapshot, _Mapping]] = ...) -> None: ...
+    left_out_bytes: int
+    def __init__(self, snapshot: _Optional[_Union[_types_pb2.ModelSnapshot, _Mapping]] = ..., left_out_bytes: _Optional[int] = ...) -> None: ...

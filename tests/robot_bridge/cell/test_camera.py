@@ -98,7 +98,14 @@ def acting(cell, sim):
     return thread, results
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGSEGV, marks=pytest.mark.drill),
+        pytest.param(signal.SIGSTOP, marks=pytest.mark.drill),
+    ],
+)
 def test_the_arm_holds_and_the_next_episode_needs_no_hand(sim, number):
     with contextlib.closing(PhysicalCell(sim.path, 72, stop=lambda: True)) as cell:
         cell.start_episode(0)
@@ -119,6 +126,7 @@ def test_the_arm_holds_and_the_next_episode_needs_no_hand(sim, number):
         assert cell.places.latched() is None
 
 
+@pytest.mark.drill
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_camera_that_failed_between_episodes_costs_none(sim, number):
     with contextlib.closing(PhysicalCell(sim.path, 72, stop=lambda: True)) as cell:
@@ -128,6 +136,7 @@ def test_a_camera_that_failed_between_episodes_costs_none(sim, number):
         assert cell.act(make_action((0.0, 0.0, -0.01))).outcome is None
 
 
+@pytest.mark.drill
 def test_an_unplugged_camera_locks_the_cell_and_works_at_once_when_acknowledged(sim):
     stopping = threading.Event()
     with contextlib.closing(PhysicalCell(sim.path, 72, stop=stopping.is_set)) as cell:

@@ -16,7 +16,7 @@ from robot_bridge.cell.places import STATE_VARIABLE
 from robot_bridge.spool import Spool
 from sim.faults.cells import SimulatedCell
 
-pytestmark = [pytest.mark.realtime, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.realtime, pytest.mark.drill, pytest.mark.timeout(200)]
 
 
 class Gives:

@@ -87,6 +87,7 @@ def test_the_terminal_is_as_it_was_after_close(terminal):
 PROGRAM = """
     import signal, sys, time
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # as does what outlives its terminal
     from robot_bridge.teleop import Keyboard
     keyboard = Keyboard()
     print("ready", file=sys.stderr, flush=True)
