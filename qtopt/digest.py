@@ -54,7 +54,9 @@ def metadata_json(metadata: Mapping[str, JsonValue]) -> str:
     try:
         return json.dumps(dict(metadata), allow_nan=False, sort_keys=True)
     except (TypeError, ValueError, RecursionError) as error:
-        raise SchemaMismatch(f"episode metadata: {error}; expected JSON values (no NaN, no arrays)") from error
+        raise SchemaMismatch(
+            f"episode metadata: {error}; expected JSON values (no NaN, no arrays, few levels)"
+        ) from error
 
 
 def _bytes_of(array: npt.NDArray[np.generic], dtype: str) -> memoryview:

@@ -1,5 +1,7 @@
 """What an episode must be for any server to take it, its pictures' size aside; checked where it is made, too."""
 
+import itertools
+import re
 import uuid as uuid_module
 from typing import Final
 
@@ -11,6 +13,10 @@ from qtopt.types import Behaviour, Episode
 MAX_METADATA: Final = 1 << 20
 """Characters of an episode's metadata as JSON: more may take memory and time out of all proportion to its length."""
 
+MAX_METADATA_DEPTH: Final = 64
+"""Objects and arrays within each other in an episode's metadata, themselves included: who reads them has a short stack.
+"""
+
 MAX_COLLECTOR: Final = 256
 """Characters of a collector's name, which stands in each of its episodes, in figures and in logs."""
 
@@ -19,6 +25,7 @@ PER_ACTION: Final = frozenset({"actions", "rewards", "behaviour", IS_INTERVENTIO
 
 _KNOWN_BEHAVIOURS: Final = frozenset(int(known) for known in Behaviour)
 _LAST_VERSION: Final = 2**63 - 1
+_BRACKETS: Final = re.compile(r"[][{}]")
 
 
 def check_content(episode: Episode) -> None:
@@ -54,13 +61,30 @@ def check_collector(name: str) -> None:
         )
 
 
-def check_metadata_size(text: str) -> None:
-    """Raises SchemaMismatch where metadata as JSON are longer than a server takes."""
+def check_metadata(text: str) -> None:
+    """Raises SchemaMismatch where metadata as JSON are longer, or nested deeper, than a server takes."""
     if len(text) > MAX_METADATA:
         raise SchemaMismatch(
             f"episode metadata: found JSON of {len(text)} characters, expected at most {MAX_METADATA}: store less with "
             "each episode"
         )
+    depth = _depth(text)
+    if depth > MAX_METADATA_DEPTH:
+        raise SchemaMismatch(
+            f"episode metadata: found JSON nested {depth} deep, expected at most {MAX_METADATA_DEPTH}: flatten them"
+        )
+
+
+def _depth(text: str) -> int:
+    """Returns how deep JSON is nested; 0 where it has too few brackets to be too deep.
+
+    It is not parsed: that takes the stack for each level.
+    """
+    if text.count("[") + text.count("{") <= MAX_METADATA_DEPTH:
+        return 0
+    outside = "".join(text.replace(r"\\", "").replace(r"\"", "").split('"')[::2])
+    steps = (1 if bracket in "[{" else -1 for bracket in _BRACKETS.findall(outside))
+    return max(itertools.accumulate(steps), default=0)
 
 
 def check_episode(episode: Episode) -> None:
@@ -69,7 +93,7 @@ def check_episode(episode: Episode) -> None:
     Its pictures' size is the server's own to judge.
     """
     check_content(episode)
-    check_metadata_size(metadata_json(episode.metadata))
+    check_metadata(metadata_json(episode.metadata))
     try:
         episode.collector.encode()
     except UnicodeEncodeError as error:

@@ -3,6 +3,8 @@
 import enum
 import hashlib
 import json
+import reprlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from safetensors.numpy import load, save
 from qtopt.errors import CorruptEpisode, SchemaMismatch, StoreError
 from qtopt.legal import check_episode
 from qtopt.specs import EPISODE_SPECS, IS_INTERVENTION, OLDEST_SCHEMA_VERSION, SCHEMA_VERSION
-from qtopt.types import Episode, EpisodeEnd, Outcome
+from qtopt.types import Episode, EpisodeEnd, JsonValue, Outcome
 
 _MALFORMED = (SafetensorError, KeyError, TypeError, ValueError, RecursionError, SchemaMismatch)
 
@@ -39,7 +41,7 @@ def encode_episode(episode: Episode) -> bytes:
     try:
         text = json.dumps({**facts, "metadata": dict(episode.metadata)}, sort_keys=True, default=_plain)
     except (TypeError, ValueError, RecursionError):
-        text = json.dumps({**facts, "metadata": repr(episode.metadata)}, sort_keys=True, default=_plain)
+        text = json.dumps({**facts, "metadata": _in_words(episode.metadata)}, sort_keys=True, default=_plain)
     return save(arrays, {"facts": text, "digest": _digest(arrays, text)})
 
 
@@ -102,6 +104,13 @@ def _header(content: bytes) -> dict[str, str]:
     length = int.from_bytes(content[:8], "little")
     found: dict[str, str] = json.loads(content[8 : 8 + length])["__metadata__"]
     return found
+
+
+def _in_words(metadata: Mapping[str, JsonValue]) -> str:
+    try:
+        return repr(metadata)
+    except RecursionError:
+        return reprlib.repr(metadata)  # what is on top
 
 
 def _plain(value: object) -> int | str:

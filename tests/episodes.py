@@ -43,3 +43,11 @@ def make_episode(
         collector="test",
         metadata={"seed": 7},
     )
+
+
+def nested(depth):
+    """Returns metadata of so many objects and arrays within each other."""
+    value = {"[{": '[{"\\'}
+    for _ in range(depth - 2):
+        value = [value]
+    return {"in": value}

@@ -293,7 +293,7 @@ class Catalogue:
         """Returns the names of the collectors of the ``newest`` episodes, without looking at any other."""
         query = (
             "SELECT DISTINCT json_extract(facts, '$.collector') FROM "
-            "(SELECT facts FROM episode ORDER BY first_position DESC LIMIT ?)"
+            "(SELECT facts FROM episode ORDER BY first_position DESC LIMIT ?) WHERE json_valid(facts)"
         )
         return [str(name) for (name,) in self._read(query, (newest,)) if name is not None]
 

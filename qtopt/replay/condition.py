@@ -1,6 +1,8 @@
 """Whether the disk takes episodes now: enough room, writable, and answering."""
 
+import errno
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -94,6 +96,8 @@ class DiskWatch:
         waited_s = 0.0 if began_s is None else time.monotonic() - began_s
         stalled = f"the disk has not answered for {waited_s:.0f} s" if waited_s > STALLED_S else ""
         reason = self._shortage(free) or stalled or self._still_failing()
+        if not reason and began_s is None:
+            reason = self._read_only()
         return StoreCondition(writable=not reason, free_bytes=free, reason=reason)
 
     def _failing(self, error: OSError) -> StoreFull:
@@ -118,6 +122,14 @@ class DiskWatch:
         if free_bytes >= self._min_free_bytes:
             return ""
         return f"the disk has {free_bytes / 1e6:.1f} MB left, expected {self._min_free_bytes / 1e6:g} or more"
+
+    def _read_only(self) -> str:
+        """Returns that the disk is read-only, or nothing; of an error in ext4, only who tries to write is told."""
+        try:
+            self._root.chmod(stat.S_IMODE(self._root.stat().st_mode))
+        except OSError as error:
+            return f"the disk is read-only ({error})" if error.errno == errno.EROFS else ""
+        return ""
 
     def _still_failing(self) -> str:
         """Returns why the last commit failed, unless as much as it brought can be written where it belongs now."""

@@ -307,11 +307,12 @@ class DiskShelf:
                 self._layout.next_number, start, len(rows), len(episodes), max(1, size), chunk_bytes(self._format)
             )
             path = self.segment_path(segment)
+            layout, facts_bytes = Layout.of([*self._layout.segments, segment]), sum(len(row.facts) for row in episodes)
             damaged = write_landed(path, self._format, segment, rows, episodes, self._landed, self.catalogue)
             with self._move_lock:
                 self.catalogue.seal(segment, {damage.positions[0]: damage.reason for damage in damaged})
-                self._layout = Layout.of([*self._layout.segments, segment])
-            self._landed.drop_before(start + len(rows), size, sum(len(row.facts) for row in episodes))
+                self._layout = layout  # made before, so that the catalogue never has what this does not
+            self._landed.drop_before(start + len(rows), size, facts_bytes)
         self._found += damaged
         return True
 
@@ -324,12 +325,13 @@ class DiskShelf:
             segments = self._layout.segments
             leaving = self._overdue.among(segments, [self.segment_path(row) for row in segments], share)
             if leaving:
+                layout = Layout.of(segments[len(leaving) :])
                 self.catalogue.retire(leaving)
                 self._retired += leaving
                 self._retired_segments += len(leaving)
                 self._retired_episodes += sum(row.episodes for row in leaving)
                 with self._move_lock:
-                    self._layout = Layout.of(segments[len(leaving) :])
+                    self._layout = layout
                 self._steps.drop_before(self._layout.base)
             return self._layout.base
 

@@ -182,16 +182,18 @@ class EpisodeStore(ReplayStore):
                 self._try("retired", lambda: self.retire(_RETIRE_SHARE))
                 retire_after = now + _RETIRE_EVERY_S
             if now >= save_after + _LABELS_EVERY_S:
-                self._save_labels()
+                self._try("saved", self._save_labels)
                 save_after = now
 
     def _try(self, what: str, work: Callable[[], object]) -> bool:
         """Does what can be done again later; returns whether it was done. Failures in a row are told once."""
         try:
             work()
-        except StoreError as error:
+        except Exception as error:
             if what not in self._failing:
-                log.warning(f"nothing could be {what}; trying again", error=str(error))
+                foreseen = isinstance(error, StoreError)
+                told = str(error) if foreseen else repr(error)
+                log.warning(f"nothing could be {what}; trying again", error=told, exc_info=not foreseen)
             self._failing.add(what)
             return False
         if what in self._failing:

@@ -116,7 +116,9 @@ def _are_facts(text: str) -> bool:
     try:
         facts = json.loads(text)
         return isinstance(facts["collector"], str) and isinstance(facts["metadata"], dict)
-    except (ValueError, TypeError, LookupError, RecursionError):
+    except RecursionError:
+        return True  # nested as deep as earlier releases took them; another stack may have had the room
+    except (ValueError, TypeError, LookupError):
         return False
 
 

@@ -15,6 +15,7 @@ import structlog
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError
 from qtopt.replay.catalogue import Catalogue, SegmentRow
+from qtopt.replay.segment_files import segment_size
 
 _log = structlog.get_logger(__name__)
 
@@ -28,10 +29,10 @@ class RetentionConfig:
 
     Segments go whole and oldest first, up to the first one that every limit allows. The newest segment and what is not
     sealed always stay. A server gives up no more than a tenth of the segments, or one, at a time by age and version:
-    once a minute and after each seal. It warns when there would be more.
+    once a minute. What there is no room for by ``max_gb`` goes after each seal too. It warns when there would be more.
 
     Attributes:
-        max_gb: sealed frames kept [GB].
+        max_gb: what sealed segments take on the disk, with the catalogue's copy of their metadata [GB].
         max_age_h: a segment goes when it was sealed longer ago than this [h], by the clock as it was when the store was
             opened: one that is set, or a machine that sleeps, is told and makes nothing older.
         max_versions: a segment goes when more policy versions than this acted in what came after it. Each counts once
@@ -70,6 +71,7 @@ class Overdue:
         self._catalogue = catalogue
         self._clock = _Clock()
         self._policies: dict[int, set[int]] = {}  # of segments, which never change
+        self._sizes: dict[int, int] = {}
 
     def among(self, segments: Sequence[SegmentRow], directories: Sequence[Path], share: float) -> list[SegmentRow]:
         """Returns the segments, oldest first, that have to go now.
@@ -81,19 +83,20 @@ class Overdue:
         """
         if self._config.unlimited or len(segments) < 2:
             return []
-        excess = sum(row.frame_bytes for row in segments) - self._config.max_gb * 1e9
+        sizes = list(map(self._size_of, segments, directories)) if self._config.max_gb else [0] * len(segments)
+        excess = sum(sizes) - self._config.max_gb * 1e9
         outdated = self._outdated(segments)
         now_s = self._clock.now_s() if self._config.max_age_h else 0.0
         leaving: list[SegmentRow] = []
         by_size = by_age = 0
-        for row, directory in zip(segments[:-1], directories, strict=False):
+        for row, directory, size in zip(segments[:-1], directories, sizes, strict=False):
             too_much = self._config.max_gb > 0 and excess > 0
             too_old = self._config.max_age_h > 0 and _age_s(directory, now_s) > self._config.max_age_h * 3600
             if not (too_much or too_old or len(leaving) < outdated):
                 break
             leaving.append(row)
             by_size, by_age = by_size + too_much, by_age + too_old
-            excess -= row.frame_bytes
+            excess -= size
         allowed = max(by_size, int(share > 0), int(share * len(segments)))
         if share and len(leaving) > allowed:
             _log.warning(
@@ -106,6 +109,7 @@ class Overdue:
             )
         for row in leaving[:allowed]:
             self._policies.pop(row.number, None)
+            self._sizes.pop(row.number, None)
         return leaving[:allowed]
 
     def _outdated(self, segments: Sequence[SegmentRow]) -> int:
@@ -124,6 +128,14 @@ class Overdue:
         if row.number not in self._policies:
             self._policies[row.number] = self._catalogue.policies(row.first_position, row.first_position + row.rows)
         return self._policies[row.number]
+
+    def _size_of(self, row: SegmentRow, directory: Path) -> int:
+        if row.number not in self._sizes:
+            try:
+                self._sizes[row.number] = segment_size(directory)
+            except OSError:
+                return row.frame_bytes  # asked again the next time
+        return self._sizes[row.number]
 
 
 class _Clock:

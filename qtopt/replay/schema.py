@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from qtopt import specs
 from qtopt.errors import CorruptEpisode, SchemaMismatch, StoreError
-from qtopt.legal import check_content, check_metadata_size
+from qtopt.legal import check_content, check_metadata
 from qtopt.replay.frames import FrameCodec, choose_codec
 from qtopt.types import Behaviour, Episode, JsonValue
 
@@ -119,11 +119,11 @@ def facts_json(episode: Episode, *, bounded: bool = True) -> str:
     """Returns the collector's name and the metadata of an episode as JSON in ASCII.
 
     Raises:
-        SchemaMismatch: the metadata are not JSON, or ``bounded`` and longer than any server takes.
+        SchemaMismatch: the metadata are not JSON, or ``bounded`` and longer or deeper than any server takes.
     """
     metadata = dump_json(dict(episode.metadata))
     if bounded:
-        check_metadata_size(metadata)
+        check_metadata(metadata)
     return f'{{"collector":{dump_json(episode.collector)},"metadata":{metadata}}}'
 
 

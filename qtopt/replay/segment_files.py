@@ -54,7 +54,10 @@ EPISODE_COLUMNS: Final[dict[str, tuple[str, tuple[int, ...]]]] = {
 UNREADABLE: Final = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
 """What reading a segment's damaged tables raises, beside CorruptEpisode."""
 
-COLUMN_NAMES: Final = (*(STEP_DTYPE.names or ()), "frame_offset", *EPISODE_COLUMNS, "episode_facts_json")
+FACTS: Final = "episode_facts_json"
+"""The column of the facts, end to end; the catalogue has them too."""
+
+COLUMN_NAMES: Final = (*(STEP_DTYPE.names or ()), "frame_offset", *EPISODE_COLUMNS, FACTS)
 """The arrays of a segment other than ``frames``."""
 
 
@@ -150,7 +153,7 @@ def _columns(segment: SegmentRow, rows: Rows, episodes: Sequence[EpisodeRow]) ->
     for name, (dtype, _) in EPISODE_COLUMNS.items():
         values = table.get(name) or [getattr(row, name.removeprefix("episode_")) for row in episodes]
         columns[name] = np.array(values, dtype)
-    columns["episode_facts_json"] = np.frombuffer(b"".join(facts), np.uint8)
+    columns[FACTS] = np.frombuffer(b"".join(facts), np.uint8)
     return columns
 
 
@@ -185,6 +188,16 @@ def _write_shard(path: Path, segment: SegmentRow, frames: Iterable[bytes]) -> No
         index[:, 1] = stored
         file.write(index.tobytes())
         file.write(_crc_bytes(index))
+
+
+def segment_size(directory: Path) -> int:
+    """Returns the bytes of a segment's files, and those of its facts once more: the catalogue has them too.
+
+    Raises:
+        OSError: they are not there, or cannot be read now.
+    """
+    files = [Path(folder, name) for folder, _, names in os.walk(directory) for name in names]
+    return sum(file.stat().st_size for file in (*files, _column_path(directory, FACTS, 1)))
 
 
 def flush_tree(directory: Path) -> None:
@@ -249,7 +262,7 @@ def read_tables(directory: Path) -> tuple[SegmentRow, list[EpisodeRow]]:
     segment = SegmentRow(**attributes["segment"])
     columns = {name.removeprefix("episode_"): read_episode_column(directory, name, segment) for name in EPISODE_COLUMNS}
     ends = columns["facts_end"].tolist()
-    facts = _read_sound(directory, "episode_facts_json", "|u1", (ends[-1],)).tobytes()
+    facts = _read_sound(directory, FACTS, "|u1", (ends[-1],)).tobytes()
     return segment, episode_rows(
         segment, columns, [facts[start:stop].decode() for start, stop in itertools.pairwise([0, *ends])]
     )

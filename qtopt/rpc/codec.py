@@ -20,7 +20,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from qtopt.digest import Part, content_digest, digest_of, metadata_json
 from qtopt.errors import CheckpointError, CorruptEpisode, SchemaMismatch
-from qtopt.legal import check_metadata_size
+from qtopt.legal import check_metadata
 from qtopt.rpc.arrays import (
     F32,
     I64,
@@ -324,7 +324,7 @@ def _check_episode(episode: Episode) -> None:
 
 
 def _object(text: str) -> dict[str, JsonValue]:
-    check_metadata_size(text)
+    check_metadata(text)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -2,12 +2,15 @@
 
 import contextlib
 import os
+import re
 import sqlite3
+import subprocess
 import threading
 
 import pytest
 
-from qtopt.errors import StoreError, StoreFull
+from qtopt.apps.drills.disks import BreakableDisk
+from qtopt.errors import ConfigError, StoreError, StoreFull
 from qtopt.replay import EpisodeStore, MemoryStore, ReplayConfig, StoreFormat, condition, landing_log
 from qtopt.rpc.status import to_status
 from tests.episodes import make_episode
@@ -45,6 +48,43 @@ def test_a_disk_that_is_gone_refuses_and_takes_episodes_when_it_is_back(tmp_path
         aside.rename(root)
         assert store.condition().writable
         assert store.append(make_episode(rng))
+
+
+@pytest.fixture
+def breakable(tmp_path):
+    with contextlib.ExitStack() as mounted:
+        try:
+            yield mounted.enter_context(BreakableDisk(tmp_path / "disk", 16))
+        except ConfigError:
+            pytest.skip("mounting a file system is not allowed here")
+
+
+def test_a_disk_that_found_an_error_is_told_before_it_refuses_anything(breakable, tmp_path, rng):
+    with EpisodeStore(tmp_path / "disk" / "store", FORMAT, ReplayConfig(min_free_mb=1.0)) as store:
+        assert store.append(make_episode(rng, 2, size_px=16))
+        assert store.condition().writable
+        breakable.break_it()
+        found = store.condition()
+        assert not found.writable
+        assert re.match(r"the disk is read-only \(.*Read-only file system", found.reason)
+        with pytest.raises(StoreFull, match="Read-only file system"):
+            store.append(make_episode(rng, 2, size_px=16))
+
+
+def test_so_is_one_that_is_mounted_read_only_until_it_is_no_longer(small_disk, rng):
+    def mount(*words):
+        subprocess.run(["mount", *words, str(small_disk)], check=True)
+
+    with EpisodeStore(small_disk / "store", FORMAT, ReplayConfig(min_free_mb=1.0)) as store:
+        assert store.append(make_episode(rng, 2, size_px=16))
+        mount("--bind", str(small_disk))
+        try:
+            mount("-o", "remount,ro,bind")
+            assert "the disk is read-only" in store.condition().reason
+        finally:
+            subprocess.run(["umount", str(small_disk)], check=True)
+        assert store.condition().writable
+        assert store.append(make_episode(rng, 2, size_px=16))
 
 
 def test_a_disk_that_fails_within_a_commit_refuses(tmp_path):

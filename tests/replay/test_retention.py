@@ -11,6 +11,7 @@ import structlog
 
 from qtopt.errors import ConfigError, UnknownEpisode
 from qtopt.replay import EpisodeStore, ReplayConfig, RetentionConfig, StoreFormat, episode_store, rebuild_catalogue
+from qtopt.replay.segment_files import segment_size
 from qtopt.replay.transfer import transfer
 from qtopt.types import Behaviour, Targets
 from tests.episodes import make_episode
@@ -19,6 +20,7 @@ from tests.waiting import wait_until
 FORMAT = StoreFormat.for_images(16)
 FRAMES = 4
 SEGMENT_GB = 3 * FRAMES * FORMAT.frame_pixels / 1e9
+"""Of the frames alone."""
 
 
 def acted(rng, version):
@@ -61,8 +63,8 @@ def names(path):
     ("limits", "first"),
     [
         ({}, 0),
-        ({"max_gb": 3.1 * SEGMENT_GB}, 0),
-        ({"max_gb": 2.1 * SEGMENT_GB}, 3),
+        ({"segments": 3.1}, 0),
+        ({"segments": 2.1}, 3),
         ({"max_gb": 1e-9}, 6),  # the newest segment and what is not sealed always stay
         ({"max_versions": 8}, 0),  # so many acted in what came after the oldest segment
         ({"max_versions": 7}, 3),
@@ -72,6 +74,8 @@ def names(path):
     ],
 )
 def test_the_oldest_segments_go_whole(path, episodes, limits, first):
+    if "segments" in limits:
+        limits = {"max_gb": limits["segments"] * segment_size(path / "segments" / "00000000.zarr") / 1e9}
     assert kept(path, **limits) == [episode.uuid for episode in episodes[first:]]
     assert names(path) == [f"{number:08d}.zarr" for number in range(first // 3, 3)]
 
@@ -167,6 +171,26 @@ def test_room_is_made_at_once(tmp_path, rng, quiet):
     sealed_one_by_one(tmp_path / "store", rng, range(25))
     with EpisodeStore(tmp_path / "store", config=ReplayConfig(retention=RetentionConfig(max_gb=1e-9))) as store:
         assert store.retire(0.1) == 24
+
+
+def test_metadata_count_in_the_segment_and_in_the_catalogue(tmp_path, rng, quiet):
+    path = tmp_path / "store"
+    with EpisodeStore(path, FORMAT, ReplayConfig(retention=RetentionConfig(max_gb=0.002))) as store:
+        for version in range(8):
+            store.append(replace(acted(rng, version), metadata={"log": "x" * 300_000}))
+            store.seal()
+            store.retire(0.0)
+        assert store.stats()["segments"] == 3  # of 0.62 MB each
+    taken = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    assert taken < 2_000_000 + 700_000  # the catalogue held one more for a moment, and keeps that room for the next
+
+
+def test_a_segment_whose_files_cannot_be_looked_at_counts_its_frames_until_they_can(path, quiet):
+    with EpisodeStore(path, config=ReplayConfig(retention=RetentionConfig(max_gb=4 * SEGMENT_GB))) as store:
+        (path / "segments").rename(path / "aside")
+        assert store.retire() == 0
+        (path / "aside").rename(path / "segments")
+        assert store.retire() == 2
 
 
 def test_a_server_gives_up_a_tenth_at_a_time(tmp_path, rng, monkeypatch):

@@ -10,7 +10,7 @@ import structlog
 
 from qtopt.apps import data
 from qtopt.errors import StoreError, StoreFull
-from qtopt.replay import EpisodeStore, ReplayConfig, StoreFormat, episode_store
+from qtopt.replay import EpisodeStore, ReplayConfig, StoreFormat, episode_store, sealing
 from tests.episodes import make_episode
 from tests.replay.landed import spoil_frame, spoil_frames
 from tests.waiting import wait_until
@@ -32,6 +32,13 @@ def path(tmp_path, episodes):
         for episode in episodes:
             store.append(episode)
     return tmp_path / "store"
+
+
+def _raising(error):
+    def work(*_):
+        raise error
+
+    return work
 
 
 class BadSector:
@@ -105,6 +112,32 @@ class TestUnreadable:
             wait_until(lambda: "what waited is sealed" in [entry["event"] for entry in logs])
         told = [entry["event"] for entry in logs if entry["log_level"] == "warning"]
         assert told == ["nothing could be sealed; trying again"]
+        assert_serves(path, episodes)
+
+    @pytest.mark.parametrize("failing", [MemoryError(), RuntimeError("can't start new thread")], ids=repr)
+    def test_the_keeper_outlives_what_nobody_foresaw(self, path, episodes, monkeypatch, failing):
+        monkeypatch.setattr(episode_store, "_TICK_S", 0.01)
+        monkeypatch.setattr(episode_store, "_RETRY_SEAL_S", 0.01)
+        monkeypatch.setattr(episode_store, "_LABELS_EVERY_S", 0.01)
+        monkeypatch.setattr(episode_store, "_RETIRE_EVERY_S", 0.01)
+        with (
+            structlog.testing.capture_logs() as logs,
+            EpisodeStore(path, config=ReplayConfig(seal_after_s=0.5)) as store,
+        ):
+            with monkeypatch.context() as patch:
+                for place, name in (
+                    (sealing, "write_segment"),
+                    (store._shelf._overdue, "among"),
+                    (store._ring, "snapshot"),
+                ):
+                    patch.setattr(place, name, _raising(failing))
+                wait_until(lambda: len(store._failing) == 3)
+            for done in ("sealed", "retired", "saved"):
+                wait_until(lambda done=done: f"what waited is {done}" in [entry["event"] for entry in logs])
+            assert store.stats()["segments"] == 1
+        told = [entry for entry in logs if entry["log_level"] == "warning"]
+        assert sorted(entry["event"].split()[3] for entry in told) == ["retired;", "saved;", "sealed;"]
+        assert {(entry["error"], entry["exc_info"]) for entry in told} == {(repr(failing), True)}
         assert_serves(path, episodes)
 
     def test_a_given_up_episode_holds_nobody_up_and_its_file_is_kept_whole(self, path, episodes, monkeypatch):

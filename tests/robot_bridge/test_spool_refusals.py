@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from qtopt.errors import CorruptEpisode, SchemaMismatch, StoreError, StoreFull
-from qtopt.legal import MAX_METADATA
+from qtopt.legal import MAX_METADATA, MAX_METADATA_DEPTH
 from robot_bridge import spooled
 from robot_bridge.spool import Spool
 from robot_bridge.spooled import decode_episode, encode_episode
-from tests.episodes import make_episode
+from tests.episodes import make_episode, nested
 from tests.robot_bridge.sinks import PickySink, Sink, uuids
 
 
@@ -53,6 +53,8 @@ def no_file_can_be_opened():
 ILLEGAL = {
     "NaN in metadata": {"metadata": {"force_n": float("nan")}},
     "metadata too long": {"metadata": {"log": "x" * MAX_METADATA}},
+    "metadata too deep": {"metadata": nested(MAX_METADATA_DEPTH + 1)},
+    "metadata without a bottom": {"metadata": nested(100_000)},
     "an array in metadata": {"metadata": {"joints": np.zeros(3)}},
     "keys that are no text": {"metadata": {(1, 2): 3}},
     "NaN in an array": {"tool_pose": np.full((3, 4), np.nan, np.float32)},

@@ -253,6 +253,8 @@ def resigned(message):
         (lambda m: setattr(m, "behaviour", b"\x01" * 21), "found 21 actions, expected 1 to 20"),
         (lambda m: setattr(m, "metadata_json", "[1]"), "a JSON list, expected an object"),
         (lambda m: setattr(m, "metadata_json", "{"), "not JSON"),
+        (lambda m: setattr(m, "metadata_json", '{"a": ' + "[" * 64 + "]" * 64 + "}"), "nested 65 deep, expected"),
+        (lambda m: setattr(m, "metadata_json", '{"a": ' * 100_000), "nested 100000 deep, expected at most 64"),
         (lambda m: setattr(m, "rewards", np.full(5, np.nan, "<f4").tobytes()), "rewards"),
     ],
 )
