@@ -8,6 +8,7 @@ import numpy as np
 from qtopt.apps import collected, evaluate, label, train
 from qtopt.apps.metrics import FigureCollector
 from qtopt.apps.reporting import Reporting
+from qtopt.apps.serve import NewestNetwork
 from qtopt.loops.collect import Collected
 from qtopt.loops.label import Labelled
 from qtopt.loops.train import Trained
@@ -44,7 +45,7 @@ def test_what_is_asked_for_is_exported(rng, tmp_path):
             connection.replay.append(episode)
             registry.publish(1, b"networks")
             stats = {name: value for name, value in store.stats().items() if isinstance(value, float)}
-            figures = stats | registry.figures() | server.figures()
+            figures = stats | registry.figures() | NewestNetwork(registry).figures() | server.figures()
             exported |= names(FigureCollector("server", lambda: figures)) | names(services.metrics.registry)
     assert used_names() - exported == set()
     assert np.all([name.startswith(("qtopt_", "process_")) for name in exported])
