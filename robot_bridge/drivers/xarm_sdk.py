@@ -54,22 +54,22 @@ def checked(code: Any, what: str) -> None:
 def open_sdk(options: XArmOptions, deadline_s: float) -> Any:
     """Connects the vendor's library, waits for its first report, and returns its ``XArmAPI``.
 
-    The library sets the process's default socket timeout and would prefer a socket file that anybody can create in the
-    temporary directory; the first is set back, the second forbidden. Nothing else is asked of the controller.
+    The library sets the process's default socket timeout, also from a thread of a connection made before, and would
+    prefer a socket file that anybody can create in the temporary directory; the first is taken back, the second
+    forbidden. Nothing else is asked of the controller.
     """
     from xarm.core.config.x_config import XCONF
     from xarm.wrapper import XArmAPI
 
     until_s = time.monotonic() + deadline_s
     XCONF.SocketConf.TCP_CONTROL_PORT = options.control_port
-    before = socket.getdefaulttimeout()
     try:
         sdk = XArmAPI(options.host, is_radian=True, do_not_open=True, forbid_uds=True)
         sdk.connect()
     except Exception as error:  # the library raises bare Exceptions
         raise RobotError(f"the xArm library did not connect to {options.host}: {error}") from error
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(None)
     sdk.set_timeout(COMMAND_TIMEOUT_S)
     while sdk.count < 0:
         if time.monotonic() > until_s:
