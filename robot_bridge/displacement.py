@@ -15,6 +15,10 @@ from robot_bridge.config import MotionLimits
 from robot_bridge.contracts import Pose
 from robot_bridge.robot import ToolPose
 
+TURN_PER_M = 4.0
+"""A UR's straight motion turns at most at so many radians for each metre of its speed, and is slowed down where that is
+not enough (https://forum.universal-robots.com/t/movel-tool-angular-speed/15912)."""
+
 
 def limit_action(action: FloatArray, tool: ToolPose, limits: MotionLimits) -> tuple[FloatArray, ToolPose]:
     """Returns the action that will be executed, float32 (8,), and the target pose it leads to.

@@ -4,13 +4,12 @@ import math
 
 import numpy as np
 
+from robot_bridge.displacement import TURN_PER_M
 from robot_bridge.robot import ToolPose
 from robot_bridge.tracking import slower, towards
 from sim.hand import MAX_WIDTH_M, MOVED_KG, Samples
 from sim.world import TIME_STEP_S
 
-_TURN_PER_M = 4.0
-"""A turn gains and loses speed at so many radians for each metre of the motion's acceleration: a UR's own rule."""
 _BASE_N = 6.0
 _BASE_NM = 1.5
 _STIFFNESS_N_M = 8_000.0
@@ -68,11 +67,11 @@ class Path:
         """Moves the set point through a time step."""
         if self._goal is None:
             self.velocity[:3] = slower(self.velocity[:3], self.accel_m_s2 * dt_s)
-            self.velocity[3:] = slower(self.velocity[3:], _TURN_PER_M * self.accel_m_s2 * dt_s)
+            self.velocity[3:] = slower(self.velocity[3:], TURN_PER_M * self.accel_m_s2 * dt_s)
         else:
             gap = self._goal - self._here
             self.velocity[:3] = towards(gap[:3], self.velocity[:3], self._speed_m_s, self.accel_m_s2, dt_s)
-            turn_rad_s2 = _TURN_PER_M * self.accel_m_s2
+            turn_rad_s2 = TURN_PER_M * self.accel_m_s2
             self.velocity[3:] = towards(gap[3:], self.velocity[3:], self._yaw_rate_rad_s, turn_rad_s2, dt_s)
         self._here = self._here + self.velocity * dt_s
         if self._goal is not None and np.abs(self._goal - self._here).max() < 1e-6:

@@ -11,7 +11,7 @@ from robot_bridge.cell.processes import CellProcesses
 from robot_bridge.cell.records import speed_m_s
 from robot_bridge.cell_file import CellFile
 from robot_bridge.contracts import ArmState, MotionOutcome, Pose, Reaction
-from robot_bridge.displacement import tilt_rad, to_pose, to_tool, waypoints
+from robot_bridge.displacement import TURN_PER_M, tilt_rad, to_pose, to_tool, waypoints
 from robot_bridge.robot import RobotState, ToolPose
 from robot_bridge.safety.facts import Phase
 from robot_bridge.safety.rules import RECOVERABLE_MODES
@@ -22,8 +22,6 @@ _LEAD_OUT_S: Final = 10.0
 _HOLD_S: Final = 0.1
 _TRAVEL_ABOVE_RIM_M: Final = 0.15
 TURN_RAD: Final = math.radians(60.0)
-TURN_PER_M: Final = 4.0
-"""A UR turns at most at so many radians for each metre of a straight motion's speed."""
 _UPRIGHT_RAD: Final = math.radians(10.0)
 _NEAR_M: Final = 0.02
 _ASIDE_M: Final = 0.002

@@ -3,10 +3,7 @@
 import math
 
 from robot_bridge.contracts import Pose
-
-_TURN_PER_M = 4.0
-"""A straight motion turns at most at so many radians for each metre of its speed, and is slowed down where that is not
-enough: the controller's rule (https://forum.universal-robots.com/t/movel-tool-angular-speed/15912)."""
+from robot_bridge.displacement import TURN_PER_M
 
 Six = tuple[float, float, float, float, float, float]
 
@@ -36,5 +33,5 @@ def speed_within_turn(start: Pose, target: Pose, speed_m_s: float, turn_rad_s: f
     along = abs(sum(a * b for a, b in zip(start.quaternion_xyzw, target.quaternion_xyzw, strict=True)))
     turn_rad = 2 * math.acos(min(1.0, along))
     distance_m = math.dist(start.position_m, target.position_m)
-    turn_per_m = _TURN_PER_M if turn_rad >= _TURN_PER_M * distance_m else turn_rad / distance_m
+    turn_per_m = TURN_PER_M if turn_rad >= TURN_PER_M * distance_m else turn_rad / distance_m
     return speed_m_s if turn_per_m * speed_m_s <= turn_rad_s else turn_rad_s / turn_per_m
