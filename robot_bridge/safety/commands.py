@@ -17,6 +17,8 @@ STRAIGHT_M = 0.003
 """A motion that strays less than this from the vertical goes straight up or down."""
 BACK_M = 0.010
 """A retreat leads so far back along the tool's way [m]; straight up, what presses from aside goes along."""
+BACK_RAD = 0.15
+"""It turns so far back [rad]; what a turn has brought against a wall would be dragged along it."""
 _EPSILON = 1e-6
 
 
@@ -26,10 +28,12 @@ class Way:
 
     Attributes:
         start_m: where the tool point was when it set out.
+        start_yaw_rad: its azimuth then.
         rose: it led up.
     """
 
     start_m: Point
+    start_yaw_rad: float
     rose: bool
 
     def back_m(self, here_m: Point) -> Point:
@@ -37,6 +41,11 @@ class Way:
         x_m, y_m, z_m = (to - at for to, at in zip(self.start_m, here_m, strict=True))
         share = min(1.0, BACK_M / max(math.hypot(x_m, y_m), _EPSILON))
         return share * x_m, share * y_m, min(0.0, max(z_m, -BACK_M)) if self.rose else 0.0
+
+    def turn_back_rad(self, yaw_rad: float) -> float:
+        """Returns how far a retreat at an azimuth turns back: ``BACK_RAD`` at most."""
+        turn_rad = math.remainder(self.start_yaw_rad - yaw_rad, math.tau)
+        return min(max(turn_rad, -BACK_RAD), BACK_RAD)
 
 
 class CommandRules:
@@ -61,7 +70,7 @@ class CommandRules:
     def judge(self, command: MotionCommand, state: ArmState, phase: Phase, *, slow: bool, way: Way | None) -> Verdict:
         """Returns ALLOW or CLAMP with the command to send, or what is wrong with it; the report is a sound one.
 
-        A retreat may lead a little back along ``way``.
+        A retreat may lead, and turn, a little back along ``way``.
         """
         fault = _nonsense(command)
         if fault:
@@ -98,8 +107,11 @@ class CommandRules:
                 Reaction.STOP, "target_box", f"the target {point} lies {math.dist(point, inside):.3f} m outside"
             )
         home, reach = self._motion.home_yaw_rad, self._motion.yaw_rad
-        yaw_rad = min(max(wanted.yaw_rad, home - reach), home + reach)
-        return ToolPose(*inside, here.yaw_rad if phase is Phase.RETRACT else yaw_rad)
+        low_rad, high_rad = home - reach, home + reach
+        if phase is Phase.RETRACT:
+            turn_rad = 0.0 if way is None else way.turn_back_rad(here.yaw_rad)
+            low_rad, high_rad = sorted((here.yaw_rad, here.yaw_rad + turn_rad))
+        return ToolPose(*inside, min(max(wanted.yaw_rad, low_rad), high_rad))
 
     def _leads_out(self, wanted: ToolPose, here: ToolPose, way: Way | None) -> bool:
         back_x_m, back_y_m, down_m = (0.0, 0.0, 0.0) if way is None else way.back_m(_place(here))
@@ -132,14 +144,17 @@ class CommandRules:
 
 
 def lead_out(state: ArmState, way: Way | None, rise_m: float, speed_m_s: float) -> MotionCommand:
-    """Returns the motion that leads up, and a little back along ``way``; it has yet to be filtered.
+    """Returns the motion that leads up, and a little back along ``way``, turns too; it has yet to be filtered.
 
     What was pressed on its way up goes back down instead.
     """
     x_m, y_m, z_m = here_m = state.pose.position_m
-    back_x_m, back_y_m, down_m = (0.0, 0.0, 0.0) if way is None else way.back_m(here_m)
-    z_m += down_m if down_m < 0.0 else rise_m
-    target = to_pose(ToolPose(x_m + back_x_m, y_m + back_y_m, z_m, to_tool(state.pose).yaw_rad))
+    yaw_rad = to_tool(state.pose).yaw_rad
+    down_m = 0.0
+    if way is not None:
+        back_x_m, back_y_m, down_m = way.back_m(here_m)
+        x_m, y_m, yaw_rad = x_m + back_x_m, y_m + back_y_m, yaw_rad + way.turn_back_rad(yaw_rad)
+    target = to_pose(ToolPose(x_m, y_m, z_m + (down_m if down_m < 0.0 else rise_m), yaw_rad))
     return MotionCommand(target, speed_m_s, 0.5, 0.1)
 
 

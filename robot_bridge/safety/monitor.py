@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from qtopt.errors import RobotError
 from robot_bridge.cell_file import CellFile
 from robot_bridge.contracts import ArmMode, ArmState, Latch, MotionCommand, Reaction, Verdict
+from robot_bridge.displacement import to_tool
 from robot_bridge.safety import rules
 from robot_bridge.safety.commands import CommandRules, Way, lead_out, straight_up
 from robot_bridge.safety.facts import ALLOWED, CellFacts, Heartbeat, Phase, is_at_least, worst
@@ -146,7 +147,7 @@ class CellSafetyMonitor:
         if not is_at_least(verdict, Reaction.HOLD):
             self._descending = descending
             if self._phase is not Phase.RETRACT:
-                self._way = Way(state.pose.position_m, rise_m > _DESCENT_M)
+                self._way = Way(state.pose.position_m, to_tool(state.pose).yaw_rad, rise_m > _DESCENT_M)
         return verdict
 
     def observe(self, state: ArmState | None, now_ns: int) -> Verdict:
@@ -155,7 +156,7 @@ class CellSafetyMonitor:
         return _locked(self._latch) if self._latch is not None else found
 
     def lead_out(self, state: ArmState, *, under_way: bool) -> MotionCommand:
-        """Returns the slow way out of a contact: up, and for a tool ``under_way`` a little back along its way."""
+        """Returns the slow way out of a contact: up, and for a tool ``under_way`` a little back, as it came."""
         way = self._way if under_way else None
         return lead_out(state, way, self._cell.contact.retract_m, self._cell.limits.slow_speed_m_s)
 

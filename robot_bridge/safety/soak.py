@@ -23,7 +23,7 @@ from robot_bridge.cell_file import CellFile, cell_config, parse_cell_file
 from robot_bridge.contracts import ArmMode, ArmState, MotionCommand, Pose, Reaction, Verdict
 from robot_bridge.displacement import limit_action, to_pose, to_tool, waypoints
 from robot_bridge.robot import ToolPose
-from robot_bridge.safety.commands import BACK_M, STRAIGHT_M
+from robot_bridge.safety.commands import BACK_M, BACK_RAD, STRAIGHT_M
 from robot_bridge.safety.facts import Heartbeat, Phase
 from robot_bridge.safety.limits import TRANSIT_YAW_RAD
 from robot_bridge.safety.monitor import CellSafetyMonitor
@@ -251,7 +251,6 @@ class Soak:
         """Leads out of a contact, and tries what is no way out."""
         pressed = {"wrench": (0.0, 0.0, 35.0, 0.0, 0.0, 0.0)}
         _require(self.monitor.enter(Phase.RETRACT, self._now_ns).reaction is Reaction.ALLOW, "cannot retreat")
-        start = self._tool
         for _ in range(3):
             here = self._tool
             out = self.monitor.lead_out(self._state(), under_way=self._chance.random() < 0.5)
@@ -268,7 +267,7 @@ class Soak:
             aside_m = math.hypot(there.x_m - here.x_m, there.y_m - here.y_m)
             _require(aside_m <= BACK_M + STRAIGHT_M + 0.02, "a retreat goes far aside", verdict)  # out of a margin
             _require(-BACK_M - _SLACK <= there.z_m - here.z_m <= self._most_rise_m, "a retreat goes far", verdict)
-            _require(abs(there.yaw_rad - start.yaw_rad) <= 1e-5, "a retreat turns", verdict)
+            _require(abs(there.yaw_rad - here.yaw_rad) <= BACK_RAD + 1e-5, "a retreat turns far", verdict)
         self._begin()
 
     def _break(self) -> None:

@@ -220,6 +220,21 @@ class TestContact:
             (0.57, 0.0, 0.16)
         )
 
+    def test_a_way_out_turns_back_a_little_and_no_other_way(self, bench):
+        bench.put(z_m=0.1)
+        assert bench.send(command(z_m=0.1, yaw_rad=0.3)).reaction is ALLOW
+        bench.put(z_m=0.1, yaw_rad=0.25)
+        out = bench.force(31.0).command
+        assert yaw_of(out.target) == pytest.approx(0.10)
+        assert bench.monitor.enter(Phase.RETRACT, bench.now_ns).reaction is ALLOW
+        pressed = {"wrench": (31.0, 0.0, 0.0, 0.0, 0.0, 0.0)}
+        assert bench.send(out, **pressed).reaction is ALLOW
+        for asked_rad, allowed_rad in ((0.3, 0.25), (0.2, 0.2), (-0.5, 0.10)):
+            kept = bench.send(command(z_m=0.11, yaw_rad=asked_rad), **pressed)
+            assert yaw_of(kept.command.target) == pytest.approx(allowed_rad, abs=1e-6)
+        bench.put(z_m=0.11, yaw_rad=0.05)  # no further than where it came from
+        assert yaw_of(bench.monitor.lead_out(bench.state(), under_way=True).target) == pytest.approx(0.0, abs=1e-6)
+
     def test_what_presses_on_a_tool_that_rises_is_left_by_the_way_back_down(self, bench):
         bench.put(z_m=0.1)
         assert bench.send(command(z_m=0.15)).reaction is ALLOW
@@ -239,7 +254,7 @@ class TestContact:
         assert bench.send(out, **pressed).reaction is ALLOW
         assert rule_of(bench.step(wrench=(0.0, 0.0, 40.0, 0.0, 0.0, 0.0))) == (STOP, "contact_retract")
 
-    def test_a_way_out_does_not_turn(self, bench):
+    def test_a_way_out_does_not_turn_where_nothing_was_turned(self, bench):
         bench.put(z_m=0.1)
         bench.force(31.0)
         bench.monitor.enter(Phase.RETRACT, bench.now_ns)
