@@ -18,7 +18,7 @@ STRAIGHT_M = 0.003
 BACK_M = 0.010
 """A retreat leads so far back along the tool's way [m]; straight up, what presses from aside goes along."""
 BACK_RAD = 0.15
-"""It turns so far back [rad]; what a turn has brought against a wall would be dragged along it."""
+"""It turns so far back [rad] with it; what a turn has brought against a wall would be dragged along it."""
 _EPSILON = 1e-6
 
 
@@ -36,16 +36,16 @@ class Way:
     start_yaw_rad: float
     rose: bool
 
-    def back_m(self, here_m: Point) -> Point:
-        """Returns how far a retreat from ``here_m`` leads back (x, y, z) [m]: ``BACK_M`` at most; down if it rose."""
+    def back_m(self, here_m: Point, most_m: float) -> Point:
+        """Returns how far a retreat from ``here_m`` leads back (x, y, z) [m]: ``most_m`` at most; down if it rose."""
         x_m, y_m, z_m = (to - at for to, at in zip(self.start_m, here_m, strict=True))
-        share = min(1.0, BACK_M / max(math.hypot(x_m, y_m), _EPSILON))
-        return share * x_m, share * y_m, min(0.0, max(z_m, -BACK_M)) if self.rose else 0.0
+        share = min(1.0, most_m / max(math.hypot(x_m, y_m), _EPSILON))
+        return share * x_m, share * y_m, min(0.0, max(z_m, -most_m)) if self.rose else 0.0
 
-    def turn_back_rad(self, yaw_rad: float) -> float:
-        """Returns how far a retreat at an azimuth turns back: ``BACK_RAD`` at most."""
+    def turn_back_rad(self, yaw_rad: float, most_rad: float) -> float:
+        """Returns how far a retreat at an azimuth turns back: ``most_rad`` at most."""
         turn_rad = math.remainder(self.start_yaw_rad - yaw_rad, math.tau)
-        return min(max(turn_rad, -BACK_RAD), BACK_RAD)
+        return min(max(turn_rad, -most_rad), most_rad)
 
 
 class CommandRules:
@@ -109,12 +109,12 @@ class CommandRules:
         home, reach = self._motion.home_yaw_rad, self._motion.yaw_rad
         low_rad, high_rad = home - reach, home + reach
         if phase is Phase.RETRACT:
-            turn_rad = 0.0 if way is None else way.turn_back_rad(here.yaw_rad)
+            turn_rad = 0.0 if way is None else way.turn_back_rad(here.yaw_rad, BACK_RAD)
             low_rad, high_rad = sorted((here.yaw_rad, here.yaw_rad + turn_rad))
         return ToolPose(*inside, min(max(wanted.yaw_rad, low_rad), high_rad))
 
     def _leads_out(self, wanted: ToolPose, here: ToolPose, way: Way | None) -> bool:
-        back_x_m, back_y_m, down_m = (0.0, 0.0, 0.0) if way is None else way.back_m(_place(here))
+        back_x_m, back_y_m, down_m = (0.0, 0.0, 0.0) if way is None else way.back_m(_place(here), BACK_M)
         x_m, y_m, rise_m = (to - at for to, at in zip(_place(wanted), _place(here), strict=True))
         share = _nearest_share((x_m, y_m), (back_x_m, back_y_m))
         aside_m = math.hypot(x_m - share * back_x_m, y_m - share * back_y_m)
@@ -146,14 +146,16 @@ class CommandRules:
 def lead_out(state: ArmState, way: Way | None, rise_m: float, speed_m_s: float) -> MotionCommand:
     """Returns the motion that leads up, and a little back along ``way``, turns too; it has yet to be filtered.
 
-    What was pressed on its way up goes back down instead.
+    It leads no further back than up. What was pressed on its way up goes back down instead.
     """
     x_m, y_m, z_m = here_m = state.pose.position_m
     yaw_rad = to_tool(state.pose).yaw_rad
     down_m = 0.0
     if way is not None:
-        back_x_m, back_y_m, down_m = way.back_m(here_m)
-        x_m, y_m, yaw_rad = x_m + back_x_m, y_m + back_y_m, yaw_rad + way.turn_back_rad(yaw_rad)
+        most_m = min(rise_m, BACK_M)
+        back_x_m, back_y_m, down_m = way.back_m(here_m, most_m)
+        x_m, y_m = x_m + back_x_m, y_m + back_y_m
+        yaw_rad += way.turn_back_rad(yaw_rad, BACK_RAD * most_m / BACK_M)
     target = to_pose(ToolPose(x_m, y_m, z_m + (down_m if down_m < 0.0 else rise_m), yaw_rad))
     return MotionCommand(target, speed_m_s, 0.5, 0.1)
 

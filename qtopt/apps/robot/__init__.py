@@ -281,7 +281,7 @@ class Transfer:
     shard: int = 0
     shards: int = 1
     contact_n: tuple[float, float, float] = (25.0, 60.0, 95.0)
-    retract_m: float = 0.01
+    retract_m: float = 0.004
     output: Path = Path("outputs/transfer")
 
     def __post_init__(self) -> None:

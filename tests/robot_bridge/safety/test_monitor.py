@@ -235,6 +235,15 @@ class TestContact:
         bench.put(z_m=0.11, yaw_rad=0.05)  # no further than where it came from
         assert yaw_of(bench.monitor.lead_out(bench.state(), under_way=True).target) == pytest.approx(0.0, abs=1e-6)
 
+    def test_a_short_way_out_leads_no_further_back_than_up(self):
+        bench = Bench(cell(contact=ContactLimits(retract_m=0.004)))
+        bench.put(z_m=0.1)
+        assert bench.send(command(x_m=0.6, z_m=0.1, yaw_rad=0.3)).reaction is ALLOW
+        bench.put(x_m=0.59, z_m=0.1, yaw_rad=0.25)
+        out = bench.force(31.0).command
+        assert out.target.position_m == pytest.approx((0.586, 0.0, 0.104))
+        assert yaw_of(out.target) == pytest.approx(0.19)
+
     def test_what_presses_on_a_tool_that_rises_is_left_by_the_way_back_down(self, bench):
         bench.put(z_m=0.1)
         assert bench.send(command(z_m=0.15)).reaction is ALLOW
