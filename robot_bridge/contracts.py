@@ -80,6 +80,7 @@ class ArmState:
         pose: T_base_tcp as measured.
         twist: linear [m/s] and angular [rad/s] velocity of the tool point, base frame (6,).
         wrench: force [N] and torque [N m] on the tool, base frame (6,), zeroed where the arm was told to; None without.
+            Pressed onto a table, its third number is positive.
         joints_rad: as measured; empty where the arm has no such report.
         mode: see ``ArmMode``.
         program_running: the controller executes our commands; always True where there is no such notion.

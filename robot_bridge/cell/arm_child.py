@@ -26,7 +26,7 @@ from robot_bridge.cell.launch import die_at_once, prefer
 from robot_bridge.cell.places import Places
 from robot_bridge.cell.records import Report, pack_report, speed_m_s
 from robot_bridge.cell.shared import Board, Member
-from robot_bridge.cell.worker import TOUCHED, Ask, Worker
+from robot_bridge.cell.worker import ASIDE, TOUCHED, Ask, Worker
 from robot_bridge.cell_file import CellFile
 from robot_bridge.contracts import Arm, ArmState, Gripper, MotionCommand, Reaction, Verdict
 from robot_bridge.safety.commands import straight_up
@@ -45,7 +45,7 @@ _HUNG: Final = 8
 _ALLOW: Final = Verdict(Reaction.ALLOW)
 _WATCHED_WITHIN_S: Final = 0.5
 _RELIEF_M: Final = 0.004
-"""So far up at the end of a descent: a stiff arm goes on pressing where it was stopped."""
+"""So far up, or back, at the end of a motion on something: a stiff arm goes on pressing where it was stopped."""
 
 
 class ArmChild:
@@ -180,6 +180,8 @@ class ArmChild:
         if rule == TOUCHED:
             return straight_up(self._arm.state(), _RELIEF_M, self._cell.limits.slow_speed_m_s)
         with self._judging:
+            if rule == ASIDE:
+                return self._monitor.step_back(self._arm.state(), _RELIEF_M)
             return self._monitor.lead_out(self._arm.state(), under_way=under_way)
 
     def _entered(self, phase: Phase) -> None:
@@ -208,7 +210,7 @@ class ArmChild:
         if ask is not None and not is_at_least(ask.ended_by, verdict.reaction):
             ask.ended_by = verdict
         if verdict.reaction is Reaction.HOLD:
-            self._hold(hard=verdict.rule == TOUCHED)
+            self._hold(hard=verdict.rule in (TOUCHED, ASIDE))
             return
         self._stop()
         if verdict.reaction is Reaction.LATCH:

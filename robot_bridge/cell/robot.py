@@ -29,6 +29,7 @@ _ASIDE_RAD: Final = math.radians(2.0)
 _REST_S: Final = 2.0
 _STILL_M_S: Final = 0.002
 _TOUCHED: Final = "contact_descend"
+_FROM_ASIDE: Final = "contact_aside"
 _PRESSED: Final = "contact_retract"
 
 
@@ -303,4 +304,4 @@ def _gap_m(a: ToolPose, b: ToolPose) -> float:
 
 def _touched(answer: dict[str, Any]) -> bool:
     """Returns whether a motion ended on something that a descent may end on: no fault, but how a bottom is found."""
-    return answer.get("outcome") == MotionOutcome.CONTACT or answer.get("rule") == _TOUCHED
+    return answer.get("outcome") == MotionOutcome.CONTACT or answer.get("rule") in (_TOUCHED, _FROM_ASIDE)

@@ -35,6 +35,7 @@ from robot_bridge.safety.region import Point
 _log = logging.getLogger(__name__)
 _GRIPPER_EVERY_S: Final = 0.05
 TOUCHED: Final = "contact_descend"
+ASIDE: Final = "contact_aside"
 _PRESSED: Final = "contact_retract"
 _RISES: Final = 2
 """The stop that belongs to the contact may come as a first rise out of it begins, and end it."""
@@ -42,6 +43,7 @@ _YIELDS: Final = 10
 """Rises while the fingers move: 4 mm each."""
 _YIELD_LOOK_S: Final = 0.01
 _READY_S: Final = 3.0
+_ZERO_S: Final = 1.0
 _READY_LOOK_S: Final = 0.05
 _WAYS: Final = ("move", "lead_out")
 _MOVES: Final = ("move", "lead_out", "grip", "activate", "auto_recover")
@@ -162,8 +164,9 @@ class Worker:
             if barred is not None:
                 return _said(MotionResult(MotionOutcome.REJECTED, barred.reason), barred)
             result = self._do(ask)
-            if isinstance(result, MotionResult) and ask.was_ended_by(TOUCHED):
-                result = self._relieve(ask, result)
+            touched = ask.ended_by
+            if isinstance(result, MotionResult) and touched is not None and touched.rule in (TOUCHED, ASIDE):
+                result = self._relieve(ask, touched, result)
             if message["do"] in _MOVES and ask.was_ended_by(_PRESSED):  # also on the way out of what it touched
                 return self._after_press(ask, result)
             if not isinstance(result, MotionResult):
@@ -191,12 +194,24 @@ class Worker:
         if do in ("grip", "activate"):
             return self._use_gripper(ask)
         if do == "zero_wrench":
-            self._arm.zero_wrench()
+            self._zero_wrench()
         elif do == "recover":
             self._arm.recover()
         elif do != "nothing":
             raise RobotError(f"found the request {do!r}, which this process does not know")
         return {}
+
+    def _zero_wrench(self) -> None:
+        """Takes the force on a tool that hangs free as zero, and sees that it is."""
+        self._arm.zero_wrench()
+        deadline = time.monotonic() + _ZERO_S
+        while not self._monitor.is_free(state := self._arm.state()):
+            if time.monotonic() > deadline:
+                raise RobotError(
+                    f"the arm reports {state.force_n:.0f} N on a tool that hangs free, just after it was zeroed, "
+                    "expected next to none: see whether the payload is right, and whether this arm can zero its force"
+                )
+            time.sleep(_READY_LOOK_S)
 
     def _move(self, message: Message) -> MotionResult:
         pose = message["target"]
@@ -226,10 +241,9 @@ class Worker:
         self._entered(phase)
         return {}
 
-    def _relieve(self, ask: Ask, result: MotionResult) -> MotionResult:
-        """Rises a little out of what ended a motion: it presses less then."""
-        touched = ask.ended_by
-        risen = self._rise_out(ask, TOUCHED, 5.0)
+    def _relieve(self, ask: Ask, touched: Verdict, result: MotionResult) -> MotionResult:
+        """Rises, or steps back, a little out of what ended a motion: it presses less then."""
+        risen = self._rise_out(ask, touched.rule, 5.0)
         if not is_at_least(ask.ended_by, Reaction.STOP):
             ask.ended_by = touched
         return replace(result, pose=risen.pose or result.pose)

@@ -36,6 +36,7 @@ STANDING_FOR_S: Final = 0.1
 REACHED_M: Final = 0.003
 REACHED_RAD: Final = 0.02
 _BEYOND: Final = "the target is beyond the arm's reach"
+_WORSE_N: Final = 8.0
 
 
 class FrankaArm:
@@ -128,14 +129,17 @@ class FrankaArm:
         return self._state
 
     def move_to(self, target: Pose, speed_m_s: float, accel_m_s2: float, deadline_s: float) -> MotionResult:
-        """Moves in a straight line; CONTACT beyond an estimated force of ``contact_force_n``, but for steeply up."""
+        """Moves in a straight line; CONTACT beyond an estimated force of ``contact_force_n``, but for steeply up.
+
+        Where as much presses along an axis as it begins, it ends on 8 N more along that axis.
+        """
         if not (speed_m_s > 0 and accel_m_s2 > 0):
             return MotionResult(MotionOutcome.REJECTED, "speed and acceleration must be more than 0")
         if out_of_reach(target, self._options.flange_to_tip_m):
             return MotionResult(MotionOutcome.REJECTED, _BEYOND)
         motion = line_motion(self._franky, target)
         if not _leads_up(self.state().pose, target):  # which is the way out of a contact
-            force = force_condition(self._franky, self._zero, self._options.contact_force_n)
+            force = force_condition(self._franky, self._zero, self._contact_forces_n())
             motion.add_reaction(self._franky.CartesianPoseReaction(force, stop_motion(self._franky)))
         share = steepest_share(self.state().pose, target)
         speed_m_s = min(speed_m_s, self._options.speed_limit_m_s)
@@ -301,6 +305,13 @@ class FrankaArm:
             return self._ended(MotionOutcome.FAULT, str(error))
         except self._franky.NetworkException as lost:
             return self._failed(lost)
+
+    def _contact_forces_n(self) -> tuple[float, float, float]:
+        """Returns the force along each axis that ends a motion which begins now."""
+        limit_n = self._options.contact_force_n
+        present_n = [abs(each) for each in self.state().wrench or (0.0, 0.0, 0.0)]
+        x_n, y_n, z_n, *_ = (max(limit_n, each + _WORSE_N) for each in present_n)
+        return x_n, y_n, z_n
 
     def _refusal(self) -> str:
         if self._lost:

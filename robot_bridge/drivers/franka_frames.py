@@ -80,11 +80,13 @@ def stop_motion(franky: Any, *, cartesian: bool = True) -> Any:
     return franky.CartesianStopMotion() if cartesian else franky.JointStopMotion()
 
 
-def force_condition(franky: Any, zero: tuple[float, ...], limit_n: float) -> Any:
-    """Returns what a motion ends on: a force along one of the base's axes further than ``limit_n`` from ``zero``."""
+def force_condition(franky: Any, zero: tuple[float, ...], limits_n: tuple[float, float, float]) -> Any:
+    """Returns what a motion ends on: a force along a base axis that is further from ``zero`` than that axis' limit."""
     measures = (franky.Measure.FORCE_X, franky.Measure.FORCE_Y, franky.Measure.FORCE_Z)
     sides = [
-        side for at, force in zip(zero, measures, strict=False) for side in (force > at + limit_n, force < at - limit_n)
+        side
+        for at, force, limit_n in zip(zero[:3], measures, limits_n, strict=True)
+        for side in (force > at + limit_n, force < at - limit_n)
     ]
     condition = sides[0]
     for side in sides[1:]:

@@ -149,6 +149,8 @@ class ContactLimits:
 
     Attributes:
         descend_n: vertical force that ends a descent [N].
+        aside_n: horizontal force that ends a motion of an episode which does not lead up [N]; None for half way between
+            ``descend_n`` and ``retract_n``.
         retract_n: force in any direction that sends the tool up [N].
         latch_n: force in any direction that locks motion [N].
         retract_m: how far up.
@@ -160,14 +162,20 @@ class ContactLimits:
     retract_n: float = 30.0
     latch_n: float = 60.0
     retract_m: float = 0.030
+    aside_n: float | None = None
 
     def __post_init__(self) -> None:
         bounds = {"descend_n": (1.0, 40.0), "retract_n": (1.0, 60.0), "latch_n": (1.0, 100.0), "retract_m": (0.0, 0.1)}
         check_bounds(self, bounds, "contact")
-        if not self.descend_n < self.retract_n < self.latch_n:
-            raise ConfigError(
-                f"[contact] descend_n {self.descend_n}, retract_n {self.retract_n}, latch_n {self.latch_n} must rise"
-            )
+        if not self.descend_n <= self.press_n < self.retract_n < self.latch_n:
+            aside = "" if self.aside_n is None else f"aside_n {self.aside_n}, "
+            values = f"descend_n {self.descend_n}, {aside}retract_n {self.retract_n}, latch_n {self.latch_n}"
+            raise ConfigError(f"[contact] {values} must rise")
+
+    @property
+    def press_n(self) -> float:
+        """The horizontal force that ends a motion [N]."""
+        return (self.descend_n + self.retract_n) / 2 if self.aside_n is None else self.aside_n
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ _TRACKING_M = 0.003
 """A fast motion that ends, or runs, at the height where slow ones begin may be measured so far below it."""
 _WORSE_N = 8.0
 """A way out of a contact may begin with so much more force; what it makes worse ends it."""
+_WAY_M, _WAY_RAD = 0.008, 0.08
+"""A way out goes back along a motion that was longer, or turned more: not along a step out of something touched."""
 _NO_REPORT = Verdict(Reaction.HOLD, "state_age", "no report from the arm yet")
 
 
@@ -146,8 +148,7 @@ class CellSafetyMonitor:
         verdict = self._take(self.commands.judge(command, state, self._phase, slow=self.slow, way=self._way))
         if not is_at_least(verdict, Reaction.HOLD):
             self._descending = descending
-            if self._phase is not Phase.RETRACT:
-                self._way = Way(state.pose.position_m, to_tool(state.pose).yaw_rad, rise_m > _DESCENT_M)
+            self._note_way(command, state)
         return verdict
 
     def observe(self, state: ArmState | None, now_ns: int) -> Verdict:
@@ -160,9 +161,17 @@ class CellSafetyMonitor:
         way = self._way if under_way else None
         return lead_out(state, way, self._cell.contact.retract_m, self._cell.limits.slow_speed_m_s)
 
+    def step_back(self, state: ArmState, step_m: float) -> MotionCommand:
+        """Returns a short way out of what pressed from aside: so far back, as the tool came, and so far up."""
+        return lead_out(state, self._way, step_m, self._cell.limits.slow_speed_m_s)
+
     def is_borne(self, state: ArmState) -> bool:
         """Whether as much presses on the tool from below, or from above, as ends a descent."""
         return state.wrench is not None and abs(state.wrench[2]) >= self._cell.contact.descend_n
+
+    def is_free(self, state: ArmState) -> bool:
+        """Whether less presses on the tool than ends a descent; always so without a force report."""
+        return state.force_n < self._cell.contact.descend_n
 
     def may_recover(self, state: ArmState, now_ns: int) -> Verdict:
         """Returns ALLOW, with the first motion afterwards, where a protective stop may be cleared without a person.
@@ -197,6 +206,12 @@ class CellSafetyMonitor:
         self._latch = self._stopped = None
         self._phase = Phase.IDLE
         self._was_ready = self._descending = False
+
+    def _note_way(self, command: MotionCommand, state: ArmState) -> None:
+        start, end = to_tool(state.pose), to_tool(command.target, to_tool(state.pose).yaw_rad)
+        way_m = math.dist(state.pose.position_m, command.target.position_m)
+        if self._phase is not Phase.RETRACT and (way_m > _WAY_M or abs(end.yaw_rad - start.yaw_rad) > _WAY_RAD):
+            self._way = Way(state.pose.position_m, start.yaw_rad, end.z_m - start.z_m > _DESCENT_M)
 
     def _take(self, verdict: Verdict) -> Verdict:
         if verdict.reaction is Reaction.LATCH and self._latch is None:
@@ -273,10 +288,15 @@ class CellSafetyMonitor:
             return Verdict(Reaction.LATCH, "contact_latch", reason)
         if force_n >= max(contact.retract_n, self._borne_n):
             return Verdict(Reaction.STOP, "contact_retract", reason, self.lead_out(state, under_way=True))
-        # What pushes sideways is moved aside or sends the tool up; only what bears it ends a descent.
-        if state.wrench is None or not (descending and self.is_borne(state)) or self._phase is Phase.RETRACT:
+        if state.wrench is None or not descending or self._phase is Phase.RETRACT:
             return ALLOWED
-        return Verdict(Reaction.HOLD, "contact_descend", f"{abs(state.wrench[2]):.0f} N bear the tool")
+        if self.is_borne(state):
+            return Verdict(Reaction.HOLD, "contact_descend", f"{abs(state.wrench[2]):.0f} N bear the tool")
+        # Objects are pushed aside with less, and a tool that comes down between them rubs.
+        aside_n = math.hypot(*state.wrench[:2])
+        if aside_n >= contact.press_n and self._phase is Phase.EPISODE:
+            return Verdict(Reaction.HOLD, "contact_aside", f"{aside_n:.0f} N press on the tool from aside")
+        return ALLOWED
 
     def _speed(self, state: ArmState, now_ns: int) -> Verdict:
         x, y, z, a, b, c = state.twist

@@ -247,9 +247,9 @@ class Soak:
         _require(command.accel_m_s2 <= limits.accel_m_s2, "a command is too fast", verdict)
         _require(command.yaw_rate_rad_s <= limits.yaw_rate_rad_s, "a command is too fast", verdict)
 
-    def _retreat(self) -> None:
-        """Leads out of a contact, and tries what is no way out."""
-        pressed = {"wrench": (0.0, 0.0, 35.0, 0.0, 0.0, 0.0)}
+    def _retreat(self, wrench: tuple[float, ...]) -> None:
+        """Leads out of what presses with ``wrench``, and tries what is no way out."""
+        pressed = {"wrench": wrench}
         _require(self.monitor.enter(Phase.RETRACT, self._now_ns).reaction is Reaction.ALLOW, "cannot retreat")
         for _ in range(3):
             here = self._tool
@@ -270,18 +270,25 @@ class Soak:
             _require(abs(there.yaw_rad - here.yaw_rad) <= BACK_RAD + 1e-5, "a retreat turns far", verdict)
         self._begin()
 
+    def _push(self, newtons: float) -> tuple[float, ...]:
+        """Returns a wrench that presses in any direction."""
+        x, y, z = (self._chance.gauss(0.0, 1.0) for _ in range(3))
+        share = newtons / math.hypot(x, y, z)
+        return share * x, share * y, share * z, 0.0, 0.0, 0.0
+
     def _break(self) -> None:
         """Lets one report, or the lack of reports, tell of a fault."""
         fault = self._chance.choice(_FAULTS)
         self.counts[f"fault_{fault}"] += 1
         x, y, z = to_pose(self._tool).position_m
         quaternion = to_pose(self._tool).quaternion_xyzw
+        wrench = self._push(self._chance.choice((16.0, 35.0, 80.0)))
         reports: dict[str, dict[str, object]] = {
             "nan": {"pose": Pose((x, math.nan, z), quaternion)},
             "jump": {"pose": Pose((x + 0.08, y, z), quaternion)},
             "e_stop": {"mode": ArmMode.EMERGENCY_STOP},
             "protective": {"mode": ArmMode.PROTECTIVE_STOP},
-            "force": {"wrench": (0.0, 0.0, self._chance.choice((16.0, 35.0, 80.0)), 0.0, 0.0, 0.0)},
+            "force": {"wrench": wrench},
             "overspeed": {"twist": (1.0, 0.0, 0.0, 0.0, 0.0, 0.0)},
             "outside": {"pose": Pose((x, y, z - 0.3), quaternion)},
         }
@@ -297,7 +304,7 @@ class Soak:
             self._tick()
             verdict = self.monitor.observe(self._state(**reports[fault]), self._now_ns)
         if fault == "force" and verdict.reaction is Reaction.STOP:
-            self._retreat()
+            self._retreat(wrench)
         # Fifteen newtons only end a descent, and the arm may not have been in one.
         _require(verdict.reaction is not Reaction.ALLOW or fault == "force", "a fault passed unseen", fault, verdict)
 

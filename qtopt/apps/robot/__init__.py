@@ -261,9 +261,10 @@ class Transfer:
         cells: simulated cells side by side, each on the next address; each wants two processors of its own.
         shard: which of ``shards`` parts of the episodes to run.
         shards: parts in all.
-        contact_n: forces on the tool [N] at which the cell ends a descent, retreats, and is locked. The plain
-            simulator's motors press down with 40 N and sideways with 60 N at most; a stiff arm told to stop at 25 N
-            stands at some 40 N. A cell with the defaults of 15, 30 and 60 N ends some motions earlier.
+        contact_n: forces on the tool [N] at which the cell ends a descent, ends a push to the side, retreats, and is
+            locked. The plain simulator's motors press down with 40 N and sideways with 60 N at most; a stiff arm told
+            to stop at 25 N stands at some 40 N. A cell with the defaults of 15, 22.5, 30 and 60 N ends some motions
+            earlier.
         retract_m: how far up such a retreat leads [m]; the plain simulator's tool stays where it was stopped.
         output: a directory for reports, pictures and result.json.
     """
@@ -280,8 +281,8 @@ class Transfer:
     cells: int = 1
     shard: int = 0
     shards: int = 1
-    contact_n: tuple[float, float, float] = (25.0, 60.0, 95.0)
-    retract_m: float = 0.004
+    contact_n: tuple[float, float, float, float] = (25.0, 30.0, 60.0, 95.0)
+    retract_m: float = 0.01
     output: Path = Path("outputs/transfer")
 
     def __post_init__(self) -> None:

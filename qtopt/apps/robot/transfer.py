@@ -205,7 +205,7 @@ def _run(
     plan = EvaluationConfig(config.episodes, config.seed, shard=config.shard, shards=config.shards)
     episodes = len(range(config.shard, config.episodes, config.shards))
     with SimulatedCell("ur", room, config.host, None, options=options) as sim:
-        limits = zip(("descend_n", "retract_n", "latch_n"), config.contact_n, strict=True)
+        limits = zip(("descend_n", "aside_n", "retract_n", "latch_n"), config.contact_n, strict=True)
         lines = [f"{name} = {force_n}" for name, force_n in limits]
         text = "\n".join(["", "[contact]", *lines, f"retract_m = {config.retract_m}", ""])
         sim.path.write_text(sim.path.read_text() + text)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from qtopt.errors import RobotError
-from robot_bridge.cell.worker import TOUCHED, Worker
+from robot_bridge.cell.worker import ASIDE, TOUCHED, Worker
 from robot_bridge.contracts import (
     ArmMode,
     ArmState,
@@ -64,6 +64,7 @@ class Bench:
     def __init__(self, *ends):
         self.pose, self.force_n, self.moves = to_pose(STANDS), 0.0, []
         self.ends = list(ends)
+        self.zeroes = True
         self.answers = []
         self.monitor = CellSafetyMonitor(cell(), episodes_done=20)
         self.monitor.observe(self.state(), time.monotonic_ns())
@@ -103,7 +104,7 @@ class Bench:
 
     def rise(self, rule, under_way):
         del under_way
-        return straight_up(self.state(), 0.004 if rule == TOUCHED else 0.03, 0.05)
+        return straight_up(self.state(), 0.004 if rule in (TOUCHED, ASIDE) else 0.03, 0.05)
 
     def move_to(self, target, speed_m_s, accel_m_s2, deadline_s):
         self.moves.append(round(target.position_m[2] - self.pose.position_m[2], 4))
@@ -118,6 +119,18 @@ class Bench:
         self.worker.start(1.0)
         assert self.worker.connected.wait(5.0)
         self.worker.put({"id": 1, "do": "grip", "width": 0.0, "speed": 0.1, "force": 20.0, "deadline_s": 1.0})
+        self.worker.end(5.0)
+        (answer,) = self.answers
+        return answer
+
+    def zero_wrench(self):
+        if self.zeroes:
+            self.force_n = 0.0
+
+    def zero(self):
+        self.worker.start(1.0)
+        assert self.worker.connected.wait(5.0)
+        self.worker.put({"id": 1, "do": "zero_wrench"})
         self.worker.end(5.0)
         (answer,) = self.answers
         return answer
@@ -147,6 +160,12 @@ def ended_by(verdict, told=None, force_n=0.0):
 def test_what_is_touched_is_left_by_four_millimetres():
     bench = Bench(ended_by(TOUCH))
     assert bench.ask() == (MotionOutcome.STOPPED, TOUCHED)
+    assert bench.moves == [-0.02, 0.004]
+
+
+def test_what_pressed_from_aside_is_left_as_well():
+    bench = Bench(ended_by(Verdict(Reaction.HOLD, ASIDE, "25 N press on the tool from aside")))
+    assert bench.ask() == (MotionOutcome.STOPPED, ASIDE)
     assert bench.moves == [-0.02, 0.004]
 
 
@@ -197,6 +216,14 @@ def test_an_episode_does_not_go_on_while_something_still_presses():
     assert math.isclose(bench.pose.position_m[2], 0.13)
     refused = bench.monitor.enter(Phase.TRANSIT, time.monotonic_ns())
     assert (refused.reaction, refused.rule) == (Reaction.STOP, PRESS.rule)
+
+
+@pytest.mark.parametrize(("zeroes", "said"), [(True, ""), (False, "reports 22 N on a tool that hangs free")])
+def test_a_force_that_was_zeroed_is_looked_at(zeroes, said):
+    bench = Bench()
+    bench.zeroes, bench.force_n = zeroes, 22.0
+    assert said in bench.zero().get("error", "")
+    assert bool(said) == ("error" in bench.answers[0])
 
 
 def test_the_arm_yields_while_what_the_fingers_close_on_bears_it():

@@ -183,12 +183,36 @@ class TestContact:
         assert bench.send(command(z_m=0.1)).reaction is ALLOW
         assert rule_of(bench.force(15.1)) == (HOLD, "contact_descend")
 
-    def test_what_pushes_sideways_does_not_end_a_descent(self, bench):
+    def test_what_rubs_sideways_does_not_end_a_descent(self, bench):
         bench.put(z_m=0.1)
         assert bench.send(command(z_m=0.08, speed_m_s=0.05)).reaction is ALLOW
-        assert bench.step(wrench=(20.0, -15.0, 14.9, 0, 0, 0)).reaction is ALLOW
-        assert rule_of(bench.step(wrench=(20.0, -15.0, 15.1, 0, 0, 0))) == (HOLD, "contact_descend")
+        assert bench.step(wrench=(16.0, -15.0, 14.9, 0, 0, 0)).reaction is ALLOW
+        assert rule_of(bench.step(wrench=(16.0, -15.0, 15.1, 0, 0, 0))) == (HOLD, "contact_descend")
         assert rule_of(bench.step(wrench=(0.0, 0.0, -15.1, 0, 0, 0))) == (HOLD, "contact_descend")  # whatever its sign
+
+    def test_what_presses_from_aside_ends_a_motion_that_does_not_lead_up(self, bench):
+        bench.put(z_m=0.1)
+        pressed = {"wrench": (-16.0, -16.0, 3.0, 0.0, 0.0, 0.0)}
+        assert bench.send(command(z_m=0.1)).reaction is ALLOW
+        assert rule_of(bench.step(**pressed)) == (HOLD, "contact_aside")
+        assert rule_of(bench.send(command(x_m=0.58, z_m=0.09), **pressed)) == (HOLD, "contact_aside")
+        assert bench.send(command(z_m=0.12), **pressed).reaction is ALLOW
+        assert bench.step(**pressed).reaction is ALLOW  # on the way up
+
+    def test_nothing_ends_a_way_across_the_bin_from_aside_before_a_retreat(self):
+        bench = Bench(phase=Phase.TRANSIT)
+        assert bench.send(command(z_m=0.19)).reaction is ALLOW
+        assert bench.step(wrench=(-16.0, -16.0, 3.0, 0.0, 0.0, 0.0)).reaction is ALLOW
+
+    def test_the_step_out_of_what_presses_from_aside_leads_back_and_passes(self, bench):
+        bench.put(z_m=0.1)
+        assert bench.send(command(x_m=0.6, z_m=0.1)).reaction is ALLOW
+        bench.put(x_m=0.59, z_m=0.1)
+        pressed = {"wrench": (-25.0, 0.0, 0.0, 0.0, 0.0, 0.0)}
+        for _ in range(2):  # the second one leads no other way, though the first was a motion as well
+            step = bench.monitor.step_back(bench.state(), 0.004)
+            assert step.target.position_m == pytest.approx((0.586, 0.0, 0.104))
+            assert bench.send(step, **pressed).reaction is ALLOW
 
     def test_thirty_newtons_send_the_tool_up(self, bench):
         bench.put(z_m=0.1)
@@ -277,6 +301,13 @@ class TestContact:
 
     def test_the_direction_does_not_matter(self, bench):
         assert bench.step(wrench=(-20.0, 20.0, -20.0, 0, 0, 0)).rule == "contact_retract"
+
+    def test_what_presses_from_aside_is_as_much_as_the_cell_says(self):
+        assert ContactLimits().press_n == 22.5
+        bench = Bench(cell(contact=ContactLimits(aside_n=16.0)))
+        bench.send(command(z_m=0.19))
+        assert bench.step(wrench=(15.9, 0.0, 0.0, 0.0, 0.0, 0.0)).reaction is ALLOW
+        assert bench.step(wrench=(16.1, 0.0, 0.0, 0.0, 0.0, 0.0)).rule == "contact_aside"
 
     def test_thresholds_are_the_cells(self):
         bench = Bench(cell(contact=ContactLimits(5.0, 8.0, 12.0)))
