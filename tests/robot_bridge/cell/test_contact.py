@@ -37,6 +37,7 @@ def test_what_presses_from_aside_ends_a_motion_and_the_episode_goes_on(sim):
         assert stands[:3] == pytest.approx((reached.x_m, reached.y_m, reached.z_m), abs=0.006)  # the motors give way
         assert robot.move(wanted).x_m > wanted.x_m + 0.01  # it presses still
         sim.inject("push", force_n=[0.0, 0.0, 0.0])
+        wait_still(sim)
         assert robot.move(wanted).x_m == pytest.approx(wanted.x_m, abs=2e-3)
         assert robot.contacts == 0  # no retreat
         assert cell.places.latched() is None
