@@ -43,12 +43,13 @@ from robot_bridge.cell_file import cell_config, load_cell_file
 from robot_bridge.onnx_policy import OnnxPolicy
 from sim.cell import make_environment
 from sim.config import SimConfig
-from sim.faults.cells import SimulatedCell
+from sim.faults.cells import SimulatedCell, until
 from sim.hand import MAX_WIDTH_M
 
 _MOST_POINTS: Final = 0.05
 _AGAIN_S: Final = 1.0
 _CLEAR_S: Final = 300.0
+_REST_S: Final = 10.0
 _TRIES: Final = 3
 """Ways up that fail before the simulated person frees a tool that is caught in something."""
 _RESULT: Final = "result.json"
@@ -84,13 +85,15 @@ class FilledCell:
             self._cell.await_person()
             try:
                 self._cell.robot.go_clear()
+                until(lambda: not self._sim.truth()["moving"], _REST_S)
                 self._sim.inject("refill", seed=seed)
                 break
             except RobotError as error:
                 if self._stop() or time.monotonic() > deadline:
                     raise
                 logger().warning("the bin is not filled yet", error=str(error))
-                if tries % _TRIES == 0:
+                # Whoever lifts a tool that has come up leads it out of where it may be.
+                if tries % _TRIES == 0 and self._sim.truth()["tool"][2] < self._cell.robot.travel_z_m:
                     self._sim.free()
                 time.sleep(_AGAIN_S)
         first = self._cell.start_episode(seed)
