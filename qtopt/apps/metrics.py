@@ -102,6 +102,8 @@ _TABLE: Final[Mapping[str, tuple[_Row, ...]]] = {
         _Row("success_{policy}", "qtopt_evaluation_success_ratio", "Success in the newest evaluation"),
     ),
     "server": (
+        _Row("episodes", "qtopt_store_episodes", "Episodes that the store has, quarantined ones included"),
+        _Row("quarantined", "qtopt_store_quarantined", "Of these not served: damaged, some of them stored again since"),
         _Row("labels_put", "qtopt_labels_put", "Labels taken from updaters", counts=True),
         _Row("labels_sampled", "qtopt_labels_sampled", "Labels given to trainers", counts=True),
         _Row("labels_dropped", "qtopt_labels_dropped", "Labels of transitions that are gone", counts=True),
