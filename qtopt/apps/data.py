@@ -99,7 +99,7 @@ _INTO = ("copy", "merge", "backup", "restore")
 
 
 def main(config: Config) -> int:
-    """Does what was asked; 1 when verify found damage that was not known, or a merge found conflicts."""
+    """Does what was asked; 1 when verify found damage beyond episodes known to be lost, or a merge found conflicts."""
     set_up_logs("data", sys.stderr)
     config = _on_stores(config)
     root = config.store[0]
@@ -203,6 +203,7 @@ def _info(root: Path) -> int:
             outcomes[episode.outcome.name.lower()] += 1
             chosen_by.update(Behaviour(value).name.lower() for value in episode.behaviour.tolist())
         unexplained = store.unexplained
+    say(f"{'episodes served':<24} {outcomes.total():,}")
     say(f"{'outcomes':<24} {_counts(outcomes)}")
     say(f"{'actions chosen by':<24} {_counts(chosen_by)}")
     say(f"{'success':<24} {wilson(outcomes['success'], outcomes.total())}")
@@ -314,7 +315,7 @@ def _tell(report: VerifyReport, root: Path, *, repaired: bool) -> int:
         say(f"{len(report.damaged)} damaged episodes: {hint}; all others are served")
     if report.notes:
         say(
-            f"{len(report.notes)} damaged places that cost no episode of this store, and that --repair does not mend: "
-            "`qtopt data copy` makes a sound store of it, a backup has the files"
+            f"{len(report.notes)} damaged places that cost no further episode of this store, and that --repair does "
+            "not mend: `qtopt data copy` makes a sound store of it, a backup has the files"
         )
     return 0 if report.nothing_new else 1

@@ -102,6 +102,8 @@ _TABLE: Final[Mapping[str, tuple[_Row, ...]]] = {
         _Row("success_{policy}", "qtopt_evaluation_success_ratio", "Success in the newest evaluation"),
     ),
     "server": (
+        _Row("episodes", "qtopt_store_episodes", "Episodes that the store has, quarantined ones included"),
+        _Row("quarantined", "qtopt_store_quarantined", "Of these not served: damaged, some of them stored again since"),
         _Row("labels_put", "qtopt_labels_put", "Labels taken from updaters", counts=True),
         _Row("labels_sampled", "qtopt_labels_sampled", "Labels given to trainers", counts=True),
         _Row("labels_dropped", "qtopt_labels_dropped", "Labels of transitions that are gone", counts=True),
@@ -109,7 +111,7 @@ _TABLE: Final[Mapping[str, tuple[_Row, ...]]] = {
         _Row("waiting_{side}", "qtopt_limiter_waiting_calls", "Calls that the limiter holds back"),
         _Row("calls_inside_{kind}", "qtopt_calls_inside", "Calls that run or wait for a thread"),
         _Row("audit_lines_waiting", "qtopt_audit_waiting_lines", "Lines of the audit log that wait for its disk"),
-        _Row("audit_lines_lost", "qtopt_audit_lost_lines", "Lines for which its disk was too slow", counts=True),
+        _Row("audit_lines_lost", "qtopt_audit_lost_lines", "Lines that its disk did not take", counts=True),
         _Row("calls_refused", "", "qtopt_calls_total tells it by status"),
         _Row("append_{statistic}_s", "", "qtopt_call_seconds tells it"),
         _Row("policy_step", "qtopt_policy_step", "Gradient steps behind the newest networks"),

@@ -81,7 +81,6 @@ class NewestNetwork:
         with self._lock:
             snapshot = self._registry.latest(self._seen)
             if snapshot is not None:
-                self._seen = snapshot.version
                 try:
                     self._network, self.version = load_policy_network(snapshot.payload), snapshot.version
                     self._left_out = ""
@@ -90,6 +89,7 @@ class NewestNetwork:
                     logger().error(
                         "newer networks are left out", version=snapshot.version, kept=self.version, error=str(error)
                     )
+                self._seen = snapshot.version  # not where anything else went wrong: that is tried again
             if self._network is None:
                 raise ServerUnavailable(
                     self._left_out or "no policy was published yet: start the trainer, or wait for it"

@@ -53,6 +53,7 @@ class DiskWatch:
         self._failure = ""
         self._failed_bytes = 0
         self._for_want_of_room = False
+        self._protection = ""  # that the disk is read-only, where the last try found that
 
     @contextmanager
     def commit(self, episode_bytes: int) -> Iterator[None]:
@@ -81,12 +82,15 @@ class DiskWatch:
 
     def succeeded(self) -> None:
         """Takes note of a commit that wrote something: whatever failed before does so no longer."""
-        self._failure = ""
+        self._failure = self._protection = ""
 
-    def condition(self) -> StoreCondition:
+    def condition(self, *, tries: bool = True) -> StoreCondition:
         """Returns whether a commit would succeed: after one that failed for want of room, by trying.
 
         After one that failed for another reason, which cannot be tried, the next that succeeds tells.
+
+        Args:
+            tries: whether to write to the disk, which may hang; without, what was found the last time counts.
         """
         began_s = self._began_s
         try:
@@ -95,9 +99,10 @@ class DiskWatch:
             return StoreCondition(writable=False, free_bytes=0, reason=str(error))
         waited_s = 0.0 if began_s is None else time.monotonic() - began_s
         stalled = f"the disk has not answered for {waited_s:.0f} s" if waited_s > STALLED_S else ""
-        reason = self._shortage(free) or stalled or self._still_failing()
-        if not reason and began_s is None:
-            reason = self._read_only()
+        reason = self._shortage(free) or stalled or (self._still_failing() if tries else self._failure)
+        if not reason and tries and began_s is None:
+            self._protection = self._read_only()
+        reason = reason or self._protection
         return StoreCondition(writable=not reason, free_bytes=free, reason=reason)
 
     def _failing(self, error: OSError) -> StoreFull:

@@ -270,8 +270,8 @@ class DiskShelf:
             self.catalogue.quarantine(first_positions, reason)
 
     def figures(self) -> dict[str, float]:
-        """Returns counts and sizes of what is sealed and landed."""
-        segments, condition = self._layout.segments, self.condition()
+        """Returns counts and sizes of what is sealed and landed; writes nothing to see whether the disk takes it."""
+        segments, condition = self._layout.segments, self._watch.condition(tries=False)
         return {
             "segments": float(len(segments)),
             "sealed_bytes": float(sum(row.frame_bytes for row in segments)),

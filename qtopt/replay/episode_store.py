@@ -148,7 +148,7 @@ class EpisodeStore(ReplayStore):
             "format_version": float(form.format_version),
             "schema_version": float(form.schema_version),
         }
-        return described | self.stats()
+        return described | self.stats() | {"writable": float(self.condition().writable)}
 
     def catalogued(self) -> tuple[list[EpisodeRow], int]:
         """Returns the rows of all episodes as of now, in order of position, and how many were ever retired."""

@@ -175,7 +175,7 @@ class EpisodeIndex:
         return self._start.view.copy()
 
     def figures(self) -> dict[str, float]:
-        """Returns counts of episodes and transitions by kind."""
+        """Returns counts by kind: of episodes, quarantined ones included, and of transitions that may be drawn."""
         flags = self._flags.view
         groups = self.group_transitions()
         return {

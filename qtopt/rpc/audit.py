@@ -116,14 +116,13 @@ class Audit:
             self._write("refused", peer, {**who, "what": what, "why": why, **counts})
 
     def figures(self) -> dict[str, float]:
-        """Returns how many lines wait for the disk, and how many so far were lost where too many did."""
+        """Returns how many lines wait for the disk, and how many are lost so far; 0 without a file."""
         file = self._file
-        if file is None:
-            return {}
-        return {"audit_lines_waiting": float(file.waiting), "audit_lines_lost": float(file.lost)}
+        waiting, lost = (0, 0) if file is None else (file.waiting, file.lost)
+        return {"audit_lines_waiting": float(waiting), "audit_lines_lost": float(lost)}
 
     def flush(self) -> None:
-        """Returns when what was said before is written, or the disk has not taken it for some seconds."""
+        """Returns when what was said before is written or lost, or the disk has not answered for some seconds."""
         if self._file is not None:
             self._file.flush()
 
@@ -169,7 +168,7 @@ def _line(facts: dict[str, JsonValue]) -> str:
 
 
 def _lost_line(count: int) -> str:
-    """Returns the line in the place of so many for which the disk was too slow."""
+    """Returns the line in the place of so many that the disk did not take."""
     return _line({"event": "lost", "lines": count})
 
 

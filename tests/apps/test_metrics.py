@@ -116,6 +116,14 @@ def test_the_store_s_figures_have_labels():
     assert found["qtopt_store_steps",] == 5.0
 
 
+def test_it_is_told_that_episodes_which_are_not_served_count_among_those_of_the_store(rng, tmp_path):
+    with EpisodeStore(tmp_path, StoreFormat.for_images(4)) as store:
+        collector = FigureCollector("server", lambda: figures_of(store))
+        told = {each.name: each.documentation for each in collector.collect()}
+    assert "quarantined ones included" in told["qtopt_store_episodes"]
+    assert "not served" in told["qtopt_store_quarantined"]
+
+
 def test_what_others_could_read_needs_to_be_asked_for():
     with pytest.raises(ConfigError, match="refusing to show metrics on"):
         MetricsConfig(port=9100, host="0.0.0.0")

@@ -17,7 +17,7 @@ from qtopt.agent.cem import CemConfig
 from qtopt.agent.learner import Learner, LearnerConfig
 from qtopt.agent.policy import CemPolicy
 from qtopt.agent.snapshot import FORMAT, load_policy_network
-from qtopt.apps import evaluate, live, plan, run
+from qtopt.apps import evaluate, live, plan, run, serve
 from qtopt.apps.curve import draw
 from qtopt.apps.process import logger, set_up_logs
 from qtopt.apps.progress import State, Totals
@@ -210,6 +210,22 @@ def test_the_policy_service_acts_on_with_the_networks_before_those_that_cannot_b
         ("newer networks are left out", 1),
         ("newer networks are left out", 3),
     ]
+
+
+def test_networks_that_could_not_be_loaded_for_want_of_memory_are_tried_again(monkeypatch):
+    def out_of_memory(payload):
+        raise MemoryError
+
+    registry = ModelRegistry()
+    newest = NewestNetwork(registry)
+    registry.publish(1, Learner(LearnerConfig(), seed=0).snapshot())
+    with monkeypatch.context() as patch:
+        patch.setattr(serve, "load_policy_network", out_of_memory)
+        for _ in range(2):
+            with pytest.raises(MemoryError):
+                newest.get()
+    newest.get()
+    assert newest.version == 1
 
 
 def test_an_episode_must_begin_before_it_goes_on():

@@ -6,6 +6,7 @@ import re
 import sqlite3
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -81,10 +82,23 @@ def test_so_is_one_that_is_mounted_read_only_until_it_is_no_longer(small_disk, r
         try:
             mount("-o", "remount,ro,bind")
             assert "the disk is read-only" in store.condition().reason
+            assert store.stats()["writable"] == store.info()["writable"] == 0.0
         finally:
             subprocess.run(["umount", str(small_disk)], check=True)
         assert store.condition().writable
+        assert store.stats()["writable"] == 1.0
         assert store.append(make_episode(rng, 2, size_px=16))
+
+
+def test_figures_write_nothing_to_see_whether_the_disk_takes_it(tmp_path):
+    root = tmp_path / "store"
+    with EpisodeStore(root, FORMAT) as store:
+        before_ns = root.stat().st_ctime_ns
+        time.sleep(0.05)  # the clock of files is coarse
+        assert store.stats()["writable"] == 1.0
+        assert root.stat().st_ctime_ns == before_ns
+        assert store.condition().writable
+        assert root.stat().st_ctime_ns > before_ns
 
 
 def test_a_disk_that_fails_within_a_commit_refuses(tmp_path):

@@ -10,7 +10,7 @@ from qtopt.errors import EpisodeConflict, StoreError
 from qtopt.replay import EpisodeStore, StoreFormat, back_up, read_format, restore
 from tests.episodes import make_episode
 from tests.replay.landed import spoil_frame
-from tests.replay.test_salvage import flip, lose_catalogue, make_store, served, uuids, verify
+from tests.replay.test_salvage import SEGMENT, flip, lose_catalogue, make_store, served, uuids, verify
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_damage_that_costs_no_episode_is_not_called_one(tmp_path, episodes, caps
     path = make_store(tmp_path / "store", episodes)
     flip(path / "segments/00000000.zarr/frame_offset/c/0", 0)
     code, out = verify(path, capsys, repair=True)
-    assert (code, "1 damaged places that cost no episode" in out, "--repair; all" in out) == (1, True, False)
+    assert (code, "1 damaged places that cost no further episode" in out, "--repair; all" in out) == (1, True, False)
     assert "0 damaged" not in out
 
 
@@ -63,6 +63,27 @@ def test_a_merge_heals(path, episodes, capsys, tmp_path):
                 tuple(e.rewards.tolist()) for e in episodes
             }
             store.seal()
+
+
+def test_a_table_that_cost_an_episode_is_told_after_it_is_healed_as_costing_no_further_one(tmp_path, episodes, capsys):
+    good, path = (make_store(tmp_path / name, episodes) for name in ("good", "store"))
+    flip(path / SEGMENT / "episode_outcome" / "c" / "0", 0)
+    lose_catalogue(path)
+    verify(path, capsys, repair=True)
+    assert data.main(data.Config("merge", (good,), into=path)) == 0
+    capsys.readouterr()
+    code, out = verify(path, capsys)
+    assert "1 damaged episodes were stored again since" in out
+    assert (code, "1 damaged places that cost no further episode of this store" in out) == (1, True)
+
+
+def test_what_is_in_a_store_tells_episodes_from_those_that_are_served(path, episodes, capsys, tmp_path):
+    verify(path, capsys, repair=True)
+    assert data.main(data.Config("merge", (tmp_path / "good",), into=path)) == 0
+    capsys.readouterr()
+    assert data.main(data.Config("info", (path,))) == 0
+    told = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (told["episodes"], told["quarantined"], told["episodes served"]) == ("10", "2", "8")
 
 
 def test_sent_again_it_is_stored_and_another_one_is_refused(path, episodes, rng):
