@@ -1,4 +1,4 @@
-"""What a tool does that meets something on its way, over the simulated controller, its client and the cell's processes."""
+"""What a tool does that meets something on its way: the simulated controller, its client and the cell's processes."""
 
 import contextlib
 import threading
