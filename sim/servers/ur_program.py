@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from qtopt.errors import RobotError
+from robot_bridge.displacement import TURN_PER_M
 from robot_bridge.robot import ToolPose
 
 READY, DONE = 1, 2
@@ -147,8 +148,12 @@ class Program:
             raise RobotError(f"a motion with speed {speed} and acceleration {accel}, expected more than 0")
         here = self._machine.tool_now()
         if command == _MOVE_L:
+            # Way and turn begin and end together; the one waits for the other.
             target = self._machine.tool_of_pose(self._values(0, 6))
-            seconds = _distance(here, target) / speed + speed / accel
+            way_m = _distance(here, target)
+            longest_m = max(way_m, abs(target.yaw_rad - here.yaw_rad) / TURN_PER_M, 1e-6)
+            seconds = longest_m / speed + speed / accel
+            speed = max(speed * way_m / longest_m, 1e-3)
         else:
             # Of a joint motion only its end and duration are simulated: the hand knows straight lines alone.
             target, angle = self._machine.tool_of_joints(self._values(0, 6))

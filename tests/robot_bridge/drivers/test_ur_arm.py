@@ -64,6 +64,16 @@ def test_a_straight_motion_ends_where_it_should(controller, arm):
     assert truth["payload_kg"] == pytest.approx(1.1)
 
 
+def test_a_slow_motion_turns_slowly_and_its_way_waits_for_its_turn(controller, arm):
+    arm("move", [0.6, 0.0, 0.25, 0.0], 0.5, 2.0, 10.0)
+    began = time.monotonic()
+    number = arm.begin("move", [0.61, 0.0, 0.25, 0.4], 0.05, 0.8, 10.0)
+    wait_for(lambda: controller("truth")["tool"][3] > 0.2)
+    assert controller("truth")["tool"][0] == pytest.approx(0.605, abs=0.002)
+    assert arm.end(number)["outcome"] == "reached"
+    assert time.monotonic() - began > 0.4 / (4 * 0.05)  # 4 rad for each metre of its speed
+
+
 def test_a_stop_from_another_thread_ends_a_motion_within_its_distance(controller, arm):
     number = arm.begin("move", [0.6, 0.0, 0.05, 0.0], 0.2, 1.0, 10.0)
     wait_for(lambda: controller("truth")["twist"][2] < -0.18)
