@@ -31,13 +31,14 @@ class _LinesFile:
         path = path.absolute()
         self._places = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, FILES + 1))]
         self._file = self._open()
-        self._break = ""  # ends a half line that could not be taken back
+        self._break = "" if _ends_whole(path) else "\n"  # ends a half line that could not be taken back
 
     def write(self, text: str) -> None:
         """Writes a line, or several, or nothing of them; raises OSError."""
-        rest = data = f"{self._break}{text}\n".encode()
-        if self._size() + len(data) > FILE_BYTES:
+        line = f"{text}\n".encode()
+        if self._size() + len(self._break) + len(line) > FILE_BYTES:
             self._put_aside()
+        rest = data = self._break.encode() + line
         size = self._size()
         try:
             while rest:
@@ -70,8 +71,17 @@ class _LinesFile:
         free = next((number for number, place in enumerate(self._places) if not place.exists()), FILES)
         for number in range(free, 0, -1):
             self._places[number - 1].replace(self._places[number])
-        full, self._file = self._file, self._open()
+        full, self._file, self._break = self._file, self._open(), ""
         full.close()
+
+
+def _ends_whole(path: Path) -> bool:
+    """Returns whether a file has no half line at its end, as the power's failure may leave one."""
+    if not path.is_file() or not path.stat().st_size:
+        return True
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
 
 
 class LogFile:

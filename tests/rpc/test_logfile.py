@@ -132,3 +132,18 @@ def test_full_files_are_put_aside_and_the_oldest_goes(tmp_path, monkeypatch):
     found = {path.name: numbers_in(path) for path in tmp_path.iterdir()}
     assert found == {"lines": [9], "lines.1": [6, 7, 8], "lines.2": [3, 4, 5]}
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+
+
+def test_a_half_line_that_was_left_behind_does_not_run_into_the_next(tmp_path):
+    path = tmp_path / "lines"
+    path.write_text('{"number": 0}\n{"numb')
+    file = LogFile(path, lost_line)
+    put(file, 1, 3)
+    file.close()
+    lines = path.read_text().splitlines()
+    assert lines[:2] == ['{"number": 0}', '{"numb']
+    assert [json.loads(line)["number"] for line in lines[2:]] == [1, 2]
+    again = LogFile(path, lost_line)
+    put(again, 3, 4)
+    again.close()
+    assert path.read_text().splitlines()[:4] == lines  # no empty line where it ends as it should
