@@ -194,7 +194,7 @@ def test_a_trainer_goes_on_while_there_is_no_room_for_a_checkpoint(store, disk):
         assert registry.version == 0  # its restart would find them, and no checkpoint
         ballast.unlink()
         wait_until(lambda: registry.version)
-        assert checkpoints.all()
+        assert (disk / "checkpoints" / "last" / POLICY_FILE).is_file()  # while others come and go many times a second
         loop.stop()
     assert loop.error is None
     assert loop.turns[-1].checkpoint.name == f"{learner.step:010d}"
