@@ -26,7 +26,7 @@ from robot_bridge.cell.launch import die_at_once, prefer
 from robot_bridge.cell.places import Places
 from robot_bridge.cell.records import Report, pack_report, speed_m_s
 from robot_bridge.cell.shared import Board, Member
-from robot_bridge.cell.worker import ASIDE, TOUCHED, Ask, Worker
+from robot_bridge.cell.worker import ASIDE, EASED, TOUCHED, Ask, Worker
 from robot_bridge.cell_file import CellFile
 from robot_bridge.contracts import Arm, ArmState, Gripper, MotionCommand, Reaction, Verdict
 from robot_bridge.safety.commands import straight_up
@@ -210,7 +210,7 @@ class ArmChild:
         if ask is not None and not is_at_least(ask.ended_by, verdict.reaction):
             ask.ended_by = verdict
         if verdict.reaction is Reaction.HOLD:
-            self._hold(hard=verdict.rule in (TOUCHED, ASIDE))
+            self._hold(hard=verdict.rule in EASED)
             return
         self._stop()
         if verdict.reaction is Reaction.LATCH:

@@ -36,6 +36,8 @@ _log = logging.getLogger(__name__)
 _GRIPPER_EVERY_S: Final = 0.05
 TOUCHED: Final = "contact_descend"
 ASIDE: Final = "contact_aside"
+EASED: Final = (TOUCHED, ASIDE)
+"""What ends a motion, which an episode goes on from after a small step out of it."""
 _PRESSED: Final = "contact_retract"
 _RISES: Final = 2
 """The stop that belongs to the contact may come as a first rise out of it begins, and end it."""
@@ -165,7 +167,7 @@ class Worker:
                 return _said(MotionResult(MotionOutcome.REJECTED, barred.reason), barred)
             result = self._do(ask)
             touched = ask.ended_by
-            if isinstance(result, MotionResult) and touched is not None and touched.rule in (TOUCHED, ASIDE):
+            if isinstance(result, MotionResult) and touched is not None and touched.rule in EASED:
                 result = self._relieve(ask, touched, result)
             if message["do"] in _MOVES and ask.was_ended_by(_PRESSED):  # also on the way out of what it touched
                 return self._after_press(ask, result)

@@ -16,7 +16,6 @@ from qtopt.apps.drills.disks import small_disk
 from qtopt.errors import (
     AccessDenied,
     CheckpointError,
-    ConfigError,
     RemoteError,
     ServerUnavailable,
     StoreError,
@@ -34,6 +33,7 @@ from qtopt.rpc.registry import ModelRegistry
 from qtopt.types import Targets
 from robot_bridge.spool import Spool
 from tests.episodes import make_episode
+from tests.mounting import mounted_or_skipped
 from tests.waiting import wait_until
 
 NETWORKS = bytes(300_000)
@@ -112,11 +112,8 @@ def store(rng):
 
 @pytest.fixture
 def disk(tmp_path):
-    with contextlib.ExitStack() as mounted:
-        try:
-            yield mounted.enter_context(small_disk(tmp_path / "disk", 2))
-        except ConfigError:
-            pytest.skip("mounting a file system is not allowed here")
+    with mounted_or_skipped(small_disk(tmp_path / "disk", 2)) as disk:
+        yield disk
 
 
 @contextlib.contextmanager

@@ -11,10 +11,11 @@ import time
 import pytest
 
 from qtopt.apps.drills.disks import BreakableDisk
-from qtopt.errors import ConfigError, StoreError, StoreFull
+from qtopt.errors import StoreError, StoreFull
 from qtopt.replay import EpisodeStore, MemoryStore, ReplayConfig, StoreFormat, condition, landing_log
 from qtopt.rpc.status import to_status
 from tests.episodes import make_episode
+from tests.mounting import mounted_or_skipped
 
 FORMAT = StoreFormat.for_images(16)
 
@@ -53,11 +54,8 @@ def test_a_disk_that_is_gone_refuses_and_takes_episodes_when_it_is_back(tmp_path
 
 @pytest.fixture
 def breakable(tmp_path):
-    with contextlib.ExitStack() as mounted:
-        try:
-            yield mounted.enter_context(BreakableDisk(tmp_path / "disk", 16))
-        except ConfigError:
-            pytest.skip("mounting a file system is not allowed here")
+    with mounted_or_skipped(BreakableDisk(tmp_path / "disk", 16)) as disk:
+        yield disk
 
 
 def test_a_disk_that_found_an_error_is_told_before_it_refuses_anything(breakable, tmp_path, rng):

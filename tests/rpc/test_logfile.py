@@ -12,20 +12,17 @@ from pathlib import Path
 import pytest
 
 from qtopt.apps.drills.disks import small_disk
-from qtopt.errors import ConfigError
 from qtopt.rpc import logfile
 from qtopt.rpc.logfile import LogFile
+from tests.mounting import mounted_or_skipped
 from tests.waiting import wait_until
 
 
 @pytest.fixture
 def disk(tmp_path):
     """A file system of 1 MB of its own."""
-    with contextlib.ExitStack() as mounted:
-        try:
-            yield mounted.enter_context(small_disk(tmp_path / "disk", 1))
-        except ConfigError:
-            pytest.skip("mounting a file system is not allowed here")
+    with mounted_or_skipped(small_disk(tmp_path / "disk", 1)) as disk:
+        yield disk
 
 
 def lost_line(count):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from qtopt.apps.drills.disks import small_disk
-from qtopt.errors import ConfigError
 from qtopt.loops.episode import run_episode
 from qtopt.specs import make_action
 from qtopt.types import Behaviour, Decision, Outcome
@@ -15,6 +14,7 @@ from robot_bridge.cell.open import PhysicalCell
 from robot_bridge.cell.places import STATE_VARIABLE
 from robot_bridge.spool import Spool
 from sim.faults.cells import SimulatedCell
+from tests.mounting import mounted_or_skipped
 
 pytestmark = [pytest.mark.realtime, pytest.mark.drill, pytest.mark.timeout(200)]
 
@@ -31,11 +31,7 @@ class Gives:
 
 @pytest.fixture
 def state(tmp_path, monkeypatch):
-    with contextlib.ExitStack() as mounted:
-        try:
-            state = mounted.enter_context(small_disk(tmp_path / "state", 1))
-        except ConfigError as error:
-            pytest.skip(str(error))
+    with mounted_or_skipped(small_disk(tmp_path / "state", 1)) as state:
         monkeypatch.setenv(STATE_VARIABLE, str(state))
         yield state
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from qtopt.apps.drills.disks import small_disk
-from qtopt.errors import ConfigError, RobotError
+from qtopt.errors import RobotError
 from qtopt.specs import make_action
 from qtopt.types import Outcome
 from robot_bridge.cell.open import PhysicalCell
@@ -17,6 +17,7 @@ from robot_bridge.cell.places import STATE_VARIABLE
 from robot_bridge.contracts import Latch
 from robot_bridge.robot import ToolPose
 from sim.faults.cells import SimulatedCell, until
+from tests.mounting import mounted_or_skipped
 from tests.robot_bridge.cell.cells import wait_still
 
 LOCKING = Latch("latch_file", "an empty file locks before it says why", 0.0)
@@ -36,11 +37,8 @@ def state(tmp_path, monkeypatch):
 
 @pytest.fixture
 def small(tmp_path):
-    with contextlib.ExitStack() as mounted:
-        try:
-            yield mounted.enter_context(small_disk(tmp_path / "small", 64))
-        except ConfigError as error:
-            pytest.skip(str(error))
+    with mounted_or_skipped(small_disk(tmp_path / "small", 64)) as disk:
+        yield disk
 
 
 def rewritten(sim, tmp_path, *changes):
