@@ -26,6 +26,8 @@ _UPRIGHT_RAD: Final = math.radians(10.0)
 _NEAR_M: Final = 0.02
 _ASIDE_M: Final = 0.002
 _ASIDE_RAD: Final = math.radians(2.0)
+_SLIDES: Final = 2
+"""So often what bears the tool is climbed on the way of one action."""
 _REST_S: Final = 2.0
 _STILL_M_S: Final = 0.002
 _TOUCHED: Final = "contact_descend"
@@ -66,17 +68,23 @@ class CellRobot:
     def move(self, target: ToolPose) -> ToolPose:
         """Moves in a straight line; returns the pose reached: short of ``target`` where something was touched.
 
-        What bears the tool ends its descent, and the rest of the way is made at that height: the tool slides over it,
-        as one does whose motors are weak. What bears it there too, or presses from aside, ends the motion.
+        What bears the tool ends its descent; the rest of the way is made at the height that it has then, over what
+        bears it, and from there it goes down again. So a tool finds its way whose motors are weak: it slides on what it
+        presses, and sinks behind it. What presses from aside ends the motion.
 
         Raises:
             RobotError: the motion was refused or ended otherwise; the message names the rule.
         """
         reached, ended_by = self._go(target)
-        if ended_by == _TOUCHED:
+        slides = 0
+        while ended_by == _TOUCHED and slides < _SLIDES:
             level = replace(target, z_m=reached.z_m)
-            if _gap_m(reached, level) > _ASIDE_M or abs(level.yaw_rad - reached.yaw_rad) > _ASIDE_RAD:
-                reached, _ = self._go(level)
+            if _is_near(reached, level):
+                return reached
+            reached, ended_by = self._go(level)
+            slides += 1
+        if slides and not ended_by:
+            reached, _ = self._go(target)
         return reached
 
     def grip(self, *, close: bool) -> None:
@@ -300,6 +308,10 @@ class CellRobot:
 
 def _gap_m(a: ToolPose, b: ToolPose) -> float:
     return math.dist((a.x_m, a.y_m, a.z_m), (b.x_m, b.y_m, b.z_m))
+
+
+def _is_near(a: ToolPose, b: ToolPose) -> bool:
+    return _gap_m(a, b) <= _ASIDE_M and abs(a.yaw_rad - b.yaw_rad) <= _ASIDE_RAD
 
 
 def _touched(answer: dict[str, Any]) -> bool:

@@ -41,6 +41,8 @@ EASED: Final = (TOUCHED, ASIDE)
 _PRESSED: Final = "contact_retract"
 _RISES: Final = 2
 """The stop that belongs to the contact may come as a first rise out of it begins, and end it."""
+_SETTLE_S: Final = 0.1
+"""An arm that was braked presses hardest a moment later; a way out begins with that, and may not make it worse."""
 _YIELDS: Final = 10
 """Rises while the fingers move: 4 mm each."""
 _YIELD_LOOK_S: Final = 0.01
@@ -265,6 +267,7 @@ class Worker:
 
     def _lead_out(self, ask: Ask) -> MotionResult:
         """Leads the tool out of a contact, slowly; what follows has to be entered anew."""
+        time.sleep(_SETTLE_S)
         refused = self._enter(Phase.RETRACT)
         if refused:
             return MotionResult(MotionOutcome.REJECTED, refused["reason"])

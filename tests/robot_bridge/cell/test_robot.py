@@ -1,6 +1,7 @@
 """What becomes of a step that touches something, with processes that answer as a test says."""
 
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from robot_bridge.robot import ToolPose
 from tests.robot_bridge.safety.cells import STILL, cell
 
 HERE, WANTED = ToolPose(0.56, 0.0, 0.04, 0.0), ToolPose(0.6, 0.03, 0.02, 0.4)
+ARRIVED = {"outcome": "reached"}
 BORNE = {"outcome": "stopped", "rule": "contact_descend", "reaction": "hold"}
 PRESSED = {"outcome": "contact", "rule": "contact_retract", "reaction": "stop"}
 
@@ -32,7 +34,7 @@ class Processes:
         assert do == "move"
         reached = to_tool(SimpleNamespace(position_m=target[:3], quaternion_xyzw=target[3:]), WANTED.yaw_rad)
         self.targets.append(reached)
-        answer, self.tool = self.ends.pop(0) if self.ends else ({"outcome": "reached"}, reached)
+        answer, self.tool = self.ends.pop(0) if self.ends else (ARRIVED, reached)
         pose = to_pose(self.tool)
         return {**answer, "pose": [*pose.position_m, *pose.quaternion_xyzw]}
 
@@ -43,18 +45,27 @@ def move(*ends):
     return processes.targets, reached
 
 
-def test_a_descent_that_is_borne_goes_on_at_that_height():
+def test_a_descent_that_is_borne_goes_on_at_that_height_and_then_down():
     touched = ToolPose(0.58, 0.015, 0.03, 0.2)
     targets, reached = move((BORNE, touched))
-    assert [each.z_m for each in targets] == pytest.approx([0.02, 0.03])
-    assert (reached.x_m, reached.y_m, reached.z_m, reached.yaw_rad) == pytest.approx((0.6, 0.03, 0.03, 0.4))
+    assert [each.z_m for each in targets] == pytest.approx([0.02, 0.03, 0.02])
+    assert (reached.x_m, reached.y_m, reached.z_m, reached.yaw_rad) == pytest.approx((0.6, 0.03, 0.02, 0.4))
 
 
-def test_what_bears_the_tool_there_too_ends_the_step():
+def test_what_bears_the_tool_behind_it_ends_the_step():
+    behind = ToolPose(0.6, 0.03, 0.028, 0.4)
+    targets, reached = move(
+        (BORNE, ToolPose(0.58, 0.015, 0.03, 0.2)), (ARRIVED, replace(WANTED, z_m=0.03)), (BORNE, behind)
+    )
+    assert len(targets) == 3
+    assert reached.z_m == pytest.approx(0.028)
+
+
+def test_what_bears_the_tool_on_the_way_aside_is_climbed_once():
     first, second = ToolPose(0.58, 0.015, 0.03, 0.2), ToolPose(0.59, 0.02, 0.034, 0.3)
-    targets, reached = move((BORNE, first), (BORNE, second))
-    assert len(targets) == 2
-    assert reached.x_m == pytest.approx(0.59)
+    targets, reached = move((BORNE, first), (BORNE, second), (BORNE, replace(second, x_m=0.595)))
+    assert [each.z_m for each in targets] == pytest.approx([0.02, 0.03, 0.034])
+    assert reached.x_m == pytest.approx(0.595)
 
 
 @pytest.mark.parametrize("end", [(PRESSED, ToolPose(0.58, 0.015, 0.07, 0.2)), (BORNE, ToolPose(0.6, 0.03, 0.03, 0.4))])
