@@ -88,7 +88,10 @@ class CellRobot:
         return reached
 
     def grip(self, *, close: bool) -> None:
-        """Closes the fingers with limited force, or opens them; raises RobotError on a fault."""
+        """Closes the fingers with limited force, or opens them; raises RobotError on a fault.
+
+        Where that presses on the tool more than it bears, the fingers of an episode go back to where they were.
+        """
         grasp = self._cell.grasp
         low_m, high_m = self.processes.widths_m
         width_m = low_m if close else min(high_m, grasp.open_width_m or high_m)
@@ -101,7 +104,10 @@ class CellRobot:
             deadline_s=grasp.timeout_s,
         )
         self.yields += answer["yields"]
-        self._closed_fingers = close
+        if answer.get("undone"):  # they pressed on something with all that the arm bears, and went back
+            self.contacts += 1
+        else:
+            self._closed_fingers = close
         self._await_gripper_since(answer["at_ns"])
 
     def home(self, start: ToolPose) -> ToolPose:

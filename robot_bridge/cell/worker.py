@@ -43,6 +43,8 @@ _RISES: Final = 2
 """The stop that belongs to the contact may come as a first rise out of it begins, and end it."""
 _SETTLE_S: Final = 0.1
 """An arm that was braked presses hardest a moment later; a way out begins with that, and may not make it worse."""
+_WAYS_OUT: Final = 3
+"""Ways out of one press in an episode: back along the tool's way and up, then straight up."""
 _YIELDS: Final = 10
 """Rises while the fingers move: 4 mm each."""
 _YIELD_LOOK_S: Final = 0.01
@@ -62,12 +64,14 @@ class Ask:
         ended_by: the verdict that ended it early, if one did.
         told: why nothing may set off for it any more: somebody asked for a stop, or motion was locked.
         clearing: a stop of the controller is being cleared: the arm cannot move, and a stop would end what starts.
+        opening_m: how far the fingers were apart when it began to move them.
     """
 
     message: Message
     ended_by: Verdict | None = None
     told: Verdict | None = None
     clearing: bool = False
+    opening_m: float | None = None
 
     def was_ended_by(self, rule: str) -> bool:
         """Whether that rule ended it early."""
@@ -192,7 +196,7 @@ class Worker:
         if do == "enter":
             return self._enter(Phase(message["phase"]))
         if do == "lead_out":
-            return self._lead_out(ask)
+            return self._lead_out(ask, under_way=True)
         if do == "auto_recover":
             return self._recover(ask)
         if do in ("grip", "activate"):
@@ -247,40 +251,50 @@ class Worker:
 
     def _relieve(self, ask: Ask, touched: Verdict, result: MotionResult) -> MotionResult:
         """Rises, or steps back, a little out of what ended a motion: it presses less then."""
-        risen = self._rise_out(ask, touched.rule, 5.0)
+        risen = self._rise_out(ask, touched.rule, 5.0, under_way=True)
         if not is_at_least(ask.ended_by, Reaction.STOP):
             ask.ended_by = touched
         return replace(result, pose=risen.pose or result.pose)
 
     def _after_press(self, ask: Ask, result: MotionResult | Message) -> Message:
-        """Leads the tool out of the contact that ended ``ask`` with ``result``; an episode goes on from there."""
+        """Leads the tool out of the contact that ended ``ask`` with ``result``; an episode goes on from there.
+
+        Fingers whose motion pressed go back first, to where they were.
+        """
         pressed, phase = ask.ended_by, self._monitor.phase
         place = ", ".join(f"{each:.3f}" for each in self._arm.state().pose.position_m)
         _log.warning("led out of a contact at %s: %s", place, "" if pressed is None else pressed.reason)
-        risen = self._lead_out(ask)
-        free = risen.outcome is MotionOutcome.REACHED and ask.told is None and ask.ended_by is None
-        if free and phase is Phase.EPISODE and not self._enter(phase):
-            contact = MotionResult(MotionOutcome.CONTACT, risen.reason, risen.pose)
-            return _said(contact, pressed) if isinstance(result, MotionResult) else result
+        if phase is Phase.EPISODE and isinstance(result, dict) and ask.told is None and ask.opening_m is not None:
+            result |= {**_width(self._move_fingers(ask.message, ask.opening_m)), "undone": True}
+            if ask.told is None and not self._enter(phase):
+                return result
+        for number in range(_WAYS_OUT if phase is Phase.EPISODE else 1):
+            risen = self._lead_out(ask, under_way=number == 0 and ask.message["do"] in _WAYS)
+            if ask.told is not None or ask.was_ended_by_another_than(_PRESSED):
+                break
+            free = risen.outcome is MotionOutcome.REACHED and ask.ended_by is None
+            if free and phase is Phase.EPISODE and not self._enter(phase):
+                contact = MotionResult(MotionOutcome.CONTACT, risen.reason, risen.pose)
+                return _said(contact, pressed) if isinstance(result, MotionResult) else result
         ended = result if isinstance(result, MotionResult) else MotionResult(MotionOutcome.STOPPED)
         return _said(ended, pressed)
 
-    def _lead_out(self, ask: Ask) -> MotionResult:
+    def _lead_out(self, ask: Ask, *, under_way: bool) -> MotionResult:
         """Leads the tool out of a contact, slowly; what follows has to be entered anew."""
         time.sleep(_SETTLE_S)
         refused = self._enter(Phase.RETRACT)
         if refused:
             return MotionResult(MotionOutcome.REJECTED, refused["reason"])
-        risen = self._rise_out(ask, _PRESSED, 10.0)
+        risen = self._rise_out(ask, _PRESSED, 10.0, under_way=under_way)
         if risen.outcome is not MotionOutcome.REACHED:
             _log.warning("the tool was not led out of the contact: %s %s", risen.outcome.value, risen.reason)
         return risen
 
-    def _rise_out(self, ask: Ask, rule: str, deadline_s: float) -> MotionResult:
+    def _rise_out(self, ask: Ask, rule: str, deadline_s: float, *, under_way: bool) -> MotionResult:
         """Rises as far as ``rule`` asks for, again where its own late stop ends that; another stop is the end of it."""
         for _ in range(_RISES):
             ask.ended_by = None
-            risen = self._send(self._rise(rule, ask.message["do"] in _WAYS), deadline_s)
+            risen = self._send(self._rise(rule, under_way), deadline_s)
             if risen.outcome is MotionOutcome.REACHED or ask.was_ended_by_another_than(rule):
                 break
         return risen
@@ -309,9 +323,9 @@ class Worker:
 
         Fingers that close under a load wedge themselves in, and press several times as hard as their motor.
         """
-        if self._gripper is None:
-            raise RobotError("this cell has no gripper")
-        moving = self._fingers.submit(self._move_fingers, self._gripper, ask.message)
+        if ask.message["do"] == "grip" and self.gripper_state is not None:
+            ask.opening_m = self.gripper_state.width_m
+        moving = self._fingers.submit(self._move_fingers, ask.message, ask.message.get("width"))
         yields, trouble = 0, None
         while not wait([moving], _YIELD_LOOK_S).done:
             free = ask.ended_by is None and ask.told is None and ask.message["do"] == "grip"
@@ -320,22 +334,28 @@ class Worker:
             try:
                 if self._monitor.is_borne(self._arm.state()):
                     yields += 1
-                    self._rise_out(ask, TOUCHED, 2.0)
+                    self._rise_out(ask, TOUCHED, 2.0, under_way=False)
             except RobotError as error:
                 trouble = error
-        state = self.gripper_state = moving.result()
+        state = moving.result()
         if trouble is not None:
             raise trouble
         if yields:
             _log.info("the arm yielded %d times to what bore the closing fingers", yields)
-        return {"width": state.width_m, "at_ns": state.t_host_ns, "yields": yields}
+        return {**_width(state), "yields": yields}
 
-    def _move_fingers(self, gripper: Gripper, message: Message) -> GripperState:
+    def _move_fingers(self, message: Message, width_m: float | None) -> GripperState:
+        """Moves the fingers to an opening, or readies the gripper; returns where they ended."""
+        if self._gripper is None:
+            raise RobotError("this cell has no gripper")
         with self._using_gripper:
-            if message["do"] == "activate":
-                gripper.activate(message["deadline_s"])
-                return gripper.state()
-            return gripper.move(message["width"], message["speed"], message["force"], message["deadline_s"])
+            if width_m is None:
+                self._gripper.activate(message["deadline_s"])
+                state = self._gripper.state()
+            else:
+                state = self._gripper.move(width_m, message["speed"], message["force"], message["deadline_s"])
+            self.gripper_state = state
+        return state
 
     def _watch_gripper(self) -> None:
         """Keeps the newest report; a moving gripper is left to the motion that moves it."""
@@ -348,6 +368,10 @@ class Worker:
                 self.gripper_fault = str(error)
             finally:
                 self._using_gripper.release()
+
+
+def _width(state: GripperState) -> Message:
+    return {"width": state.width_m, "at_ns": state.t_host_ns}
 
 
 def _is_ready(state: ArmState) -> bool:

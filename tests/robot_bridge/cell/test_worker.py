@@ -211,9 +211,9 @@ def test_a_passing_hold_on_the_way_out_does_not_hide_what_was_touched():
 def test_an_episode_does_not_go_on_while_something_still_presses():
     bench = Bench(ended_by(PRESS, force_n=45.0))
     assert bench.ask() == (MotionOutcome.STOPPED, PRESS.rule)
-    assert bench.moves == [-0.02, 0.03]
+    assert bench.moves == [-0.02, 0.03, 0.03, 0.03]
     assert bench.monitor.phase is Phase.RETRACT
-    assert math.isclose(bench.pose.position_m[2], 0.13)
+    assert math.isclose(bench.pose.position_m[2], 0.19)
     refused = bench.monitor.enter(Phase.TRANSIT, time.monotonic_ns())
     assert (refused.reaction, refused.rule) == (Reaction.STOP, PRESS.rule)
 
@@ -260,8 +260,49 @@ def test_the_arm_yields_no_more_than_four_centimetres():
     assert bench.moves == [0.004] * 10
 
 
-def test_what_the_fingers_press_hard_on_is_led_out_of_when_they_stand():
+class PressingFingers(Fingers):
+    """Press as they close, and with ``newtons`` when they are open again."""
+
+    def __init__(self, bench, newtons):
+        super().__init__(bench, 0, ())
+        self.after_n, self.widths = newtons, []
+
+    def move(self, width_m, speed_m_s, force_n, deadline_s):
+        self.widths.append(width_m)
+        ended_by(PRESS, force_n=31.0 if width_m == 0.0 else self.after_n)(self.bench)
+        return self.state()
+
+
+@pytest.mark.parametrize(("after_n", "moves"), [(5.0, []), (32.0, [0.03])])
+def test_fingers_that_press_too_hard_go_back_and_the_tool_is_led_out_only_where_that_is_not_enough(after_n, moves):
+    bench = Bench(lambda bench: bench.press(0.0))
+    fingers = PressingFingers(bench, after_n)
+    bench.worker = bench.worker_with(fingers)
+    assert bench.grip()["undone"]
+    assert fingers.widths == [0.0, 0.03]
+    assert bench.moves == moves * 2  # the first one ends early
+    assert bench.monitor.phase is Phase.EPISODE
+
+
+def test_fingers_stay_where_they_pressed_outside_an_episode():
     bench = Bench()
-    bench.worker = bench.worker_with(Fingers(bench, 3, (16.0, 31.0, 31.0)))
-    bench.grip()
-    assert bench.moves == [0.004, 0.03]
+    assert bench.monitor.enter(Phase.TRANSIT, time.monotonic_ns()).reaction is Reaction.ALLOW
+    fingers = PressingFingers(bench, 0.0)
+    bench.worker = bench.worker_with(fingers)
+    assert bench.grip()["rule"] == PRESS.rule
+    assert fingers.widths == [0.0]
+
+
+def test_fingers_that_someone_stopped_stay_where_they_are():
+    class Stopped(PressingFingers):
+        def move(self, width_m, speed_m_s, force_n, deadline_s):
+            state = super().move(width_m, speed_m_s, force_n, deadline_s)
+            self.bench.worker.current.told = ASKED
+            return state
+
+    bench = Bench()
+    fingers = Stopped(bench, 0.0)
+    bench.worker = bench.worker_with(fingers)
+    assert "undone" not in bench.grip()
+    assert fingers.widths == [0.0]
+    assert bench.moves == []
