@@ -70,7 +70,7 @@ class CellRobot:
 
         What bears the tool ends its descent; the rest of the way is made at the height that it has then, over what
         bears it, and from there it goes down again. So a tool finds its way whose motors are weak: it slides on what it
-        presses, and sinks behind it. What presses from aside ends the motion.
+        presses, and sinks behind it. What bears it for the third time, or presses from aside, ends the motion.
 
         Raises:
             RobotError: the motion was refused or ended otherwise; the message names the rule.
@@ -97,7 +97,7 @@ class CellRobot:
         width_m = low_m if close else min(high_m, grasp.open_width_m or high_m)
         answer = self._ask(
             "grip",
-            grasp.timeout_s + _EXTRA_S,
+            2 * grasp.timeout_s + _EXTRA_S,  # there, and back from what it pressed on
             width=width_m,
             speed=grasp.speed_m_s,
             force=grasp.close_force_n,

@@ -263,8 +263,9 @@ class Worker:
         """
         pressed, phase = ask.ended_by, self._monitor.phase
         place = ", ".join(f"{each:.3f}" for each in self._arm.state().pose.position_m)
-        _log.warning("led out of a contact at %s: %s", place, "" if pressed is None else pressed.reason)
-        if phase is Phase.EPISODE and isinstance(result, dict) and ask.told is None and ask.opening_m is not None:
+        _log.warning("leaving a contact at %s: %s", place, "" if pressed is None else pressed.reason)
+        locked = self._barred() or ask.told
+        if phase is Phase.EPISODE and isinstance(result, dict) and locked is None and ask.opening_m is not None:
             result |= {**_width(self._move_fingers(ask.message, ask.opening_m)), "undone": True}
             if ask.told is None and not self._enter(phase):
                 return result

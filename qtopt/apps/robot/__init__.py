@@ -263,7 +263,7 @@ class Transfer:
         shards: parts in all.
         contact_n: forces on the tool [N] at which the cell ends a descent, ends a push to the side, retreats, and is
             locked. The plain simulator's motors press down with 40 N and sideways with 60 N at most; a stiff arm told
-            to stop at 30 N stands at some 45 N. A cell with the defaults of 15, 22.5, 30 and 60 N ends some motions
+            to stop at 25 N stands at some 40 N. A cell with the defaults of 15, 22.5, 30 and 60 N ends some motions
             earlier.
         retract_m: how far up such a retreat leads [m]; the plain simulator's tool stays where it was stopped.
         output: a directory for reports, pictures and result.json.
