@@ -320,12 +320,16 @@ class Camera(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MotionCommand:
-    """A straight motion asked for: target, speed [m/s] and acceleration [m/s2] along the path, yaw rate [rad/s]."""
+    """A straight motion asked for: target, speed [m/s] and acceleration [m/s2] along the path, yaw rate [rad/s].
+
+    ``leads_out`` says that it is a way out of something touched, which is not a way that another one goes back along.
+    """
 
     target: Pose
     speed_m_s: float
     accel_m_s2: float
     yaw_rate_rad_s: float
+    leads_out: bool = False
 
 
 class Reaction(StrEnum):

@@ -21,12 +21,13 @@ from typing import Any, Final
 
 from qtopt.errors import RobotError
 from robot_bridge.cell import parts
+from robot_bridge.cell.ask import Ask
 from robot_bridge.cell.channel import Channel, ChannelClosed, Message, failure
 from robot_bridge.cell.launch import die_at_once, prefer
 from robot_bridge.cell.places import Places
 from robot_bridge.cell.records import Report, pack_report, speed_m_s
 from robot_bridge.cell.shared import Board, Member
-from robot_bridge.cell.worker import ASIDE, EASED, TOUCHED, Ask, Worker
+from robot_bridge.cell.worker import ASIDE, EASED, TOUCHED, Worker
 from robot_bridge.cell_file import CellFile
 from robot_bridge.contracts import Arm, ArmState, Gripper, MotionCommand, Reaction, Verdict
 from robot_bridge.safety.commands import straight_up
@@ -212,8 +213,11 @@ class ArmChild:
         if verdict.reaction is Reaction.HOLD:
             self._hold(hard=verdict.rule in EASED)
             return
+        locks = verdict.reaction is Reaction.LATCH and not self._latch
+        if locks:  # first: nothing sets off any more
+            self._latch = f"{verdict.rule}: {verdict.reason}"
         self._stop()
-        if verdict.reaction is Reaction.LATCH:
+        if locks:
             self._lock(verdict)
 
     def _hold(self, *, hard: bool = False) -> None:
@@ -261,9 +265,6 @@ class ArmChild:
         return age_s < self._cell.watchdog.stop_after_s and speed_m_s(self._state) < _STILL_M_S
 
     def _lock(self, verdict: Verdict) -> None:
-        if self._latch:
-            return
-        self._latch = f"{verdict.rule}: {verdict.reason}"
         _log.error("motion is locked: %s", self._latch)
         self._locking = self._places.latch_aside(verdict.rule, verdict.reason)
         self._tell_safety({"latch": [verdict.rule, verdict.reason]})

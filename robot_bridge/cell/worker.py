@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
 from qtopt.errors import QtOptError, RobotError
+from robot_bridge.cell.ask import Ask
 from robot_bridge.cell.channel import Message
 from robot_bridge.contracts import (
     Arm,
@@ -31,6 +32,7 @@ from robot_bridge.contracts import (
 from robot_bridge.safety.facts import Phase, is_at_least
 from robot_bridge.safety.monitor import CellSafetyMonitor
 from robot_bridge.safety.region import Point
+from robot_bridge.safety.rules import RECOVERABLE_MODES
 
 _log = logging.getLogger(__name__)
 _GRIPPER_EVERY_S: Final = 0.05
@@ -51,35 +53,7 @@ _YIELD_LOOK_S: Final = 0.01
 _READY_S: Final = 3.0
 _ZERO_S: Final = 1.0
 _READY_LOOK_S: Final = 0.05
-_WAYS: Final = ("move", "lead_out")
 _MOVES: Final = ("move", "lead_out", "grip", "activate", "auto_recover")
-
-
-@dataclass
-class Ask:
-    """Something asked for that is under way.
-
-    Attributes:
-        message: what was asked for.
-        ended_by: the verdict that ended it early, if one did.
-        told: why nothing may set off for it any more: somebody asked for a stop, or motion was locked.
-        clearing: a stop of the controller is being cleared: the arm cannot move, and a stop would end what starts.
-        opening_m: how far the fingers were apart when it began to move them.
-    """
-
-    message: Message
-    ended_by: Verdict | None = None
-    told: Verdict | None = None
-    clearing: bool = False
-    opening_m: float | None = None
-
-    def was_ended_by(self, rule: str) -> bool:
-        """Whether that rule ended it early."""
-        return self.ended_by is not None and self.ended_by.rule == rule
-
-    def was_ended_by_another_than(self, rule: str) -> bool:
-        """Whether something ended it early, and another rule than ``rule``."""
-        return self.ended_by is not None and self.ended_by.rule != rule
 
 
 class Worker:
@@ -196,7 +170,7 @@ class Worker:
         if do == "enter":
             return self._enter(Phase(message["phase"]))
         if do == "lead_out":
-            return self._lead_out(ask, under_way=True)
+            return self._lead_out(ask, under_way=False)
         if do == "auto_recover":
             return self._recover(ask)
         if do in ("grip", "activate"):
@@ -239,6 +213,8 @@ class Worker:
                 self.current.ended_by = verdict
             return MotionResult(MotionOutcome.REJECTED, verdict.reason)
         command = verdict.command or command
+        if self.current is not None:
+            self.current.set_off = True
         return self._arm.move_to(command.target, command.speed_m_s, command.accel_m_s2, deadline_s)
 
     def _enter(self, phase: Phase) -> Message:
@@ -264,13 +240,14 @@ class Worker:
         pressed, phase = ask.ended_by, self._monitor.phase
         place = ", ".join(f"{each:.3f}" for each in self._arm.state().pose.position_m)
         _log.warning("leaving a contact at %s: %s", place, "" if pressed is None else pressed.reason)
-        locked = self._barred() or ask.told
-        if phase is Phase.EPISODE and isinstance(result, dict) and locked is None and ask.opening_m is not None:
-            result |= {**_width(self._move_fingers(ask.message, ask.opening_m)), "undone": True}
-            if ask.told is None and not self._enter(phase):
-                return result
+        under_way = ask.message["do"] == "move" and ask.set_off
+        if phase is Phase.EPISODE and isinstance(result, dict) and ask.opening_m is not None:
+            undone = self._undo(ask, ask.opening_m)
+            if undone and ask.told is None and not self._enter(phase):
+                return result | undone
+            result |= undone
         for number in range(_WAYS_OUT if phase is Phase.EPISODE else 1):
-            risen = self._lead_out(ask, under_way=number == 0 and ask.message["do"] in _WAYS)
+            risen = self._lead_out(ask, under_way=number == 0 and under_way)
             if ask.told is not None or ask.was_ended_by_another_than(_PRESSED):
                 break
             free = risen.outcome is MotionOutcome.REACHED and ask.ended_by is None
@@ -279,6 +256,16 @@ class Worker:
                 return _said(contact, pressed) if isinstance(result, MotionResult) else result
         ended = result if isinstance(result, MotionResult) else MotionResult(MotionOutcome.STOPPED)
         return _said(ended, pressed)
+
+    def _undo(self, ask: Ask, opening_m: float) -> Message:
+        """Moves the fingers back to an opening; returns nothing where they may not move, or did not."""
+        if self._barred() or ask.told or self._arm.state().mode in RECOVERABLE_MODES:
+            return {}
+        try:
+            return {**_width(self._move_fingers(ask, opening_m)), "undone": True}
+        except RobotError as error:
+            _log.warning("the fingers did not go back: %s", error)
+            return {}
 
     def _lead_out(self, ask: Ask, *, under_way: bool) -> MotionResult:
         """Leads the tool out of a contact, slowly; what follows has to be entered anew."""
@@ -326,10 +313,11 @@ class Worker:
         """
         if ask.message["do"] == "grip" and self.gripper_state is not None:
             ask.opening_m = self.gripper_state.width_m
-        moving = self._fingers.submit(self._move_fingers, ask.message, ask.message.get("width"))
+        moving = self._fingers.submit(self._move_fingers, ask, ask.message.get("width"))
         yields, trouble = 0, None
         while not wait([moving], _YIELD_LOOK_S).done:
-            free = ask.ended_by is None and ask.told is None and ask.message["do"] == "grip"
+            held = is_at_least(ask.ended_by, Reaction.STOP) or ask.told is not None
+            free = not held and ask.message["do"] == "grip"
             if not free or yields == _YIELDS or trouble is not None:
                 continue
             try:
@@ -345,11 +333,15 @@ class Worker:
             _log.info("the arm yielded %d times to what bore the closing fingers", yields)
         return {**_width(state), "yields": yields}
 
-    def _move_fingers(self, message: Message, width_m: float | None) -> GripperState:
+    def _move_fingers(self, ask: Ask, width_m: float | None) -> GripperState:
         """Moves the fingers to an opening, or readies the gripper; returns where they ended."""
         if self._gripper is None:
             raise RobotError("this cell has no gripper")
+        message = ask.message
         with self._using_gripper:
+            barred = self._barred() or ask.told  # it may have come while the gripper was asked something else
+            if barred is not None:
+                raise RobotError(f"the fingers were not moved: {barred.rule}: {barred.reason}")
             if width_m is None:
                 self._gripper.activate(message["deadline_s"])
                 state = self._gripper.state()
@@ -365,8 +357,8 @@ class Worker:
                 continue
             try:
                 self.gripper_state, self.gripper_fault = self._gripper.state(), ""
-            except RobotError as error:
-                self.gripper_fault = str(error)
+            except Exception as error:  # a vendor's library may raise anything; unheard, its reports would stay
+                self.gripper_fault = f"{type(error).__name__}: {error}"
             finally:
                 self._using_gripper.release()
 

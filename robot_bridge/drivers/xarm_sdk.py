@@ -2,6 +2,7 @@
 
 import socket
 import time
+import types
 from typing import Any
 
 from qtopt.errors import RobotError
@@ -54,13 +55,13 @@ def checked(code: Any, what: str) -> None:
 def open_sdk(options: XArmOptions, deadline_s: float) -> Any:
     """Connects the vendor's library, waits for its first report, and returns its ``XArmAPI``.
 
-    The library sets the process's default socket timeout, also from a thread of a connection made before, and would
-    prefer a socket file that anybody can create in the temporary directory; the first is taken back, the second
-    forbidden. Nothing else is asked of the controller.
+    The library would prefer a socket file that anybody can create in the temporary directory, which is forbidden here.
+    Nothing else is asked of the controller.
     """
     from xarm.core.config.x_config import XCONF
     from xarm.wrapper import XArmAPI
 
+    keep_default_timeout()
     until_s = time.monotonic() + deadline_s
     XCONF.SocketConf.TCP_CONTROL_PORT = options.control_port
     try:
@@ -68,8 +69,6 @@ def open_sdk(options: XArmOptions, deadline_s: float) -> Any:
         sdk.connect()
     except Exception as error:  # the library raises bare Exceptions
         raise RobotError(f"the xArm library did not connect to {options.host}: {error}") from error
-    finally:
-        socket.setdefaulttimeout(None)
     sdk.set_timeout(COMMAND_TIMEOUT_S)
     while sdk.count < 0:
         if time.monotonic() > until_s:
@@ -77,6 +76,15 @@ def open_sdk(options: XArmOptions, deadline_s: float) -> Any:
             raise RobotError(f"no report of {options.host} in {deadline_s:.1f} s: restart the controller")
         time.sleep(0.02)
     return sdk
+
+
+def keep_default_timeout() -> None:
+    """Hides ``setdefaulttimeout`` from the library: its threads set the whole process's with each reconnection."""
+    from xarm.core.comm import socket_port
+
+    sockets = types.ModuleType(socket.__name__)
+    vars(sockets).update(vars(socket), setdefaulttimeout=lambda _: None)
+    socket_port.socket = sockets
 
 
 def apply_limits(sdk: Any, options: XArmOptions) -> None:

@@ -24,7 +24,7 @@ _EPSILON = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """The newest motion that was no retreat.
+    """The newest motion that was no way out of something.
 
     Attributes:
         start_m: where the tool point was when it set out.
@@ -157,7 +157,7 @@ def lead_out(state: ArmState, way: Way | None, rise_m: float, speed_m_s: float) 
         x_m, y_m = x_m + back_x_m, y_m + back_y_m
         yaw_rad += way.turn_back_rad(yaw_rad, BACK_RAD * most_m / BACK_M)
     target = to_pose(ToolPose(x_m, y_m, z_m + (down_m if down_m < 0.0 else rise_m), yaw_rad))
-    return MotionCommand(target, speed_m_s, 0.5, 0.1)
+    return MotionCommand(target, speed_m_s, 0.5, 0.1, leads_out=True)
 
 
 def straight_up(state: ArmState, rise_m: float, speed_m_s: float) -> MotionCommand:

@@ -25,8 +25,6 @@ _TRACKING_M = 0.003
 """A fast motion that ends, or runs, at the height where slow ones begin may be measured so far below it."""
 _WORSE_N = 8.0
 """A way out of a contact may begin with so much more force; what it makes worse ends it."""
-_WAY_M, _WAY_RAD = 0.008, 0.08
-"""A way out goes back along a motion that was longer, or turned more: not along a step out of something touched."""
 _NO_REPORT = Verdict(Reaction.HOLD, "state_age", "no report from the arm yet")
 
 
@@ -112,9 +110,8 @@ class CellSafetyMonitor:
                 reason = f"{self._facts.disk_free:.0%} of the spool's disk are free; no new episode"
                 return Verdict(Reaction.HOLD, "disk", reason)
             self.beat(Heartbeat.POLICY, now_ns)
+        self._borne_n = self._bound_n() if phase is Phase.RETRACT else 0.0
         self._phase, self._descending = phase, False
-        pressed_n = self._report.force_n if self._report is not None else 0.0
-        self._borne_n = pressed_n + _WORSE_N if phase is Phase.RETRACT else 0.0
         return ALLOWED
 
     def finish_episode(self) -> int:
@@ -148,7 +145,8 @@ class CellSafetyMonitor:
         verdict = self._take(self.commands.judge(command, state, self._phase, slow=self.slow, way=self._way))
         if not is_at_least(verdict, Reaction.HOLD):
             self._descending = descending
-            self._note_way(command, state)
+            if not command.leads_out and self._phase is not Phase.RETRACT:
+                self._note_way(command, state)
         return verdict
 
     def observe(self, state: ArmState | None, now_ns: int) -> Verdict:
@@ -207,11 +205,15 @@ class CellSafetyMonitor:
         self._phase = Phase.IDLE
         self._was_ready = self._descending = False
 
+    def _bound_n(self) -> float:
+        """Returns what a retreat may press with: further ways out of one press share the first one's bound."""
+        pressed_n = self._report.force_n if self._report is not None else 0.0
+        worse_n = pressed_n + _WORSE_N
+        return min(worse_n, self._borne_n) if self._phase is Phase.RETRACT else worse_n
+
     def _note_way(self, command: MotionCommand, state: ArmState) -> None:
         start, end = to_tool(state.pose), to_tool(command.target, to_tool(state.pose).yaw_rad)
-        way_m = math.dist(state.pose.position_m, command.target.position_m)
-        if self._phase is not Phase.RETRACT and (way_m > _WAY_M or abs(end.yaw_rad - start.yaw_rad) > _WAY_RAD):
-            self._way = Way(state.pose.position_m, start.yaw_rad, end.z_m - start.z_m > _DESCENT_M)
+        self._way = Way(state.pose.position_m, start.yaw_rad, end.z_m - start.z_m > _DESCENT_M)
 
     def _take(self, verdict: Verdict) -> Verdict:
         if verdict.reaction is Reaction.LATCH and self._latch is None:

@@ -34,7 +34,8 @@ class Case:
         how: the fault's details.
         protocols: of the cells that can have it.
         down: the action leads down instead of across.
-        rises: the tool is led up afterwards: the way is that until it first stands.
+        grips: it closes the fingers instead, which must go back.
+        rises: the tool is led up afterwards: the way is that until it goes down no more.
         lasts_s: the fault is taken back so soon; 0: when everything has come to rest.
     """
 
@@ -48,6 +49,7 @@ class Case:
     how: Mapping[str, Any] = field(default_factory=lambda: _how())
     protocols: tuple[str, ...] = ALL
     down: bool = False
+    grips: bool = False
     rises: bool = False
     lasts_s: float = 0.0
 
@@ -111,6 +113,7 @@ _DEAD = ("arm_process", "program_stopped")
 _COLLIDED = ("protective_stop", "program_stopped")
 _MORE = (UR, HTTP)
 _N20, _N40, _N80 = (_how(force_n=[0.0, 0.0, force_n]) for force_n in (20.0, 40.0, 80.0))
+_ASIDE = _how(force_n=[40.0, 0.0, 0.0])
 _GROWS = _how(force_n=[0.0, 0.0, 80.0], grows_s=1.0)
 _LATE, _VERY_LATE = _how(most_s=0.05), _how(most_s=0.2)
 _EXPOSED, _MOVED, _JAMMED = _how(what="exposure 1.4"), _how(what="shift 30"), _how(what="jammed")
@@ -175,6 +178,10 @@ _ACTIONS: Final = (
     Case(
         "80 N on the way down, for a moment", "push", "latch", 0.35, ("contact_latch", *_COLLIDED), how=_N80,
         protocols=CONTROLLED, down=True, lasts_s=0.2,
+    ),
+    Case(
+        "40 N from aside while the fingers close, for a moment", "push", "nothing", label="goes on", how=_ASIDE,
+        protocols=_MORE, grips=True, lasts_s=0.12,
     ),
     Case("gripper silent", "gripper", "stop", 2.5, ("gripper",), how=_how(what="silent"), protocols=CONTROLLED),
     Case("camera freezes", "camera", "hold", 1.4, ("camera_age", "camera"), how=_how(what="freeze")),

@@ -14,6 +14,7 @@ from typing import Any, Final
 from qtopt.errors import RobotError
 from robot_bridge.cell.places import Places
 from sim.faults.judge import Sample
+from sim.hand import MAX_WIDTH_M
 
 SPEED_M_S: Final = 0.07
 SLOW_M_S: Final = 0.06
@@ -106,6 +107,10 @@ class SimulatedCell:
     def truth(self) -> dict[str, Any]:
         """Returns what is so."""
         return self._ask({"truth": True} if self.protocol == "xarm" else {"fault": "truth"})
+
+    def opening_m(self) -> float:
+        """Returns how far the fingers are apart [m]; open ones may be bent outwards by what is jammed between them."""
+        return min(MAX_WIDTH_M, float(self.truth()["width_m"]))
 
     def trace(self, since_s: float) -> list[Sample]:
         """Returns the tool's way since ``since_s`` of ``time.monotonic``."""

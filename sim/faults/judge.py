@@ -8,6 +8,7 @@ Sample = Sequence[float]
 """Clock (``time.monotonic``) [s], x, y, z [m], as ``sim.plant.Sample`` and as JSON has it."""
 
 STILL_M_S = 0.002
+_TREMBLE_M = 0.0002
 _SPAN_S = 0.02
 """Speeds are taken over this long at least: neither the motors' ripple nor a late sample is a motion."""
 
@@ -45,10 +46,12 @@ def course(trace: Sequence[Sample], fault_s: float) -> Course:
     return Course(stood_s, way_m, _farthest(rest[0], rest), rest[-1][0] - rest[0][0])
 
 
-def first_rest(trace: Sequence[Sample], fault_s: float) -> float:
-    """Returns when the tool stood for the first time after ``fault_s``, if only for a moment; infinity if never."""
-    moments = zip(trace, _speeds(trace), strict=True)
-    return next((sample[0] for sample, speed in moments if sample[0] > fault_s and speed <= STILL_M_S), math.inf)
+def descent(trace: Sequence[Sample], fault_s: float) -> Course:
+    """Returns the course after ``fault_s`` until the tool went down no more: it may be led up without ever standing."""
+    after = [sample for sample in trace if sample[0] >= fault_s]
+    lowest_m = min(sample[3] for sample in after)
+    end = next(index for index, sample in enumerate(after) if sample[3] <= lowest_m + _TREMBLE_M)
+    return Course(after[end][0] - fault_s, _farthest(after[0], after[: end + 1]), 0.0, after[-1][0] - after[end][0])
 
 
 def _farthest(start: Sample, samples: Sequence[Sample]) -> float:

@@ -7,21 +7,21 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 from unittest import mock
 
 from qtopt.errors import RobotError
 from qtopt.interfaces import StepResult
 from qtopt.specs import make_action
-from qtopt.types import Outcome
+from qtopt.types import FloatArray, Outcome
 from robot_bridge.cell.open import PhysicalCell
 from robot_bridge.cell.places import Places
 from robot_bridge.cell_file import load_cell_file
 from sim.faults.cases import Case
 from sim.faults.cells import SLOW_M_S, SPEED_M_S, SimulatedCell, until
-from sim.faults.judge import Course, course, first_rest
+from sim.faults.judge import Course, course, descent
 from sim.faults.lateness import Lateness
 
 _log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ YIELDS_N_M: Final = 7000.0
 RISES_M: Final = 0.02
 """At least, of the 30 mm that lead out of a contact."""
 _STEP_M: Final = 0.10
+_CLOSED_M: Final = 0.01
 _WATCH_S: Final = 1.2
 _BEFORE_S: Final = 0.3
 _TRIES: Final = 4
@@ -118,13 +119,13 @@ class Matrix:
         cell = self._begin(case)
         sim = self._sim
         results: list[StepResult] = []
-        action = make_action((0.0, 0.0, -_STEP_M) if case.down else (0.0, self._away(cell) * _STEP_M, 0.0))
+        action = self._action(case, cell)
         acting = threading.Thread(target=lambda: results.append(cell.act(action)))
         fault = self._fault(case, cell)
-        width_m = sim.truth()["width_m"]
+        # A gripper takes its widest for the plant's, which opens further before it is first told to.
+        width_m = cell.robot.state().gripper_width_m if case.grips else sim.opening_m()
         acting.start()
-        axis = 2 if case.down else 1
-        if not until(lambda: abs(sim.truth()["twist"][axis]) > 0.8 * _speed(case), 20.0, 0.002):
+        if not until(lambda: _is_under_way(case, sim.truth(), width_m), 20.0, 0.002):
             acting.join(30.0)
             raise RobotError(f"the arm did not set off: {results}")
         with Lateness() as lateness:
@@ -142,8 +143,8 @@ class Matrix:
         healed_s = time.monotonic()
         time.sleep(_WATCH_S)
         trace = sim.trace(fault_s - _BEFORE_S)
-        end_s = first_rest(trace, fault_s) if case.rises else healed_s
-        seen = course([each for each in trace if each[0] <= end_s], fault_s)
+        faulty = [each for each in trace if each[0] <= healed_s]
+        seen = descent(faulty, fault_s) if case.rises else course(faulty, fault_s)
         later = course(trace, healed_s)
         truth = sim.truth()
         result = results[0] if results else None
@@ -155,8 +156,8 @@ class Matrix:
             troubles.append("it was not seen to stand")
         if case.rises and case.reaction == "stop" and truth["tool"][2] - min(each[3] for each in trace) < RISES_M:
             troubles.append("it was not led up")
-        if abs(truth["width_m"] - width_m) > 0.002:
-            troubles.append(f"the fingers went from {width_m:.3f} to {truth['width_m']:.3f} m")
+        if abs(sim.opening_m() - width_m) > 0.002:
+            troubles.append(f"the fingers went from {width_m:.3f} to {sim.opening_m():.3f} m")
         return replace(finding, failure="; ".join(troubles))
 
     def _begin(self, case: Case) -> PhysicalCell:
@@ -169,6 +170,11 @@ class Matrix:
         if cell.act(edge).outcome is not None:
             raise RobotError("the episode ended before the fault")
         return cell
+
+    def _action(self, case: Case, cell: PhysicalCell) -> FloatArray:
+        if case.grips:
+            return make_action(close=True)
+        return make_action((0.0, 0.0, -_STEP_M) if case.down else (0.0, self._away(cell) * _STEP_M, 0.0))
 
     def _away(self, cell: PhysicalCell) -> float:
         """Returns the direction along y in which there is more room."""
@@ -214,8 +220,11 @@ def _is_being_written(cell: PhysicalCell) -> bool:
     return latch is not None and latch.rule == "latch_file"
 
 
-def _speed(case: Case) -> float:
-    return SLOW_M_S if case.down else SPEED_M_S
+def _is_under_way(case: Case, truth: Mapping[str, Any], width_m: float) -> bool:
+    if case.grips:
+        return bool(truth["width_m"] < width_m - _CLOSED_M)
+    axis, speed_m_s = (2, SLOW_M_S) if case.down else (1, SPEED_M_S)
+    return abs(truth["twist"][axis]) > 0.8 * speed_m_s
 
 
 def _rule_in(words: str) -> str:

@@ -62,6 +62,8 @@ def _must(case: AnyCase) -> str:
         return case.must
     if isinstance(case, GraspCase):
         return "no label that is not true" if case.labels != ("unknown",) else "no success, no failure"
+    if case.grips:
+        return "the fingers go back"
     must = _REACTIONS[case.reaction]
     if case.rises:
         must = "stands, is led up" + (", episode aborted" if case.label == "aborted" else "")
@@ -77,6 +79,8 @@ def _cell(case: AnyCase, finding: Mapping[str, Any] | None) -> str:
         return str(finding["seen"])
     if case.reaction == "any" and finding["label"] == "goes on":
         return "went on"
+    if case.grips:
+        return "they went back"
     if case.reaction == "nothing" and not case.rises:
         return "as if nothing had been"
     rule = f"`{finding['rule']}`, " if finding["rule"] else ""

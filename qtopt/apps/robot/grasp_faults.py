@@ -25,7 +25,6 @@ from sim.faults.judge import course
 from sim.faults.lateness import Lateness
 from sim.faults.run import STAYS_M, YIELDS_N_M
 from sim.faults.told import Told
-from sim.hand import MAX_WIDTH_M
 from sim.region import bin_region
 
 _log = logging.getLogger(__name__)
@@ -189,7 +188,7 @@ class _Grasp:
     def _judge(self, result: StepResult, tries: int, late_s: float) -> Told:
         case, sim, ended_s = self._case, self._sim, time.monotonic()
         assert result.outcome is not None
-        label, fingers_m = result.outcome.name.lower(), _opening_m(sim)
+        label, fingers_m = result.outcome.name.lower(), sim.opening_m()
         until(lambda: not sim.truth()["moving"], 5.0, 0.02)
         stood_s = time.monotonic()
         time.sleep(_WATCH_S)
@@ -199,7 +198,7 @@ class _Grasp:
         yields_m = _GRIP_N / YIELDS_N_M if result.outcome is Outcome.ABORTED else 0.0
         if not later.way_m <= STAYS_M + yields_m:
             troubles.append(f"it moved by itself afterwards, by {1e3 * later.way_m:.1f} mm")
-        if abs(_opening_m(sim) - fingers_m) > _YIELD_M:
+        if abs(sim.opening_m() - fingers_m) > _YIELD_M:
             troubles.append("the fingers moved afterwards")
         took_s = ended_s - self._fault_s
         return Told(
@@ -239,8 +238,3 @@ def _why(result: StepResult) -> str:
     """Returns the reason that stands in the episode."""
     verdict: Any = result.metadata.get("verdict")
     return str(verdict["reason"] if isinstance(verdict, dict) else result.metadata.get("abort", "no word"))
-
-
-def _opening_m(sim: SimulatedCell) -> float:
-    """Returns how far the fingers are apart [m]; open ones may be bent outwards by what is jammed between them."""
-    return min(MAX_WIDTH_M, float(sim.truth()["width_m"]))

@@ -65,6 +65,8 @@ class Bench:
         self.pose, self.force_n, self.moves = to_pose(STANDS), 0.0, []
         self.ends = list(ends)
         self.zeroes = True
+        self.mode, self.barred = ArmMode.READY, None
+        self.ways = []
         self.answers = []
         self.monitor = CellSafetyMonitor(cell(), episodes_done=20)
         self.monitor.observe(self.state(), time.monotonic_ns())
@@ -77,7 +79,7 @@ class Bench:
             fingers,
             self.monitor,
             threading.Lock(),
-            lambda: None,
+            lambda: self.barred,
             self.answers.append,
             lambda _: None,
             lambda _: None,
@@ -95,7 +97,7 @@ class Bench:
         for source in Heartbeat:
             self.monitor.beat(source, now_ns)
         wrench = (0.0, 0.0, self.force_n, 0.0, 0.0, 0.0)
-        return ArmState(now_ns, now_ns * 1e-9, self.pose, STILL, wrench, (), ArmMode.READY, codes={})
+        return ArmState(now_ns, now_ns * 1e-9, self.pose, STILL, wrench, (), self.mode, codes={})
 
     def press(self, force_n):
         """Presses from now on, as a tick of the arm's process sees it."""
@@ -103,7 +105,7 @@ class Bench:
         self.monitor.observe(self.state(), time.monotonic_ns())
 
     def rise(self, rule, under_way):
-        del under_way
+        self.ways.append(under_way)
         return straight_up(self.state(), 0.004 if rule in (TOUCHED, ASIDE) else 0.03, 0.05)
 
     def move_to(self, target, speed_m_s, accel_m_s2, deadline_s):
@@ -161,6 +163,18 @@ def test_what_is_touched_is_left_by_four_millimetres():
     bench = Bench(ended_by(TOUCH))
     assert bench.ask() == (MotionOutcome.STOPPED, TOUCHED)
     assert bench.moves == [-0.02, 0.004]
+
+
+def test_only_a_tool_that_was_on_its_way_goes_back_along_it():
+    bench = Bench(ended_by(PRESS), ended_by(PRESS), ended_by(PRESS))
+    bench.ask()
+    assert bench.ways == [True, True, False]  # the first way out ended early, and was tried once more
+
+    standing = Bench()
+    standing.press(31.0)
+    standing.force_n = 0.0
+    standing.ask()
+    assert standing.ways == [False]
 
 
 def test_what_pressed_from_aside_is_left_as_well():
@@ -282,6 +296,66 @@ def test_fingers_that_press_too_hard_go_back_and_the_tool_is_led_out_only_where_
     assert fingers.widths == [0.0, 0.03]
     assert bench.moves == moves * 2  # the first one ends early
     assert bench.monitor.phase is Phase.EPISODE
+
+
+def test_the_tool_is_led_out_where_the_fingers_fail_to_go_back():
+    class Failing(PressingFingers):
+        def move(self, width_m, speed_m_s, force_n, deadline_s):
+            if width_m:
+                raise RobotError("the gripper does not answer")
+            return super().move(width_m, speed_m_s, force_n, deadline_s)
+
+    bench = Bench(lambda bench: bench.press(0.0))
+    bench.worker = bench.worker_with(Failing(bench, 32.0))
+    assert "undone" not in bench.grip()
+    assert bench.moves == [0.03, 0.03]
+
+
+def test_fingers_do_not_go_back_while_the_controller_stands_in_a_stop_of_its_own():
+    class Stopping(PressingFingers):
+        def move(self, width_m, speed_m_s, force_n, deadline_s):
+            self.bench.mode = ArmMode.PROTECTIVE_STOP
+            return super().move(width_m, speed_m_s, force_n, deadline_s)
+
+    bench = Bench()
+    fingers = Stopping(bench, 0.0)
+    bench.worker = bench.worker_with(fingers)
+    assert "undone" not in bench.grip()
+    assert fingers.widths == [0.0]
+
+
+def test_fingers_do_not_set_off_after_a_lock_that_came_while_the_gripper_was_asked_something_else():
+    bench = Bench()
+    fingers = PressingFingers(bench, 0.0)
+    bench.worker = bench.worker_with(fingers)
+
+    class Waiting:
+        def __enter__(self):
+            bench.barred = Verdict(Reaction.LATCH, "estop", "somebody stopped it")
+
+        def __exit__(self, *_):
+            pass
+
+        def acquire(self, timeout):
+            return False
+
+    bench.worker._using_gripper = Waiting()
+    assert "estop" in bench.grip()["error"]
+    assert fingers.widths == []
+
+
+def test_a_gripper_whose_library_fails_in_its_own_way_has_a_fault():
+    bench = Bench()
+    fingers = PressingFingers(bench, 0.0)
+    bench.worker = bench.worker_with(fingers)
+    bench.worker.start(1.0)
+    assert bench.worker.connected.wait(5.0)
+    fingers.state = lambda: {}["position"]
+    until = time.monotonic() + 5.0
+    while not bench.worker.gripper_fault and time.monotonic() < until:
+        time.sleep(0.01)
+    bench.worker.end(5.0)
+    assert bench.worker.gripper_fault == "KeyError: 'position'"
 
 
 def test_fingers_stay_where_they_pressed_outside_an_episode():

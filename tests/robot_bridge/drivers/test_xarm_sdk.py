@@ -2,7 +2,6 @@
 
 import math
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from robot_bridge.drivers.xarm_sdk import keep_default_timeout
 from tests.robot_bridge.drivers.xarm_server import CONTROL_PORT, LIBRARY_WARNS, ROOT, Server, running, wait_for
 
 pytestmark = [pytest.mark.realtime, LIBRARY_WARNS]
@@ -40,8 +40,8 @@ def sdk(server: Server) -> Iterator[Any]:
     from xarm.wrapper import XArmAPI
 
     XCONF.SocketConf.TCP_CONTROL_PORT = CONTROL_PORT
+    keep_default_timeout()
     sdk = XArmAPI(server.host, is_radian=True, forbid_uds=True)
-    socket.setdefaulttimeout(None)
     sdk.clean_error()
     sdk.motion_enable(enable=True)
     sdk.set_mode(0)

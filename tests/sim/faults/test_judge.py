@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from sim.faults.judge import course, first_rest
+from sim.faults.judge import course, descent
 
 STEP_S = 1 / 240
 
@@ -33,12 +33,13 @@ def test_what_goes_on_after_a_rest_has_not_stood_before():
     assert found.way_m == pytest.approx(0.015, abs=1e-3)
 
 
-def test_a_first_rest_may_be_short_and_ends_a_course():
-    rises = record((0.1, 0.1), (0.03, 0.0), (0.4, 0.05))
-    end_s = first_rest(rises, 0.0)
-    assert end_s == pytest.approx(0.12, abs=0.01)
-    assert course([each for each in rises if each[0] <= end_s], 0.0).stood_s == pytest.approx(end_s)
-    assert first_rest(record((1.0, 0.01)), 0.0) == math.inf
+@pytest.mark.parametrize("rest_s", [0.0, 0.5])
+def test_a_descent_ends_where_the_tool_is_led_up_whether_it_stood_or_not(rest_s):
+    down = [(time_s, 0.5, 0.0, 0.5 - x_m) for time_s, x_m, *_ in record((0.1, 0.1), (rest_s, 0.0), (0.4, -0.05))]
+    found = descent(down, 0.0)
+    assert found.stood_s == pytest.approx(0.1, abs=0.005)
+    assert found.way_m == pytest.approx(0.01, abs=5e-4)
+    assert found.watched_s == pytest.approx(rest_s + 0.4, abs=0.01)
 
 
 def test_creeping_is_no_standing():

@@ -1,0 +1,35 @@
+"""What the arm's process was asked for and is about."""
+
+from dataclasses import dataclass
+
+from robot_bridge.cell.channel import Message
+from robot_bridge.contracts import Verdict
+
+
+@dataclass
+class Ask:
+    """Something asked for that is under way.
+
+    Attributes:
+        message: what was asked for.
+        ended_by: the verdict that ended it early, if one did.
+        told: why nothing may set off for it any more: somebody asked for a stop, or motion was locked.
+        clearing: a stop of the controller is being cleared: the arm cannot move, and a stop would end what starts.
+        opening_m: how far the fingers were apart when it began to move them.
+        set_off: the arm was sent on its way for it.
+    """
+
+    message: Message
+    ended_by: Verdict | None = None
+    told: Verdict | None = None
+    clearing: bool = False
+    opening_m: float | None = None
+    set_off: bool = False
+
+    def was_ended_by(self, rule: str) -> bool:
+        """Whether that rule ended it early."""
+        return self.ended_by is not None and self.ended_by.rule == rule
+
+    def was_ended_by_another_than(self, rule: str) -> bool:
+        """Whether something ended it early, and another rule than ``rule``."""
+        return self.ended_by is not None and self.ended_by.rule != rule
