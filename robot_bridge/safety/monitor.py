@@ -110,8 +110,9 @@ class CellSafetyMonitor:
                 reason = f"{self._facts.disk_free:.0%} of the spool's disk are free; no new episode"
                 return Verdict(Reaction.HOLD, "disk", reason)
             self.beat(Heartbeat.POLICY, now_ns)
-        self._borne_n = self._bound_n() if phase is Phase.RETRACT else 0.0
         self._phase, self._descending = phase, False
+        pressed_n = self._report.force_n if self._report is not None else 0.0
+        self._borne_n = pressed_n + _WORSE_N if phase is Phase.RETRACT else 0.0
         return ALLOWED
 
     def finish_episode(self) -> int:
@@ -204,12 +205,6 @@ class CellSafetyMonitor:
         self._latch = self._stopped = None
         self._phase = Phase.IDLE
         self._was_ready = self._descending = False
-
-    def _bound_n(self) -> float:
-        """Returns what a retreat may press with: further ways out of one press share the first one's bound."""
-        pressed_n = self._report.force_n if self._report is not None else 0.0
-        worse_n = pressed_n + _WORSE_N
-        return min(worse_n, self._borne_n) if self._phase is Phase.RETRACT else worse_n
 
     def _note_way(self, command: MotionCommand, state: ArmState) -> None:
         start, end = to_tool(state.pose), to_tool(command.target, to_tool(state.pose).yaw_rad)

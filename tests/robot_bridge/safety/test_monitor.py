@@ -273,16 +273,6 @@ class TestContact:
         bench.put(z_m=0.104)
         assert bench.force(31.0).command.target.position_m == pytest.approx((0.57, 0.0, 0.1))
 
-    def test_further_ways_out_of_one_press_share_the_bound_of_the_first(self, bench):
-        bench.put(z_m=0.1)
-        out = bench.force(31.0).command
-        assert bench.monitor.enter(Phase.RETRACT, bench.now_ns).reaction is ALLOW
-        assert bench.send(out, wrench=(0.0, 0.0, 38.0, 0.0, 0.0, 0.0)).reaction is ALLOW
-        assert rule_of(bench.step(wrench=(0.0, 0.0, 40.0, 0.0, 0.0, 0.0))) == (STOP, "contact_retract")
-        assert bench.monitor.enter(Phase.RETRACT, bench.now_ns).reaction is ALLOW
-        assert rule_of(bench.send(out, wrench=(0.0, 0.0, 40.0, 0.0, 0.0, 0.0))) == (STOP, "contact_retract")
-        assert bench.send(out, wrench=(0.0, 0.0, 38.0, 0.0, 0.0, 0.0)).reaction is ALLOW
-
     def test_a_short_way_out_leads_no_further_back_than_up(self):
         bench = Bench(cell(contact=ContactLimits(retract_m=0.004)))
         bench.put(z_m=0.1)
