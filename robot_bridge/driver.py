@@ -4,12 +4,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from qtopt.errors import NotReady
 from robot_bridge.contracts import Arm, Camera, Gripper, StopChannel
 
 ARM_DRIVERS = "robot_bridge.arms"
 GRIPPER_DRIVERS = "robot_bridge.grippers"
 CAMERA_DRIVERS = "robot_bridge.cameras"
 """Entry-point groups; each entry names a driver object of the kind below."""
+
+
+def require_serial(expected: str, found: str, host: str) -> None:
+    """Raises NotReady where the arm at an address is not the one of the cell file; with ``expected`` empty any is."""
+    if expected and found != expected:
+        raise NotReady(
+            f"the arm at {host} has the serial number {found}, expected {expected}: see whether the address is this "
+            "cell's, or put the new arm's serial number into the cell file"
+        )
 
 
 @dataclass(frozen=True, slots=True)

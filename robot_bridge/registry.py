@@ -5,9 +5,11 @@ docs/drivers-own.md.
 A driver's module is imported when it is asked for, the vendor's library not before its ``open`` is called.
 """
 
+import contextlib
 import importlib
-from collections.abc import Mapping
-from importlib.metadata import entry_points
+import re
+from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, entry_points, requires, version
 from typing import Any, NamedTuple, TypeVar
 
 from qtopt.errors import ConfigError
@@ -87,6 +89,21 @@ def resolve(cell: CellFile) -> Resolved:
         driver_options(gripper, cell.gripper, "[gripper]"),
         cameras,
     )
+
+
+def told(cell: CellFile, drivers: Resolved) -> str:
+    """Returns a cell's drivers in words, with what is installed of the libraries that they need."""
+    extras = {cell.arm.driver: drivers.arm.extra, cell.gripper.driver: drivers.gripper.extra}
+    extras |= {cell.cameras[name].driver: driver.extra for name, (driver, _) in drivers.cameras.items()}
+    return "; ".join(", ".join((name, *_libraries(extra))) for name, extra in extras.items())
+
+
+def _libraries(extra: str) -> Iterator[str]:
+    for line in requires("qtopt") or ():
+        if re.search(rf"extra == ['\"]{extra}['\"]", line):
+            name = re.split(r"[^\w.-]", line, maxsplit=1)[0]
+            with contextlib.suppress(PackageNotFoundError):
+                yield f"{name} {version(name)}"
 
 
 def installed(group: str) -> dict[str, str]:

@@ -33,6 +33,9 @@ _GOOD_FOR_S: Final = 600.0
 """An acknowledgement means a look at the cell: one that cannot be started for so long waits for another."""
 _TRIES: Final = 3
 _CLEARED_S: Final = 10.0
+_ENDED: Final = "process_ended"
+"""The rule by which motion is locked when arm's and safety process ended in order or at once, but not by our word."""
+
 _NOT_BEGUN: Final = "no_episode"
 """The rule by which motion is locked when episode after episode does not begin."""
 
@@ -136,20 +139,22 @@ class PhysicalCell:
         self._parts.close()
 
     def await_person(self) -> None:
-        """Waits until nothing locks motion, and starts processes that were locked or died anew.
+        """Waits until nothing locks motion, and starts processes that were locked anew; those that ended lock it.
 
         Raises:
             ConfigError, RobotError, UnkeptLock: as ``start_episode``.
         """
         processes = self.robot.processes
-        locked = self._lock() is not None or processes.lock is not None
-        if not locked and processes.alive:
+        if not self._is_locked() and processes.alive:
             return
+        if not self._is_locked():
+            time.sleep(_LOOK_S)  # whoever saw them end may be about to say why
+        if not self._is_locked():
+            self._locks.lock(_ENDED, "the cell's processes have ended, and this collector did not ask them to")
         self._await_acknowledgement()
         processes.close()
-        if locked or processes.lock is not None:  # not where a process only died
-            self._keeper.acknowledge()
-            self.camera.acknowledge()
+        self._keeper.acknowledge()
+        self.camera.acknowledge()
         self._start_again()
 
     def _await_acknowledgement(self) -> bool:
@@ -200,6 +205,9 @@ class PhysicalCell:
                     words = f"{error}; it was so for {_GOOD_FOR_S:g} s after somebody last looked at the cell"
                     self._locks.lock(_NOT_STARTED, words)
             self._pause(_AGAIN_S, f"the cell could not be started: {said}")
+
+    def _is_locked(self) -> bool:
+        return self._lock() is not None or self.robot.processes.lock is not None
 
     def _lock(self) -> Latch | None:
         return self._locks.pending(self.robot.processes.lock)

@@ -14,7 +14,7 @@ from typing import Any
 
 from qtopt.errors import NotReady, RobotError
 from robot_bridge.contracts import ArmMode, ArmState, Capability, MotionOutcome, MotionResult, Pose
-from robot_bridge.driver import ArmDriver
+from robot_bridge.driver import ArmDriver, require_serial
 from robot_bridge.drivers.dashboard import Dashboard
 from robot_bridge.drivers.rotvec import speed_within_turn, to_rotvec_pose
 from robot_bridge.drivers.rtde import RtdeReader
@@ -81,6 +81,8 @@ class UrArm:
             raise NotReady(
                 f"{self._options.host} is in local control; switch it to remote control at the top right of the pendant"
             )
+        if self._options.serial:
+            require_serial(self._options.serial, self._dashboard.ask("get serial number"), self._options.host)
         self._reader.connect(max(0.1, until - time.monotonic()))
         state = self.state()
         if state.mode is not ArmMode.PROTECTIVE_STOP:

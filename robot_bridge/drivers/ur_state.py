@@ -54,6 +54,7 @@ class UrOptions:
     Attributes:
         host: address or name of the controller.
         model: what it is; the e-Series measures forces, older ones estimate them.
+        serial: its serial number; another arm at this address is refused. Empty for any.
         frequency_hz: of reports and of servo targets: 125, or up to 500 with an e-Series and a computer to match.
         tcp_offset_m: the point between the finger tips, seen from the flange.
         payload_kg: what the flange carries: gripper, mount and cable.
@@ -70,6 +71,7 @@ class UrOptions:
 
     host: str
     model: Literal["ur3e", "ur5e", "ur7e", "ur10e", "ur12e", "ur16e", "ur20", "ur30", "ur3", "ur5", "ur10"] = "ur5e"
+    serial: str = ""
     frequency_hz: float = 125.0
     tcp_offset_m: tuple[float, float, float] = (0.0, 0.0, 0.174)
     payload_kg: float = 1.1

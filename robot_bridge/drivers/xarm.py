@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from qtopt.errors import RobotError
 from robot_bridge.contracts import Arm, ArmMode, ArmState, Capability, MotionOutcome, MotionResult, Pose
-from robot_bridge.driver import ArmDriver, GripperDriver
+from robot_bridge.driver import ArmDriver, GripperDriver, require_serial
 from robot_bridge.drivers.xarm_gripper import XArmGripper
 from robot_bridge.drivers.xarm_motion import NEAR_RAD, Approach, near, refusal_of, still, too_fast, velocity_towards
 from robot_bridge.drivers.xarm_options import XArmGripperOptions, XArmOptions
@@ -81,6 +81,7 @@ class XArm:
         self._channel.connect(deadline_s)
         try:
             self._sdk = open_sdk(self._options, max(0.5, until_s - time.monotonic()))
+            require_serial(self._options.serial, str(self._sdk.sn), self._options.host)
             self._channel.set_collision_sensitivity(self._options.collision_sensitivity)
             apply_limits(self._sdk, self._options)
             check_settings(self._sdk, self._options)

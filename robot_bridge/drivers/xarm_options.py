@@ -18,6 +18,7 @@ class XArmOptions:
 
     Attributes:
         host: the controller's IPv4 address, in numbers.
+        serial: the arm's serial number; another arm at this address is refused. Empty for any.
         box_low_m: smallest x, y, z of the tool point, base frame. A target outside is refused; the controller's own
             fence stands one centimetre further out.
         box_high_m: largest x, y, z.
@@ -38,6 +39,7 @@ class XArmOptions:
     collision_sensitivity: int = 3
     tcp_offset_m: Vector = (0.0, 0.0, 0.172)
     control_port: int = CONTROL_PORT
+    serial: str = ""
 
     def __post_init__(self) -> None:
         parts = self.host.split(".")

@@ -247,7 +247,7 @@ WATCHDOG_BOUNDS: Bounds = {
     "latch_s": (0.2, 2.0),
     "collector_hold_s": (0.1, 2.0),
     "collector_stop_s": (0.5, 30.0),
-    "policy_hold_s": (0.1, 10.0),
+    "policy_hold_s": (0.1, 2.0),
     "policy_home_s": (1.0, 600.0),
     "arm_latch_s": (0.02, 0.3),
     "camera_warn_s": (0.02, 1.0),

@@ -224,7 +224,7 @@ def _is_under_way(case: Case, truth: Mapping[str, Any], width_m: float) -> bool:
     if case.grips:
         return bool(truth["width_m"] < width_m - _CLOSED_M)
     axis, speed_m_s = (2, SLOW_M_S) if case.down else (1, SPEED_M_S)
-    return abs(truth["twist"][axis]) > 0.8 * speed_m_s
+    return bool(abs(truth["twist"][axis]) > 0.8 * speed_m_s)
 
 
 def _rule_in(words: str) -> str:

@@ -4,6 +4,7 @@ import json
 import math
 import socket
 import time
+from importlib.metadata import version
 from itertools import pairwise
 
 import pytest
@@ -37,7 +38,9 @@ def test_check_finds_a_good_cell_good(qtopt, sim):
     code, out, _ = qtopt("robot", "check", sim.path, "--json")
     found = json.loads(out)
     assert (code, found["code"]) == (0, 0), out
-    assert {"mode", "stop path", "camera main", "clock"} <= {row["name"] for row in found["findings"]}
+    seen = {row["name"]: row["seen"] for row in found["findings"]}
+    assert {"mode", "stop path", "camera main", "clock"} <= seen.keys()
+    assert f"ur-rtde {version('ur-rtde')}" in seen["drivers"]
     assert wait_still(sim)["tool"] == pytest.approx(before, abs=1e-4)
 
 
@@ -47,6 +50,7 @@ def test_check_names_what_is_wrong(qtopt, sim, tmp_path):
         (2, "wall_m", text.replace("wall_m", "wal_m")),
         (2, "no such policy", f'{text}\n[policy]\nsource = "onnx:{tmp_path / "no such policy"}"\n'),
         (3, "127.0.92.99", text.replace('driver = "ur"\nhost = "127.0.92.1"', 'driver = "ur"\nhost = "127.0.92.99"')),
+        (4, "serial number 20245500001, expected 7", text.replace('driver = "ur"', 'driver = "ur"\nserial = "7"')),
         (5, "/nothing", text.replace("/stream", "/nothing")),
         (5, "mark the bin anew", text.replace("[success]", "[success]\nbin_region = [[0, 0], [999, 0], [9, 9]]")),
         (6, "calibrate CELL success", text.replace('"in simulation"', '""')),

@@ -87,7 +87,8 @@ class Examination:
         """Looks at everything; raises ``_Over`` where going on is pointless."""
         cell = self._need("cell file", CONFIG, lambda: load_cell_file(self._path))
         self._good("configuration", f"{cell.cell}, {cell.config_hash[:12]}")
-        self._need("drivers", CONFIG, lambda: registry.resolve(cell))
+        drivers = self._need("drivers", CONFIG, lambda: registry.resolve(cell))
+        self._good("drivers", registry.told(cell, drivers))
         places = Places(cell)
         self._latch(places)
         self._disk(cell)

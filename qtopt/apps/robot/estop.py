@@ -11,6 +11,7 @@ from qtopt.apps.robot import Estop
 from qtopt.errors import ConfigError, RobotError
 from robot_bridge.cell import parts
 from robot_bridge.cell.places import Places
+from robot_bridge.cell.processes import arm_lives
 from robot_bridge.cell.records import speed_m_s
 from robot_bridge.cell_file import load_cell_file
 from robot_bridge.contracts import StopChannel
@@ -37,7 +38,7 @@ def main(config: Estop) -> int:
     running = places.running()
     if running is None:
         say(f"no collector is noted in {places.root}; one that uses another directory is neither ended nor locked")
-    else:
+    elif arm_lives(running):
         _kill(running.arm)
     locking = places.latch_aside("estop", "qtopt robot estop was called")
     code = _stop(parts.make_stop_channel(cell))

@@ -175,6 +175,18 @@ def test_a_lock_while_the_cell_cannot_be_started_is_waited_for_as_well(sim):
         assert moves(sim, place)
 
 
+def test_processes_that_somebody_else_ended_wait_for_a_person(sim):
+    with Beginning(sim.path) as begun:
+        cell, place = begun.cell, sim.truth()["tool"]
+        cell.robot.processes.arm.terminate()
+        assert until(lambda: not cell.robot.processes.alive, 10.0)
+        begun.start()
+        assert until(lambda: (latch := cell.places.latched()) is not None and latch.rule == "process_ended", 5.0)
+        assert not moves(sim, place, 4.0)
+        acknowledge(sim.path)
+        assert moves(sim, place)
+
+
 @pytest.mark.drill
 def test_a_look_at_the_cell_is_not_good_for_ever(sim, monkeypatch):
     monkeypatch.setattr("robot_bridge.cell.open._GOOD_FOR_S", 2.0)

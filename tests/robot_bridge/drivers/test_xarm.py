@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from qtopt.errors import RobotError
+from qtopt.errors import NotReady, RobotError
 from robot_bridge.contracts import ArmMode, Capability, MotionOutcome, MotionResult, Pose
 from robot_bridge.drivers.xarm import DRIVER, XArm
 from robot_bridge.drivers.xarm_options import XArmOptions
@@ -97,6 +97,12 @@ def test_the_librarys_socket_timeout_stays_out_of_the_process(arm: XArm, server:
 def test_an_unexpected_tool_offset_is_refused(server: Server):
     arm = XArm(dataclasses.replace(server.options, tcp_offset_m=(0.0, 0.0, 0.1)))
     with pytest.raises(RobotError, match="tool offset"):
+        arm.connect(10.0)
+
+
+def test_another_arm_at_the_address_is_refused_before_anything_is_set(server: Server):
+    arm = XArm(dataclasses.replace(server.options, serial="XI130001A02"))
+    with pytest.raises(NotReady, match="serial number XI130001A01, expected XI130001A02"):
         arm.connect(10.0)
 
 
