@@ -6,7 +6,7 @@ import pytest
 
 from robot_bridge.cell.places import STATE_VARIABLE
 
-pytestmark = [pytest.mark.realtime, pytest.mark.drill, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.realtime, pytest.mark.drill, pytest.mark.timeout(600)]
 
 
 def test_both_ways_meet_the_same_scenes(qtopt, tmp_path, monkeypatch):
@@ -19,3 +19,18 @@ def test_both_ways_meet_the_same_scenes(qtopt, tmp_path, monkeypatch):
     paired = result["plain_minus_path"]
     assert paired["pairs"] + paired["void"] == sum(result["labels"].values()) == 1
     assert code == int(paired["difference"] is None or paired["difference"] > 0.05)
+
+
+def test_a_run_in_parts_that_was_ended_goes_on(qtopt, tmp_path, monkeypatch):
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))
+    words = ("robot", "transfer", "--episodes", 2, "--shards", 2, "--seed", 3, "--output", tmp_path / "out")
+    qtopt(*words, "--shard", 0, "--output", tmp_path / "out/cells/0")
+    first = (tmp_path / "out/cells/0/result.json").stat().st_mtime_ns
+    _, out, err = qtopt(*words)
+    result = json.loads(out.splitlines()[-1])
+    assert (tmp_path / "out/cells/0/result.json").stat().st_mtime_ns == first, err
+    assert [row["index"] for row in json.loads((tmp_path / "out/path.json").read_text())["rows"]] == [0, 1]
+    assert sum(result["labels"].values()) == 2
+    assert len(result["commits"]) == 1
+    code, _, err = qtopt(*words, "--retract-m", 0.02)
+    assert (code, "other settings" in err) == (2, True), err

@@ -259,7 +259,8 @@ class Transfer:
         camera_px: height and width of the simulated camera's pictures.
         host: the simulated controller's address, for several runs at once.
         cells: simulated cells side by side, each on the next address; each wants two processors of its own.
-        shard: which of ``shards`` parts of the episodes to run.
+        shard: which of ``shards`` parts of the episodes to run; None: all of them, one after the other unless there are
+            several cells. Parts whose result is in the output directory are not run again, so a run that ended goes on.
         shards: parts in all.
         contact_n: forces on the tool [N] at which the cell ends a descent, ends a push to the side, retreats, and is
             locked. The plain simulator's motors press down with 40 N and sideways with 60 N at most; a stiff arm told
@@ -279,7 +280,7 @@ class Transfer:
     camera_px: int = 240
     host: str = "127.0.97.10"
     cells: int = 1
-    shard: int = 0
+    shard: int | None = None
     shards: int = 1
     contact_n: tuple[float, float, float, float] = (30.0, 40.0, 60.0, 95.0)
     retract_m: float = 0.01
@@ -290,11 +291,18 @@ class Transfer:
             raise ConfigError(f"episodes is {self.episodes}, expected at least 1")
         if not 1 <= self.cells <= self.episodes:
             raise ConfigError(f"cells is {self.cells}, expected 1 to the number of episodes, {self.episodes}")
-        if not 0 <= self.shard < self.shards <= self.episodes or (self.cells > 1 and self.shards > 1):
+        if not 0 <= (self.shard or 0) < self.shards <= self.episodes or (self.cells > 1 and self.shard is not None):
             raise ConfigError(
                 f"shard is {self.shard} of {self.shards}, with {self.cells} cells; expected 0 to shards - 1 of as many "
-                "shards as episodes at most, and one cell with more than one shard"
+                "shards as episodes at most, and one cell with a single shard"
             )
+
+    @property
+    def parts(self) -> int:
+        """How many parts the episodes are run in, each by a process of its own; 1: by this one."""
+        if self.shard is not None:
+            return 1
+        return max(self.shards, self.cells)
 
 
 Config = (

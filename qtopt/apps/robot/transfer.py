@@ -29,7 +29,7 @@ from qtopt.apps.robot import Transfer
 from qtopt.apps.robot.agreement import judge, read_truth
 from qtopt.apps.rundir import provenance
 from qtopt.config import to_plain
-from qtopt.errors import RobotError
+from qtopt.errors import ConfigError, RobotError
 from qtopt.exported import is_exported
 from qtopt.interfaces import Environment, ResetResult, StepResult
 from qtopt.loops.compare import pair
@@ -53,6 +53,7 @@ _REST_S: Final = 10.0
 _TRIES: Final = 3
 """Ways up that fail before the simulated person frees a tool that is caught in something."""
 _RESULT: Final = "result.json"
+_LIMITS: Final = ("contact_n", "retract_m")
 _KEPT: Final = ("success", "successes", "episodes", "aborted", "outcomes")
 
 
@@ -123,20 +124,27 @@ def main(config: Transfer) -> int:
         if not is_exported(exported):
             exported = room / "exported"
             export.main(export.Config(config.checkpoint, exported))
-        run = _run if config.cells == 1 else _side_by_side
+        parted = config.parts > 1
+        run = _in_parts if parted else _run
         plain, path, labels, locks = run(config, exported, room, stop)
     if stop():
         return 128 + stop.number
     paired = pair(plain, path)
+    commits: list[JsonValue] = []
+    if parted:
+        commits += sorted({str(read_report(each / _RESULT)["commit"]) for each in _outputs(config)})
     result: Report = {
         **{key: provenance()[key] for key in ("commit", "command")},
         "hardware": hardware(),
+        "commits": commits,
         "cells": config.cells,
+        "episodes": config.episodes,
+        "seed": config.seed,
+        "shards": config.shards,
         "plain": {key: plain[key] for key in _KEPT},
         "path": {key: path[key] for key in _KEPT},
         "plain_minus_path": paired.to_json(),
-        "contact_n": list(config.contact_n),
-        "retract_m": config.retract_m,
+        **{key: to_plain(getattr(config, key)) for key in _LIMITS},
         "labels": dict(labels),
         "locks": dict(locks),
     }
@@ -145,16 +153,30 @@ def main(config: Transfer) -> int:
     return int(not paired.difference <= _MOST_POINTS)
 
 
-def _side_by_side(
+def _outputs(config: Transfer) -> list[Path]:
+    return [config.output / "cells" / str(number) for number in range(config.parts)]
+
+
+def _in_parts(
     config: Transfer, exported: Path, room: Path, stop: StopSignal
 ) -> tuple[Report, Report, Counter[str], Counter[str]]:
-    """As ``_run``, a part of the episodes in each of several processes with cells of their own."""
-    outputs = [config.output / "cells" / str(number) for number in range(config.cells)]
+    """As ``_run``, a part of the episodes in each of several processes with cells of their own.
+
+    Raises:
+        ConfigError: a part that is there already was made otherwise.
+        RobotError: a part ended without a result.
+    """
+    outputs = _outputs(config)
+    waiting = [number for number, output in enumerate(outputs) if not (output / _RESULT).is_file()]
     with contextlib.ExitStack() as running:
-        processes = [
-            running.enter_context(_part(config, exported, number, output)) for number, output in enumerate(outputs)
-        ]
-        while any(process.poll() is None for process in processes) and not stop():
+        processes: list[subprocess.Popen[bytes]] = []
+        while not stop():
+            processes = [each for each in processes if each.poll() is None]
+            while waiting and len(processes) < config.cells:
+                number = waiting.pop(0)
+                processes.append(running.enter_context(_part(config, exported, number, outputs[number])))
+            if not processes:
+                break
             time.sleep(_AGAIN_S)
         if stop():
             for process in processes:
@@ -165,6 +187,12 @@ def _side_by_side(
     if missing:
         raise RobotError(f"transfer: no result in {', '.join(missing)}; see what these parts said above")
     results = [read_report(output / _RESULT) for output in outputs]
+    made = {json.dumps([result[key] for key in ("episodes", "seed", "shards", *_LIMITS)]) for result in results}
+    if made != {json.dumps([config.episodes, config.seed, config.parts, *(getattr(config, key) for key in _LIMITS)])}:
+        raise ConfigError(
+            f"transfer: found parts in {config.output} that were made with other settings ({', '.join(sorted(made))}); "
+            "give another --output"
+        )
     plain, path = (
         merge([read_report(output / f"{name}.json") for output in outputs], config.output / f"{name}.json")
         for name in ("plain", "path")
@@ -176,7 +204,6 @@ def _side_by_side(
 
 
 def _part(config: Transfer, exported: Path, number: int, output: Path) -> "subprocess.Popen[bytes]":
-    (output / _RESULT).unlink(missing_ok=True)
     words: dict[str, object] = {
         "checkpoint": exported,
         "episodes": config.episodes,
@@ -187,7 +214,7 @@ def _part(config: Transfer, exported: Path, number: int, output: Path) -> "subpr
         "retract-m": config.retract_m,
         "host": ipaddress.ip_address(config.host) + number,
         "shard": number,
-        "shards": config.cells,
+        "shards": config.parts,
         "output": output,
     }
     command = [sys.executable, "-m", "qtopt.cli", "robot", "transfer", "--contact-n", *map(str, config.contact_n)]
@@ -205,8 +232,8 @@ def _run(
     truth = room / "truth.jsonl"
     words = ["--objects", str(config.objects), "--object-set", config.object_set, "--truth", str(truth)]
     options = [*words, "--camera-px", str(config.camera_px), "--open-width-m", str(MAX_WIDTH_M)]
-    plan = EvaluationConfig(config.episodes, config.seed, shard=config.shard, shards=config.shards)
-    episodes = len(range(config.shard, config.episodes, config.shards))
+    plan = EvaluationConfig(config.episodes, config.seed, shard=config.shard or 0, shards=config.shards)
+    episodes = len(range(config.shard or 0, config.episodes, config.shards))
     with SimulatedCell("ur", room, config.host, None, options=options) as sim:
         limits = zip(("descend_n", "aside_n", "retract_n", "latch_n"), config.contact_n, strict=True)
         lines = [f"{name} = {force_n}" for name, force_n in limits]
