@@ -53,7 +53,8 @@ _REST_S: Final = 10.0
 _TRIES: Final = 3
 """Ways up that fail before the simulated person frees a tool that is caught in something."""
 _RESULT: Final = "result.json"
-_LIMITS: Final = ("contact_n", "retract_m")
+_PLAN: Final = ("episodes", "seed", "objects", "object_set", "camera_px", "contact_n", "retract_m")
+"""Of the configuration, what is the same in all parts of a run."""
 _KEPT: Final = ("success", "successes", "episodes", "aborted", "outcomes")
 
 
@@ -138,19 +139,21 @@ def main(config: Transfer) -> int:
         "hardware": hardware(),
         "commits": commits,
         "cells": config.cells,
-        "episodes": config.episodes,
-        "seed": config.seed,
         "shards": config.shards,
+        **_plan(config),
         "plain": {key: plain[key] for key in _KEPT},
         "path": {key: path[key] for key in _KEPT},
         "plain_minus_path": paired.to_json(),
-        **{key: to_plain(getattr(config, key)) for key in _LIMITS},
         "labels": dict(labels),
         "locks": dict(locks),
     }
     (config.output / _RESULT).write_text(json.dumps(result, indent=1) + "\n")
     say(json.dumps(result))
     return int(not paired.difference <= _MOST_POINTS)
+
+
+def _plan(config: Transfer) -> Report:
+    return {key: to_plain(getattr(config, key)) for key in _PLAN}
 
 
 def _outputs(config: Transfer) -> list[Path]:
@@ -168,6 +171,16 @@ def _in_parts(
     """
     outputs = _outputs(config)
     waiting = [number for number, output in enumerate(outputs) if not (output / _RESULT).is_file()]
+    expected: Report = {"shards": config.parts, **_plan(config)}
+    for output in outputs:
+        made = read_report(output / _RESULT) if (output / _RESULT).is_file() else expected
+        other = [
+            f"{key} {made.get(key)!r}, expected {expected[key]!r}" for key in expected if made.get(key) != expected[key]
+        ]
+        if other:
+            raise ConfigError(
+                f"transfer: found {output} made with other settings: {'; '.join(other)}; use another --output"
+            )
     with contextlib.ExitStack() as running:
         processes: list[subprocess.Popen[bytes]] = []
         while not stop():
@@ -187,12 +200,6 @@ def _in_parts(
     if missing:
         raise RobotError(f"transfer: no result in {', '.join(missing)}; see what these parts said above")
     results = [read_report(output / _RESULT) for output in outputs]
-    made = {json.dumps([result[key] for key in ("episodes", "seed", "shards", *_LIMITS)]) for result in results}
-    if made != {json.dumps([config.episodes, config.seed, config.parts, *(getattr(config, key) for key in _LIMITS)])}:
-        raise ConfigError(
-            f"transfer: found parts in {config.output} that were made with other settings ({', '.join(sorted(made))}); "
-            "give another --output"
-        )
     plain, path = (
         merge([read_report(output / f"{name}.json") for output in outputs], config.output / f"{name}.json")
         for name in ("plain", "path")
