@@ -259,9 +259,9 @@ class Worker:
 
     def _undo(self, ask: Ask, opening_m: float) -> Message:
         """Moves the fingers back to an opening; returns nothing where they may not move, or did not."""
-        if self._barred() or ask.told or self._arm.state().mode in RECOVERABLE_MODES:
-            return {}
         try:
+            if self._arm.state().mode in RECOVERABLE_MODES:
+                return {}
             return {**_width(self._move_fingers(ask, opening_m)), "undone": True}
         except RobotError as error:
             _log.warning("the fingers did not go back: %s", error)
