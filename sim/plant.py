@@ -287,7 +287,7 @@ class Plant:
         if self._motors.overloaded(self._path, here):
             self._blocked, self._motors.braked = self._path.under_way, True
             self._path.settle(here[:4])
-        if self._ticks % _DOZE_EVERY == 0 and not wrench.any():
+        if self._ticks % _DOZE_EVERY == 0 and not holding and not wrench.any():
             self._world.doze()
         self._state = self._measure(holding=holding)
         tool = self._state.tool

@@ -21,7 +21,6 @@ from robot_bridge.cell.robot import CellRobot
 from robot_bridge.cell_file import CellFile, cell_config, load_cell_file
 from robot_bridge.contracts import Latch
 from robot_bridge.grasp_env import GraspEnv
-from robot_bridge.robot import ToolPose
 from robot_bridge.safety.facts import CellFacts, Phase
 from robot_bridge.success import DropTestDetector, PhysicalBin, SuccessConfig
 from robot_bridge.view import CellCamera
@@ -297,9 +296,8 @@ def make_detector(cell: CellFile, robot: CellRobot, camera: ChildCamera, seed: i
         bin_region=known.bin_region,
     )
     whole = CellCamera(camera, max_age_s=cell.watchdog.camera_stop_s)
-    clear = ToolPose(*robot.clear_m, cell.home.yaw_rad)
     return DropTestDetector(
-        robot, whole, config, cell_config(cell), clear, seed, leave_bin=lambda: robot.enter(Phase.TRANSIT)
+        robot, whole, config, cell_config(cell), robot.clear_m, seed, leave_bin=lambda: robot.enter(Phase.TRANSIT)
     )
 
 

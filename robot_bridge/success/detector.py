@@ -26,7 +26,8 @@ class DropTestDetector:
         camera: looks at the bin in full resolution, not in the network's.
         config: limits and thresholds, as calibrated.
         cell: heights and the workspace.
-        clear_pose: where the arm is out of the camera's view, at least at the cell's clear height.
+        clear_m: tool point [m] at which the arm is out of the camera's view, however the tool is turned; at least at
+            the cell's clear height.
         seed: of the points over which objects are let go, and of nothing else.
         sleep: waits [s].
         leave_bin: called before motions that no policy makes, out of the bin and across it.
@@ -38,19 +39,19 @@ class DropTestDetector:
         camera: ImageSource,
         config: SuccessConfig,
         cell: CellConfig,
-        clear_pose: ToolPose,
+        clear_m: tuple[float, float, float],
         seed: int = 0,
         sleep: Callable[[float], None] = time.sleep,
         leave_bin: Callable[[], None] = lambda: None,
     ) -> None:
         travel_z_m = cell.floor_z_m + cell.clear_height_m
-        if clear_pose.z_m < travel_z_m:
+        if clear_m[2] < travel_z_m:
             raise ConfigError(
-                f"the clear pose is at z {clear_pose.z_m} m, expected at least {travel_z_m:.3f} m, the clear height: "
+                f"the clear pose is at z {clear_m[2]} m, expected at least {travel_z_m:.3f} m, the clear height: "
                 "the arm goes there and back in a straight line over the rim"
             )
         self._robot, self._camera, self._config, self._cell = robot, camera, config, cell
-        self._clear_pose, self._sleep, self._leave_bin = clear_pose, sleep, leave_bin
+        self._clear_m, self._sleep, self._leave_bin = clear_m, sleep, leave_bin
         self._rng = np.random.default_rng([seed, 2])
         self._judge = StagedJudge(config)
         self._empties = 0
@@ -104,7 +105,7 @@ class DropTestDetector:
         x, y = ((low + high) / 2 + config.drop_share * (high - low) * self._rng.uniform(-0.5, 0.5, 2)).tolist()
         here = self._robot.state().tool
         travel_z_m = max(here.z_m, self._cell.floor_z_m + self._cell.clear_height_m)
-        above = ToolPose(x, y, travel_z_m, self._clear_pose.yaw_rad)
+        above = ToolPose(x, y, travel_z_m, here.yaw_rad)
         self._robot.move(replace(here, z_m=travel_z_m))
         self._robot.move(above)
         if low_down:
@@ -130,9 +131,12 @@ class DropTestDetector:
                 self._judge.feed(stage, picture=self._picture())
 
     def _go_clear(self) -> bool:
-        """Moves out of view; where that fails the verdict is unknown, as the arm hides a part of the bin."""
+        """Moves out of view; where that fails the verdict is unknown, as the arm hides a part of the bin.
+
+        The tool is not turned: what it holds slips far less when it is only carried.
+        """
         self._leave_bin()
-        wanted = self._clear_pose
+        wanted = ToolPose(*self._clear_m, self._robot.state().tool.yaw_rad)
         reached = self._robot.move(wanted)
         gap_m = float(np.hypot(np.hypot(reached.x_m - wanted.x_m, reached.y_m - wanted.y_m), reached.z_m - wanted.z_m))
         if gap_m > self._config.pose_tolerance_m:

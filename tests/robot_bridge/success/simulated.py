@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 
 from qtopt.config import CameraConfig
-from robot_bridge.robot import ToolPose
 from robot_bridge.success import SuccessConfig
 from sim import SimConfig
 from sim.bullet import bullet
@@ -14,7 +13,7 @@ from sim.cell import make_cell
 from sim.config import Randomisation
 
 SIZE_PX = 256
-CLEAR_POSE = ToolPose(0.35, -0.45, 0.30, 0.0)
+CLEAR_M = (0.35, -0.45, 0.30)
 NO_WAITING = SuccessConfig(check_wait_s=0.0, clear_wait_s=0.0, settle_s=0.0)
 
 

@@ -16,7 +16,7 @@ from robot_bridge.success import DropTestDetector, PhysicalBin, SuccessConfig
 from tests.robot_bridge.fake_cell import FakeCell
 from tests.robot_bridge.success.test_images import CONFIG, table, with_square
 
-CLEAR = ToolPose(0.3, -0.4, 0.3, 0.0)
+CLEAR_M = (0.3, -0.4, 0.3)
 QUICK = dataclasses.replace(CONFIG, check_wait_s=0.0, clear_wait_s=0.0, settle_s=0.0, audit_every=3)
 
 
@@ -26,6 +26,11 @@ class SeenCell(FakeCell):
     def __init__(self):
         super().__init__()
         self.lands, self.hidden, self.pictures, self.let_go_at = True, False, 0, None
+        self.reached = []
+
+    def move(self, target):
+        self.reached.append(super().move(target))
+        return self.reached[-1]
 
     def grip(self, *, close):
         if not close and self.closed:
@@ -46,7 +51,7 @@ def cell():
 
 def judged(cell, config=QUICK, waits=None):
     sleep = (waits if waits is not None else []).append
-    detector = DropTestDetector(cell, cell, config, CellConfig(), CLEAR, sleep=sleep)
+    detector = DropTestDetector(cell, cell, config, CellConfig(), CLEAR_M, sleep=sleep)
     keeper = PhysicalBin(detector)
     return detector, keeper, GraspEnv(cell, cell, detector, keeper, CellConfig())
 
@@ -66,7 +71,7 @@ def test_a_held_object_is_dropped_seen_and_counted(cell):
     assert cell.let_go_at.z_m == pytest.approx(QUICK.drop_height_m)
     assert abs(cell.let_go_at.x_m - 0.6) <= 0.05
     assert abs(cell.let_go_at.y_m) <= 0.05
-    assert cell.tool == CLEAR
+    assert (cell.tool.x_m, cell.tool.y_m, cell.tool.z_m) == CLEAR_M
     assert waits == [0.3, 0.0, 1.0]
     verdict = result.metadata["verdict"]
     json.dumps(result.metadata, allow_nan=False)
@@ -76,6 +81,16 @@ def test_a_held_object_is_dropped_seen_and_counted(cell):
     red, green, _ = picture[46, 46].astype(int)
     assert red - green > 100
     assert keeper.prepare(None) == {"judge": {"unknown": 0, "audited": 0, "missed": 0}}
+
+
+def test_the_tool_is_not_turned_before_it_has_let_go(cell):
+    _, _, environment = judged(cell)
+    environment.start_episode()
+    cell.tool, cell.grip_finds = dataclasses.replace(cell.tool, yaw_rad=0.9), 0.03
+    environment.act(make_action(close=True))
+    assert environment.act(make_action(terminate=True)).outcome is Outcome.SUCCESS
+    assert cell.let_go_at.yaw_rad == pytest.approx(0.9)
+    assert [tool.yaw_rad for tool in cell.reached] == pytest.approx([0.9] * len(cell.reached))
 
 
 def test_what_slipped_away_unseen_is_unknown(cell):
@@ -147,13 +162,13 @@ def test_more_than_five_unknown_in_a_hundred_stop_the_work_until_acknowledged(ce
 
 def test_a_clear_pose_below_the_rim_is_refused(cell):
     with pytest.raises(ConfigError, match="clear pose"):
-        DropTestDetector(cell, cell, SuccessConfig(), CellConfig(), ToolPose(0.3, -0.4, 0.1, 0.0))
+        DropTestDetector(cell, cell, SuccessConfig(), CellConfig(), (0.3, -0.4, 0.1))
 
 
 def test_leaving_the_bin_is_announced(cell):
     told = []
     detector = DropTestDetector(
-        cell, cell, QUICK, CellConfig(), CLEAR, sleep=lambda _: None, leave_bin=lambda: told.append(cell.tool)
+        cell, cell, QUICK, CellConfig(), CLEAR_M, sleep=lambda _: None, leave_bin=lambda: told.append(cell.tool)
     )
     cell.closed, cell.width_m, cell.grip_finds = True, 0.03, 0.03
     start = cell.tool

@@ -9,7 +9,7 @@ from robot_bridge import CellConfig, ToolPose
 from robot_bridge.success import DropTestDetector, Judgement
 from sim.region import bin_region
 from tests.robot_bridge.success.simulated import (
-    CLEAR_POSE,
+    CLEAR_M,
     NO_WAITING,
     SIZE_PX,
     BadCamera,
@@ -27,10 +27,10 @@ class Grasps:
         self.cell = simulated_cell(seed)
         self.cell.environment.start_episode(seed)
         self.robot, self.camera = self.cell.environment._robot, BadCamera(self.cell)
-        self.robot.move(CLEAR_POSE)
+        self.robot.move(ToolPose(*CLEAR_M, 0.0))
         config = dataclasses.replace(BASE, drop_test="always", frames=3)
         self.detector = DropTestDetector(
-            self.robot, self.camera, config, CellConfig(), CLEAR_POSE, sleep=lambda _: self.cell.world.settle(240)
+            self.robot, self.camera, config, CellConfig(), CLEAR_M, sleep=lambda _: self.cell.world.settle(240)
         )
 
     def grasp(self):
