@@ -11,12 +11,12 @@ STILL_M = 2e-4
 """Of 0.2 s: a tenth of the slowest motion in these tests would go further."""
 
 
-def wait_still(sim, seconds=10.0):
-    """Returns the truth once the tool stands, seen twice; fails where it does not."""
+def wait_still(sim, seconds=10.0, still_m=STILL_M):
+    """Returns the truth once the tool stands, seen twice within ``still_m``; fails where it does not."""
     deadline, before = time.monotonic() + seconds, None
     while time.monotonic() < deadline:
         now = sim.truth()
-        if before is not None and math.dist(before["tool"][:3], now["tool"][:3]) < STILL_M:
+        if before is not None and math.dist(before["tool"][:3], now["tool"][:3]) < still_m:
             return now
         before = now
         time.sleep(0.2)
