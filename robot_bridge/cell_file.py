@@ -82,7 +82,8 @@ class HomeConfig:
     """Where the arm waits.
 
     Attributes:
-        clear_pose_m: tool point from where the camera sees the whole bin; None: above the middle of the bin.
+        clear_pose_m: tool point from where the camera sees the whole bin, however the tool is turned; None: above the
+            middle of the bin.
         yaw_rad: azimuth of home; the tool stays within ``[limits] yaw_rad`` of it.
     """
 
