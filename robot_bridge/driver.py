@@ -31,12 +31,16 @@ class ArmDriver:
         open: makes an unconnected ``Arm``; imports the vendor's library. Called in a child process.
         open_stop_channel: makes an unconnected ``StopChannel``; called in the safety process.
         extra: what to install, as in ``pip install '.[extra]'``; empty for nothing.
+        differences: asks the controller, without motion and before a driver sets its own, for its tool point and
+            payload; returns what is not as in the options, in words. Raises RobotError where it cannot tell. None for a
+            driver that looks itself, or whose controller has none.
     """
 
     options: type
     open: Callable[[Any], Arm]
     open_stop_channel: Callable[[Any], StopChannel]
     extra: str = ""
+    differences: Callable[[Any], tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

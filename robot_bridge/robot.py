@@ -47,7 +47,7 @@ class Robot(Protocol):
         ...
 
     def move(self, target: ToolPose) -> ToolPose:
-        """Moves the tool in a straight line; returns the pose reached: short of ``target`` if blocked."""
+        """Moves straight, or over what is in the way; returns the pose reached, short of ``target`` if blocked."""
         ...
 
     def grip(self, *, close: bool) -> None:

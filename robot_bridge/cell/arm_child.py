@@ -178,7 +178,7 @@ class ArmChild:
 
     def _rise(self, rule: str, under_way: bool) -> MotionCommand:  # noqa: FBT001 (a callback's)
         """Returns the motion that leads out of a contact, from where the tool came to rest."""
-        if rule == TOUCHED:
+        if rule == TOUCHED or (rule == ASIDE and not under_way):
             return straight_up(self._arm.state(), _RELIEF_M, self._cell.limits.slow_speed_m_s)
         with self._judging:
             if rule == ASIDE:

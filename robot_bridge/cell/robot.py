@@ -24,16 +24,20 @@ _TRAVEL_ABOVE_RIM_M: Final = 0.15
 TURN_RAD: Final = math.radians(60.0)
 _UPRIGHT_RAD: Final = math.radians(10.0)
 _NEAR_M: Final = 0.02
-_ASIDE_M: Final = 0.004
+_ASIDE_M: Final = 0.006
 _ASIDE_RAD: Final = math.radians(3.0)
 _DETOURS: Final = 2
 """So often what is in the way of one action is gone over."""
 _OVER_M: Final = 0.03
-"""So far above where it touched, at least, and so much higher the second time."""
+"""So far above where it was met, at least, where the workspace is high enough."""
+_LEAST_OVER_M: Final = 0.005
 _REST_S: Final = 2.0
 _STILL_M_S: Final = 0.002
 _TOUCHED: Final = "contact_descend"
 _FROM_ASIDE: Final = "contact_aside"
+_BLOCKED: Final = "contact"
+"""Not a rule of ours: the arm itself ended a motion on something."""
+_IN_THE_WAY: Final = (_TOUCHED, _FROM_ASIDE, _BLOCKED)
 _PRESSED: Final = "contact_retract"
 
 
@@ -49,6 +53,7 @@ class CellRobot:
         closing: called when the robot is closed, to free what else was opened with it.
         contacts: how often the tool was led out of what pressed on it, since the last way home began.
         yields: how often the arm rose a little from what bore its closing fingers, since then.
+        detours: how often the rest of a step led over what was in the way, since then.
         slow: whether every motion is made at the speed of a new cell, as for a calibration.
     """
 
@@ -56,7 +61,7 @@ class CellRobot:
         self._cell, self.processes = cell, processes
         self._closed_fingers = False
         self._prepared = False
-        self.contacts = self.yields = 0
+        self.contacts = self.yields = self.detours = 0
         self.slow = False
         self.closing: Callable[[], None] | None = None
 
@@ -68,25 +73,24 @@ class CellRobot:
         return RobotState(self._tool(arm.pose), self._closed_fingers, width_m)
 
     def move(self, target: ToolPose) -> ToolPose:
-        """Moves in a straight line; returns the pose reached: short of ``target`` where something was touched.
+        """Moves in a straight line, or over what is in the way; returns the pose reached.
 
-        What bears the tool, or presses on it from aside, ends the way there. The rest leads over it: straight up,
-        level, and down again from above. So the fingers come to where they were sent, turned as they were told, however
-        full the bin is: a policy that learned where arms push harder is off by centimetres on one that may not push.
+        What bears the tool, or presses on it from aside, ends the way there. The rest leads over it, slowly: straight
+        up, level, and down again in steps. So the fingers come to where they were sent, turned as they were told,
+        however full the bin is: a policy that learned where arms push harder is off by centimetres on one that may not.
+        What is in the way for the third time, or bears the tool where it was sent, ends the motion.
 
         Raises:
             RobotError: the motion was refused or ended otherwise; the message names the rule.
         """
         start = self._tool(self.arm().pose)
         reached, ended_by = self._go(target)
-        for number in range(_DETOURS):
-            if ended_by not in (_TOUCHED, _FROM_ASIDE) or _is_over(reached, target):
+        for _ in range(_DETOURS):
+            legs = self._way_over(start, reached, target) if ended_by in _IN_THE_WAY else []
+            if not legs:
                 break
-            top_m = max(start.z_m, target.z_m, min(reached.z_m + _OVER_M, self.travel_z_m)) + number * _OVER_M
-            # What leads down has two legs: none may be longer than a step.
-            low_m = max(reached.z_m, target.z_m)
-            up, over, down = replace(reached, z_m=top_m), replace(target, z_m=top_m), replace(target, z_m=low_m)
-            reached, ended_by = self._go(up, over, down, target)
+            self.detours += 1
+            reached, ended_by = self._go(*legs, slow=True)
         return reached
 
     def grip(self, *, close: bool) -> None:
@@ -118,7 +122,7 @@ class CellRobot:
         Raises:
             RobotError: the tool is not where a straight way up is known to be free; a person has to move it.
         """
-        self.contacts = self.yields = 0
+        self.contacts = self.yields = self.detours = 0
         self._begin_transit()
         over = ToolPose(start.x_m, start.y_m, self.travel_z_m, start.yaw_rad)
         self._require_reached(over, self.move(over))
@@ -242,18 +246,34 @@ class CellRobot:
             "Move it there by hand: on the pendant, manually, straight up first, then over the bin; try again then"
         )
 
-    def _go(self, *targets: ToolPose) -> tuple[ToolPose, str]:
+    def _way_over(self, start: ToolPose, reached: ToolPose, target: ToolPose) -> list[ToolPose]:
+        """Returns the legs over what ended the way from ``start`` at ``reached``; none where none is left or fits in.
+
+        The monitor cuts what leads down to the size of a step, so that has as many legs as it takes.
+        """
+        if _is_over(reached, target):
+            return []
+        workspace_top_m = self._cell.bin.floor_z_m + self._cell.episode.top_height_m
+        top_m = min(max(start.z_m, target.z_m, reached.z_m + _OVER_M), workspace_top_m)
+        if top_m < reached.z_m + _LEAST_OVER_M:
+            return []
+        drop_m = top_m - target.z_m
+        steps = math.ceil(drop_m / self._cell.limits.step_m - 1e-9)
+        heights_m = [top_m - drop_m * number / steps for number in range(steps)]
+        return [replace(reached, z_m=top_m), *(replace(target, z_m=each) for each in heights_m), target]
+
+    def _go(self, *targets: ToolPose, slow: bool = False) -> tuple[ToolPose, str]:
         """Goes as far as nothing is touched; returns the pose reached and the rule that ended the way before."""
         slow_z_m = self._cell.bin.floor_z_m + self._cell.limits.slow_height_m
         reached = self._tool(self.arm().pose)
         for target in targets:
             for leg in waypoints(reached, target, slow_z_m, TURN_RAD):
-                reached, ended_by = self._leg(reached, leg)
+                reached, ended_by = self._leg(reached, leg, slow=slow or self.slow)
                 if ended_by:
                     return reached, ended_by
         return reached, ""
 
-    def _leg(self, start: ToolPose, leg: ToolPose) -> tuple[ToolPose, str]:
+    def _leg(self, start: ToolPose, leg: ToolPose, *, slow: bool) -> tuple[ToolPose, str]:
         """Makes one straight motion; returns the pose reached, and the rule that ended it on something touched."""
         pose, limits = to_pose(leg), self._cell.limits
         path_m = _gap_m(start, leg)
@@ -263,7 +283,7 @@ class CellRobot:
             "move",
             deadline_s + _ANSWER_S,
             target=[*pose.position_m, *pose.quaternion_xyzw],
-            speed=limits.slow_speed_m_s if self.slow else limits.speed_m_s,
+            speed=limits.slow_speed_m_s if slow else limits.speed_m_s,
             accel=limits.accel_m_s2,
             yaw_rate=limits.yaw_rate_rad_s,
             deadline_s=deadline_s,
@@ -271,7 +291,7 @@ class CellRobot:
         self.contacts += answer.get("rule") == _PRESSED
         numbers = answer.get("pose")
         pose = self.arm().pose if numbers is None else Pose(tuple(numbers[:3]), tuple(numbers[3:]))
-        return self._tool(pose, leg.yaw_rad), str(answer.get("rule") or "contact") if _touched(answer) else ""
+        return self._tool(pose, leg.yaw_rad), str(answer.get("rule") or _BLOCKED) if _touched(answer) else ""
 
     def _ask(self, do: str, timeout_s: float, **what: Any) -> dict[str, Any]:
         deadline = time.monotonic() + self._cell.watchdog.camera_stop_s

@@ -227,7 +227,7 @@ class Worker:
 
     def _relieve(self, ask: Ask, touched: Verdict, result: MotionResult) -> MotionResult:
         """Rises, or steps back, a little out of what ended a motion: it presses less then."""
-        risen = self._rise_out(ask, touched.rule, 5.0, under_way=True)
+        risen = self._rise_out(ask, touched.rule, 5.0, under_way=ask.set_off)
         if not is_at_least(ask.ended_by, Reaction.STOP):
             ask.ended_by = touched
         return replace(result, pose=risen.pose or result.pose)

@@ -18,6 +18,7 @@ from robot_bridge.driver import ArmDriver, require_serial
 from robot_bridge.drivers.dashboard import Dashboard
 from robot_bridge.drivers.rotvec import speed_within_turn, to_rotvec_pose
 from robot_bridge.drivers.rtde import RtdeReader
+from robot_bridge.drivers.ur_installation import differences
 from robot_bridge.drivers.ur_servo import UrServo
 from robot_bridge.drivers.ur_state import FIELDS, UrOptions, arm_state, mode_hint
 from robot_bridge.drivers.ur_stop import UrStopChannel
@@ -330,4 +331,4 @@ class UrArm:
                     self._lock.release()
 
 
-DRIVER = ArmDriver(options=UrOptions, open=UrArm, open_stop_channel=UrStopChannel, extra="ur")
+DRIVER = ArmDriver(UrOptions, UrArm, UrStopChannel, "ur", differences)

@@ -156,7 +156,10 @@ _ACTIONS: Final = (
         protocols=CONTROLLED,
     ),
     Case("safeguard opened", "safeguard", "latch", 0.2, ("safeguard_stop", "program_stopped"), protocols=_MORE),
-    Case("stopped from the pendant", "program_stop", "latch", 0.2, ("program_stopped",), protocols=(UR,)),
+    Case(
+        "stopped by somebody else", "program_stop", "latch", 0.2, ("program_stopped", "mode_lost"),
+        protocols=(UR, XARM),
+    ),
     Case(
         "speed slider at 10 %", "speed_slider", "hold", 0.4, ("speed_slider",), how=_how(fraction=0.1), protocols=_MORE
     ),

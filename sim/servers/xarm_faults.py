@@ -13,7 +13,7 @@ from typing import Any
 from qtopt.errors import ConfigError
 from sim.plant import Plant
 from sim.servers.truth import lead_up, plant_trace, plant_truth
-from sim.servers.xarm_controller import COLLISION, Controller
+from sim.servers.xarm_controller import COLLISION, STOPPED, Controller
 from sim.servers.xarm_functions import Functions
 from sim.servers.xarm_gripper import GripperBus
 
@@ -61,6 +61,7 @@ class Faults:
             "drop_connections": lambda value: drop(0.0 if value is True else float(value)),
             "collision": lambda value: controller.fault(COLLISION),
             "error": lambda value: controller.fault(int(value)),
+            "program_stop": lambda value: self._stop(),
             "emergency_stop": lambda value: controller.press_e_stop(pressed=bool(value)),
             "push": lambda value: plant.push(value),
             "slip": lambda value: plant.slip(),
@@ -96,6 +97,10 @@ class Faults:
             names = sorted([*self._actions, *LinkFaults.__dataclass_fields__])
             return {"error": f"no fault {name!r}; there are {', '.join(names)}"}
         return {"ok": True}
+
+    def _stop(self) -> None:
+        """Stops as another client does."""
+        self._controller.set_state(STOPPED)
 
     def _person(self, lift_m: float) -> None:
         self._controller.person_clears()

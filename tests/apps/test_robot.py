@@ -7,6 +7,7 @@ import time
 from importlib.metadata import version
 from itertools import pairwise
 
+import cv2
 import pytest
 
 from qtopt.rpc import BackgroundServer, ServerConfig, Services
@@ -39,7 +40,7 @@ def test_check_finds_a_good_cell_good(qtopt, sim):
     found = json.loads(out)
     assert (code, found["code"]) == (0, 0), out
     seen = {row["name"]: row["seen"] for row in found["findings"]}
-    assert {"mode", "stop path", "camera main", "clock"} <= seen.keys()
+    assert {"mode", "stop path", "camera main", "clock", "installation"} <= seen.keys()
     assert f"ur-rtde {version('ur-rtde')}" in seen["drivers"]
     assert wait_still(sim)["tool"] == pytest.approx(before, abs=1e-4)
 
@@ -50,6 +51,12 @@ def test_check_names_what_is_wrong(qtopt, sim, tmp_path):
         (2, "wall_m", text.replace("wall_m", "wal_m")),
         (2, "no such policy", f'{text}\n[policy]\nsource = "onnx:{tmp_path / "no such policy"}"\n'),
         (3, "127.0.92.99", text.replace('driver = "ur"\nhost = "127.0.92.1"', 'driver = "ur"\nhost = "127.0.92.99"')),
+        (4, "payload is 1.00 kg, payload_kg is 2.00", text.replace("payload_kg = 1.0", "payload_kg = 2.0")),
+        (
+            4,
+            "tool point is [0.000, 0.000, 0.174",
+            text.replace("payload_kg", "tcp_offset_m = [0.0, 0.0, 0.2]\npayload_kg"),
+        ),
         (4, "serial number 20245500001, expected 7", text.replace('driver = "ur"', 'driver = "ur"\nserial = "7"')),
         (5, "/nothing", text.replace("/stream", "/nothing")),
         (5, "mark the bin anew", text.replace("[success]", "[success]\nbin_region = [[0, 0], [999, 0], [9, 9]]")),
@@ -62,6 +69,16 @@ def test_check_names_what_is_wrong(qtopt, sim, tmp_path):
         failures = [line for line in out.splitlines() if line.startswith("FAIL")]
         assert code == expected, out
         assert any(named in line for line in failures), out
+
+
+def test_check_writes_the_cameras_picture_with_the_bin_in_it(qtopt, sim, tmp_path):
+    path, picture = tmp_path / "cell.toml", tmp_path / "cell.png"
+    path.write_text(sim.path.read_text().replace("[success]", "[success]\nbin_region = [[20, 30], [90, 30], [90, 80]]"))
+    code, out, _ = qtopt("robot", "check", path, "--picture", picture)
+    assert (code, f"written to {picture}" in out) == (0, True), out
+    drawn = cv2.imread(str(picture))
+    assert (drawn[30, 20:91] == (0, 255, 0)).all()
+    assert drawn.std() > 5.0
 
 
 def test_what_cannot_be_reached_is_no_reason_to_lock(qtopt, sim, tmp_path):

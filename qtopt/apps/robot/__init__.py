@@ -25,12 +25,18 @@ class Check:
     Attributes:
         cell: the cell file.
         json: print one JSON object instead of the table.
+        picture: writes there, as PNG, what the main camera sees, and ``[success] bin_region`` in it.
     """
 
     __pydantic_config__ = STRICT
 
     cell: CellPath
     json: bool = False
+    picture: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.picture is not None and self.picture.suffix != ".png":
+            raise ConfigError(f"picture is {self.picture}, expected a file whose name ends in .png")
 
 
 @dataclass(frozen=True)

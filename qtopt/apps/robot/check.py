@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import time
@@ -10,10 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import cv2
+import numpy as np
+
 from qtopt import __version__
 from qtopt.apps.process import say
 from qtopt.apps.robot import Check
 from qtopt.errors import ConfigError, NotReady, QtOptError, RobotError
+from qtopt.specs import STEP_XY_M, STEP_YAW_RAD, STEP_Z_M
+from qtopt.types import UInt8Array
 from robot_bridge import registry
 from robot_bridge.cell import parts
 from robot_bridge.cell.camera import ChildCamera
@@ -24,6 +30,7 @@ from robot_bridge.cell_file import CellFile, load_cell_file
 from robot_bridge.contracts import ArmMode, ArmState, Capability
 from robot_bridge.drivers.no_stop import NoStopChannel
 from robot_bridge.onnx_policy import OnnxPolicy
+from robot_bridge.success.config import Polygon
 
 OK, CONFIG, UNREACHABLE, UNSAFE, CAMERA, SUCCESS = 0, 2, 3, 4, 5, 6
 _LOOK_S: Final = 1.0
@@ -49,7 +56,7 @@ class Finding:
 
 def main(config: Check) -> int:
     """Looks at everything and says what it found; returns the code of the first thing that is wrong."""
-    examination = Examination(config.cell)
+    examination = Examination(config.cell, config.picture)
     with contextlib.suppress(_Over):
         examination.run()
     codes = [finding.code for finding in examination.findings if finding.code]
@@ -74,13 +81,14 @@ class Examination:
 
     Args:
         path: of the cell file.
+        picture: where the main camera's picture is written; None for nowhere.
 
     Attributes:
         findings: so far.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, picture: Path | None = None) -> None:
+        self._path, self._picture = path, picture
         self.findings: list[Finding] = []
 
     def run(self) -> None:
@@ -100,9 +108,27 @@ class Examination:
             except ConfigError as error:
                 self._bad("arm", str(error), UNSAFE)
                 return
-            self._arm(cell, places)
-            self._stop_path(cell)
+            if self._installation(drivers):  # or the driver would set what it was told, and nobody saw it again
+                self._arm(cell, places)
+                self._stop_path(cell)
         self._success(cell)
+
+    def _installation(self, drivers: registry.Resolved) -> bool:
+        """Returns whether the controller has tool point and payload as the cell file, as far as that can be told."""
+        if drivers.arm.differences is None:
+            return True
+        try:
+            found = drivers.arm.differences(drivers.arm_options)
+        except RobotError as error:
+            self._note("installation", f"tool point and payload were not compared: {error}")
+            return True
+        if found:
+            self._unsafe(
+                "installation", f"{'; '.join(found)}: correct which is wrong; the arm was not looked at further"
+            )
+        else:
+            self._good("installation", "the controller has tool point and payload of the cell file")
+        return not found
 
     def _arm(self, cell: CellFile, places: Places) -> None:
         processes = self._need("arm, gripper", UNREACHABLE, lambda: CellProcesses(self._path, cell, places))
@@ -198,12 +224,26 @@ class Examination:
                 f"bin_region has {outside[0]}, outside of its pictures of {width} x {height} pixels; mark the bin anew"
             )
             self._bad(f"camera {name}", text, CAMERA)
+        if name == "main" and self._picture is not None:
+            self._draw(self._picture, last.rgb, cell.success.bin_region)
         if name == "main" and not cell.success.bin_region:
             self._note("bin_region", "not marked: a bumped camera can look like a grasp; see docs/success-detection.md")
         try:
             self._good(f"{name} settings", f"fixed: {dict(camera.lock_settings())}")
         except RobotError as error:
             self._note(f"{name} settings", str(error))
+
+    def _draw(self, path: Path, rgb: UInt8Array, bin_region: Polygon) -> None:
+        """Writes a picture, with the bin's corners in it where they are marked."""
+        picture = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+        if bin_region:
+            cv2.polylines(picture, [np.array(bin_region, np.int32)], isClosed=True, color=(0, 255, 0))
+        try:
+            path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+        except OSError as error:
+            self._bad("picture", f"{path} cannot be written: {error.strerror}", CONFIG)
+            return
+        self._good("picture", f"written to {path}, in the pixels that bin_region counts")
 
     def _latch(self, places: Places) -> None:
         latch = places.latched()
@@ -241,6 +281,12 @@ class Examination:
             self._good("policy", f"{source}, of step {policy.manifest.step}")
         else:
             self._good("policy", source)
+        limits = cell.limits
+        learned = source != "scripted"
+        if learned and (limits.step_m < max(STEP_XY_M, STEP_Z_M) or limits.step_yaw_rad < STEP_YAW_RAD):
+            found = f"{1000 * limits.step_m:.0f} mm and {math.degrees(limits.step_yaw_rad):.0f} degrees"
+            asked = f"{1000 * max(STEP_XY_M, STEP_Z_M):.0f} mm and {math.degrees(STEP_YAW_RAD):.0f} degrees"
+            self._note("steps", f"cut to {found}; a policy trained in the simulator asks for {asked} at most")
 
     def _need(self, name: str, code: int, look: Callable[[], Any]) -> Any:
         try:

@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -33,12 +33,15 @@ def main(config: Faults) -> int:
     cases = [case for case in CASES if not config.cases or case.name in config.cases]
     end_on_sigterm()
     prefer()  # the collector's part is this process's, and it waits behind no other program
-    findings = [each for protocol in config.protocols for each in run(protocol, cases)]
-    if config.output is not None:
-        told = _write(config.output, [_plain(each) for each in findings])
-        if config.guide is not None:
-            config.guide.write_text(placed(config.guide.read_text(), table(told)))
-    return int(any(each.failure for each in findings))
+    failed, facts = False, provenance()  # of the tree before anything is written into it
+    for protocol in config.protocols:
+        for finding in run(protocol, cases):
+            failed = failed or bool(finding.failure)
+            if config.output is not None:
+                told = _write(config.output, _plain(finding), facts)
+                if config.guide is not None:
+                    config.guide.write_text(placed(config.guide.read_text(), table(told)))
+    return int(failed)
 
 
 def run(protocol: str, cases: Sequence[AnyCase]) -> Iterator[Finding | Told]:
@@ -87,14 +90,14 @@ def _tell(finding: Finding | Told, took_s: float) -> None:
     )
 
 
-def _write(directory: Path, findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Writes the findings, beside those of other cases and cells that stand there; returns all of them."""
+def _write(directory: Path, finding: dict[str, Any], facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Writes a finding, beside those of other cases and cells that stand there; returns all of them."""
     directory.mkdir(parents=True, exist_ok=True)
-    path, facts = directory / "result.json", provenance()
+    path = directory / "result.json"
     known = json.loads(path.read_text())["findings"] if path.exists() else []
-    new = {(each["case"], each["protocol"]) for each in findings}
+    new = finding["case"], finding["protocol"]
     run = {"commit": facts["commit"], "command": facts["command"], "hardware": hardware()}
-    told = [each for each in known if (each["case"], each["protocol"]) not in new]
-    told += [{**each, "commit": facts["commit"]} for each in findings]
+    told = [each for each in known if (each["case"], each["protocol"]) != new]
+    told.append({**finding, "commit": facts["commit"]})
     path.write_text(json.dumps({**run, "findings": told}, indent=1) + "\n")
     return told

@@ -23,6 +23,8 @@ _ARMS = {
     "ur": """[arm]
 driver = "ur"
 host = "{host}"
+payload_kg = 1.0
+payload_centre_m = [0.0, 0.0, 0.05]
 
 [gripper]
 driver = "robotiq-ur-socket"

@@ -30,7 +30,7 @@ from qtopt.apps.robot.agreement import judge, read_truth
 from qtopt.apps.rundir import provenance
 from qtopt.config import to_plain
 from qtopt.errors import ConfigError, RobotError
-from qtopt.exported import is_exported
+from qtopt.exported import is_exported, read_manifest
 from qtopt.interfaces import Environment, ResetResult, StepResult
 from qtopt.loops.compare import pair
 from qtopt.loops.evaluate import Evaluated, EvaluationConfig, evaluate
@@ -54,7 +54,6 @@ _TRIES: Final = 3
 """Ways up that fail before the simulated person frees a tool that is caught in something."""
 _RESULT: Final = "result.json"
 _PLAN: Final = ("episodes", "seed", "objects", "object_set", "camera_px", "contact_n", "retract_m")
-"""Of the configuration, what is the same in all parts of a run."""
 _KEPT: Final = ("success", "successes", "episodes", "aborted", "outcomes")
 
 
@@ -126,6 +125,7 @@ def main(config: Transfer) -> int:
             exported = room / "exported"
             export.main(export.Config(config.checkpoint, exported))
         parted = config.parts > 1
+        plan = _plan(config, exported)
         run = _in_parts if parted else _run
         plain, path, labels, locks = run(config, exported, room, stop)
     if stop():
@@ -140,7 +140,7 @@ def main(config: Transfer) -> int:
         "commits": commits,
         "cells": config.cells,
         "shards": config.shards,
-        **_plan(config),
+        **plan,
         "plain": {key: plain[key] for key in _KEPT},
         "path": {key: path[key] for key in _KEPT},
         "plain_minus_path": paired.to_json(),
@@ -152,8 +152,9 @@ def main(config: Transfer) -> int:
     return int(not paired.difference <= _MOST_POINTS)
 
 
-def _plan(config: Transfer) -> Report:
-    return {key: to_plain(getattr(config, key)) for key in _PLAN}
+def _plan(config: Transfer, exported: Path) -> Report:
+    """Returns what is the same in all parts of a run."""
+    return {**{key: to_plain(getattr(config, key)) for key in _PLAN}, "policy": read_manifest(exported).policy_sha256}
 
 
 def _outputs(config: Transfer) -> list[Path]:
@@ -171,7 +172,7 @@ def _in_parts(
     """
     outputs = _outputs(config)
     waiting = [number for number, output in enumerate(outputs) if not (output / _RESULT).is_file()]
-    expected: Report = {"shards": config.parts, **_plan(config)}
+    expected: Report = {"shards": config.parts, **_plan(config, exported)}
     for output in outputs:
         made = read_report(output / _RESULT) if (output / _RESULT).is_file() else expected
         other = [

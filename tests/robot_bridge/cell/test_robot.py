@@ -1,22 +1,30 @@
 """What becomes of a step that touches something, with processes that answer as a test says."""
 
+import math
 import time
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qtopt.errors import RobotError
+from qtopt.specs import make_action
 from robot_bridge.cell.robot import CellRobot
-from robot_bridge.contracts import ArmMode, ArmState
-from robot_bridge.displacement import to_pose, to_tool
+from robot_bridge.cell_file import cell_config
+from robot_bridge.contracts import ArmMode, ArmState, MotionCommand, Pose, Reaction
+from robot_bridge.displacement import limit_action, to_pose, to_tool
 from robot_bridge.robot import ToolPose
+from robot_bridge.safety.commands import CommandRules
+from robot_bridge.safety.facts import Phase
 from tests.robot_bridge.safety.cells import STILL, cell
 
-HERE, WANTED = ToolPose(0.56, 0.0, -0.06, 0.0), ToolPose(0.6, 0.03, -0.08, 0.4)
+HERE, WANTED = ToolPose(0.56, 0.0, 0.14, 0.0), ToolPose(0.6, 0.03, 0.12, 0.4)
 ARRIVED = {"outcome": "reached"}
 BORNE = {"outcome": "stopped", "rule": "contact_descend", "reaction": "hold"}
 ASIDE = {**BORNE, "rule": "contact_aside"}
+BLOCKED = {"outcome": "contact", "rule": ""}
 PRESSED = {"outcome": "contact", "rule": "contact_retract", "reaction": "stop"}
 
 
@@ -24,17 +32,18 @@ class Processes:
     """Gives each motion the next of ``ends``: an answer and where the tool is then; a motion without one arrives."""
 
     def __init__(self, *ends):
-        self.tool, self.ends, self.targets = HERE, list(ends), []
+        self.tool, self.ends, self.targets, self.speeds_m_s = HERE, list(ends), [], []
 
     def report(self):
         now_ns = time.monotonic_ns()
         arm = ArmState(now_ns, now_ns * 1e-9, to_pose(self.tool), STILL, (0.0,) * 6, (), ArmMode.READY, codes={})
         return SimpleNamespace(arm=arm, gripper=None)
 
-    def ask(self, do, timeout_s, *, target, **_):
+    def ask(self, do, timeout_s, *, target, speed, **_):
         assert do == "move"
         reached = to_tool(SimpleNamespace(position_m=target[:3], quaternion_xyzw=target[3:]), WANTED.yaw_rad)
         self.targets.append(reached)
+        self.speeds_m_s.append(speed)
         answer, self.tool = self.ends.pop(0) if self.ends else (ARRIVED, reached)
         pose = to_pose(self.tool)
         return {**answer, "pose": [*pose.position_m, *pose.quaternion_xyzw]}
@@ -46,46 +55,97 @@ def move(*ends):
     return processes.targets, reached
 
 
-@pytest.mark.parametrize("rule", [BORNE, ASIDE])
-def test_what_is_in_the_way_is_gone_over_and_the_tool_comes_down_where_it_was_sent(rule):
-    targets, reached = move((rule, ToolPose(0.58, 0.015, -0.07, 0.2)))
+@pytest.mark.parametrize("answer", [BORNE, ASIDE, BLOCKED])
+def test_what_is_in_the_way_is_gone_over_and_the_tool_comes_down_where_it_was_sent(answer):
+    targets, reached = move((answer, ToolPose(0.58, 0.015, 0.13, 0.2)))
     assert [(each.x_m, each.y_m, each.z_m, each.yaw_rad) for each in targets[1:]] == [
-        pytest.approx((0.58, 0.015, -0.04, 0.2)),
-        pytest.approx((0.6, 0.03, -0.04, 0.4)),
-        pytest.approx((0.6, 0.03, -0.07, 0.4)),
-        pytest.approx((0.6, 0.03, -0.08, 0.4)),
+        pytest.approx((0.58, 0.015, 0.16, 0.2)),
+        pytest.approx((0.6, 0.03, 0.16, 0.4)),
+        pytest.approx((0.6, 0.03, 0.12, 0.4)),
     ]
-    assert (reached.x_m, reached.y_m, reached.z_m, reached.yaw_rad) == pytest.approx((0.6, 0.03, -0.08, 0.4))
+    assert (reached.x_m, reached.y_m, reached.z_m, reached.yaw_rad) == pytest.approx((0.6, 0.03, 0.12, 0.4))
 
 
 def test_what_bears_the_tool_where_it_was_sent_ends_the_step():
-    first, behind = ToolPose(0.58, 0.015, -0.07, 0.2), ToolPose(0.6, 0.03, -0.072, 0.4)
-    up, over, down = replace(first, z_m=-0.04), replace(WANTED, z_m=-0.04), replace(WANTED, z_m=-0.07)
-    targets, reached = move((BORNE, first), (ARRIVED, up), (ARRIVED, over), (ARRIVED, down), (BORNE, behind))
-    assert len(targets) == 5
-    assert reached.z_m == pytest.approx(-0.072)
+    first, behind = ToolPose(0.58, 0.015, 0.13, 0.2), ToolPose(0.6, 0.03, 0.128, 0.4)
+    up, over = replace(first, z_m=0.16), replace(WANTED, z_m=0.16)
+    targets, reached = move((BORNE, first), (ARRIVED, up), (ARRIVED, over), (BORNE, behind))
+    assert len(targets) == 4
+    assert reached.z_m == pytest.approx(0.128)
 
 
 def test_what_is_in_the_way_over_it_is_gone_over_higher_and_only_once():
     first, second, third = (
-        ToolPose(0.58, 0.015, -0.07, 0.2),
-        ToolPose(0.59, 0.02, -0.04, 0.3),
-        ToolPose(0.59, 0.02, 0.0, 0.3),
+        ToolPose(0.58, 0.015, 0.13, 0.2),
+        ToolPose(0.59, 0.02, 0.16, 0.3),
+        ToolPose(0.59, 0.02, 0.19, 0.3),
     )
     targets, reached = move(
         (BORNE, first),
-        (ARRIVED, replace(first, z_m=-0.04)),
+        (ARRIVED, replace(first, z_m=0.16)),
         (ASIDE, second),
-        (ARRIVED, replace(second, z_m=0.02)),
+        (ARRIVED, replace(second, z_m=0.19)),
         (ASIDE, third),
     )
-    assert [each.z_m for each in targets] == pytest.approx([-0.08, -0.04, -0.04, 0.02, 0.02])
+    assert [each.z_m for each in targets] == pytest.approx([0.12, 0.16, 0.16, 0.19, 0.19])
     assert reached.x_m == pytest.approx(0.59)
 
 
-@pytest.mark.parametrize(
-    "end", [(PRESSED, ToolPose(0.58, 0.015, -0.03, 0.2)), (BORNE, ToolPose(0.6, 0.03, -0.07, 0.4))]
-)
+def test_the_way_over_is_slow():
+    processes = Processes((BORNE, ToolPose(0.58, 0.015, 0.13, 0.2)))
+    CellRobot(cell(), processes).move(WANTED)
+    limits = cell().limits
+    assert processes.speeds_m_s == [limits.speed_m_s, *[limits.slow_speed_m_s] * 3]
+
+
+def test_nothing_leads_out_of_the_workspace_over_what_is_in_the_way():
+    config = cell()
+    top_m = config.bin.floor_z_m + config.episode.top_height_m
+    processes = Processes((ASIDE, ToolPose(0.58, 0.0, top_m - 0.003, 0.0)))
+    processes.tool = ToolPose(0.56, 0.0, top_m, 0.0)
+    robot = CellRobot(config, processes)
+    robot.move(ToolPose(0.6, 0.0, top_m, 0.0))
+    assert (len(processes.targets), robot.detours) == (1, 0)
+
+
+class Judged(Processes):
+    """Makes each motion as the monitor's rules let it be made, and ends it at a share of its way where that is less."""
+
+    def __init__(self, config, tool, shares):
+        super().__init__()
+        self.tool, self.shares, self.rules = tool, list(shares), CommandRules(config)
+        self.touched = False
+
+    def ask(self, do, timeout_s, *, target, speed, accel, yaw_rate, **_):
+        wanted = MotionCommand(Pose(tuple(target[:3]), tuple(target[3:])), speed, accel, yaw_rate)
+        verdict = self.rules.judge(wanted, self.report().arm, Phase.EPISODE, slow=False, way=None)
+        assert verdict.reaction in (Reaction.ALLOW, Reaction.CLAMP), verdict
+        end, share = to_tool(verdict.command.target, self.tool.yaw_rad), self.shares.pop(0) if self.shares else 1.0
+        self.touched = share < 1.0
+        here = self.tool.array() + share * (end.array() - self.tool.array())
+        self.tool = ToolPose(*here.tolist())
+        if self.touched:
+            self.tool = replace(self.tool, z_m=self.tool.z_m + 0.004)
+        pose = to_pose(self.tool)
+        return {**(BORNE if self.touched else ARRIVED), "pose": [*pose.position_m, *pose.quaternion_xyzw]}
+
+
+@given(st.data())
+def test_a_step_ends_where_it_was_sent_or_on_something_and_inside_the_workspace(data):
+    config = cell("[limits]\nstep_m = " + str(data.draw(st.sampled_from([0.005, 0.02, 0.05, 0.1]))))
+    limits = cell_config(config).limits
+    place = [data.draw(st.floats(low, high)) for low, high in zip(limits.low_m, limits.high_m, strict=True)]
+    start = ToolPose(*place, data.draw(st.floats(-1.5, 1.5)))
+    step = [data.draw(st.floats(-limits.step_xy_m, limits.step_xy_m)) for _ in range(3)]
+    _, target = limit_action(make_action(tuple(step), data.draw(st.floats(-0.3, 0.3))), start, limits)
+    processes = Judged(config, start, data.draw(st.lists(st.sampled_from([0.0, 0.3, 0.9, 1.0, 1.0, 1.0]), max_size=12)))
+    reached = CellRobot(config, processes).move(target)
+    gap_m = math.dist(reached.array()[:3], target.array()[:3])
+    assert processes.touched or gap_m < 0.006
+    assert reached.z_m <= limits.high_m[2] + 0.004 + 1e-9
+
+
+@pytest.mark.parametrize("end", [(PRESSED, ToolPose(0.58, 0.015, 0.17, 0.2)), (BORNE, ToolPose(0.6, 0.03, 0.13, 0.4))])
 def test_nothing_follows_a_press_or_where_no_way_aside_is_left(end):
     targets, reached = move(end)
     assert len(targets) == 1
@@ -95,6 +155,6 @@ def test_nothing_follows_a_press_or_where_no_way_aside_is_left(end):
 def test_a_fault_on_the_way_aside_is_told():
     with pytest.raises(RobotError, match="protective_stop"):
         move(
-            (BORNE, ToolPose(0.58, 0.015, -0.07, 0.2)),
+            (BORNE, ToolPose(0.58, 0.015, 0.13, 0.2)),
             ({"outcome": "stopped", "rule": "protective_stop", "reason": "joint 3"}, HERE),
         )
