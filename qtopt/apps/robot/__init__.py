@@ -273,7 +273,7 @@ class Transfer:
             to stop at 25 N stands at some 40 N. A cell with the defaults of 15, 22.5, 30 and 60 N ends some motions
             earlier.
         retract_m: how far up such a retreat leads [m]; the plain simulator's tool stays where it was stopped.
-        output: a directory for reports, pictures and result.json.
+        output: a directory for reports, pictures, what was really held (truth.jsonl), and result.json.
     """
 
     __pydantic_config__ = STRICT

@@ -237,7 +237,9 @@ def _run(
     config: Transfer, exported: Path, room: Path, stop: StopSignal
 ) -> tuple[Report, Report, Counter[str], Counter[str]]:
     """Returns both reports, how the path's labels agree with the truth, and what locked motion."""
-    truth = room / "truth.jsonl"
+    config.output.mkdir(parents=True, exist_ok=True)
+    truth = config.output / "truth.jsonl"
+    truth.unlink(missing_ok=True)  # of a run that was ended
     words = ["--objects", str(config.objects), "--object-set", config.object_set, "--truth", str(truth)]
     options = [*words, "--camera-px", str(config.camera_px), "--open-width-m", str(MAX_WIDTH_M)]
     plan = EvaluationConfig(config.episodes, config.seed, shard=config.shard or 0, shards=config.shards)
@@ -272,7 +274,11 @@ def _run(
         filled = FilledCell(sim, config.object_set, size_px, stop)
         path, ran = report("path", filled, cell.watchdog.policy_hold_s)
         truths = read_truth([truth])
-    return plain, path, Counter(judge(each.episode, truths) for each in ran), filled.locks
+    labels = [judge(each.episode, truths) for each in ran]
+    for each, label in zip(ran, labels, strict=True):
+        if label.startswith("false"):
+            logger().warning("a label differs from the truth", episode=each.index, label=label)
+    return plain, path, Counter(labels), filled.locks
 
 
 def _told(name: str, evaluated: Iterator[Evaluated], episodes: int, kept: list[Evaluated]) -> Iterator[Evaluated]:
