@@ -19,7 +19,15 @@ from robot_bridge.driver import ArmDriver, GripperDriver, require_serial
 from robot_bridge.drivers.xarm_gripper import XArmGripper
 from robot_bridge.drivers.xarm_motion import NEAR_RAD, Approach, near, refusal_of, still, too_fast, velocity_towards
 from robot_bridge.drivers.xarm_options import XArmGripperOptions, XArmOptions
-from robot_bridge.drivers.xarm_sdk import apply_limits, check_limits, check_settings, code_words, open_sdk, why_not
+from robot_bridge.drivers.xarm_sdk import (
+    HIDES_TOOL,
+    apply_limits,
+    check_limits,
+    check_settings,
+    code_words,
+    open_sdk,
+    why_not,
+)
 from robot_bridge.drivers.xarm_stop import XArmStopChannel
 from robot_bridge.drivers.xarm_wire import REPORT_PERIOD_S, SLOW_STOP, STOP
 
@@ -84,7 +92,8 @@ class XArm:
             require_serial(self._options.serial, str(self._sdk.sn), self._options.host)
             self._channel.set_collision_sensitivity(self._options.collision_sensitivity)
             apply_limits(self._sdk, self._options)
-            check_settings(self._sdk, self._options)
+            if self._channel.error() not in HIDES_TOOL:  # else it cannot move before ``recover``, which looks
+                check_settings(self._sdk, self._options)
             if int(self._channel.state().codes["state"]) >= STOP and not self._channel.error():
                 self._channel.stop()  # drops what was queued
                 self._enter(POSITION)
@@ -179,6 +188,7 @@ class XArm:
         if error:
             raise RobotError(f"the xArm stays faulty, {why_not(error, 0)}: remove the cause and recover again")
         check_limits(sdk, self._options)
+        check_settings(sdk, self._options)
         self._enter(POSITION)
         state = self._settled(lambda state: state.mode in (ArmMode.READY, ArmMode.MOVING), _RECOVER_S)
         if not state.mode.can_move:

@@ -10,7 +10,10 @@ from robot_bridge.drivers.xarm_options import XArmOptions
 from robot_bridge.drivers.xarm_wire import error_words
 
 COMMAND_TIMEOUT_S = 0.5
+HIDES_TOOL = range(1, 18)
+"""While the controller has one of these errors, an emergency stop say, the library takes no tool offset from reports."""
 _TCP_TOLERANCE_MM = 0.5
+_SETTINGS_S = 1.0
 _CODES = {
     -9: "the arm is stopped",
     -8: "out of range",
@@ -124,22 +127,29 @@ def check_limits(sdk: Any, options: XArmOptions) -> None:
 
 
 def check_settings(sdk: Any, options: XArmOptions) -> None:
-    """Raises RobotError unless tool offset and collision sensitivity are those of the options, by the next report."""
+    """Raises RobotError unless tool offset and collision sensitivity are those of the options, within a second.
+
+    Until the first report the library tells zeros.
+    """
     expected = [1000 * value for value in options.tcp_offset_m]
-    found = [float(value) for value in sdk.tcp_offset[:3]]
-    if any(abs(a - b) > _TCP_TOLERANCE_MM for a, b in zip(found, expected, strict=True)):
+    until_s = time.monotonic() + _SETTINGS_S
+    while True:
+        found = [float(value) for value in sdk.tcp_offset[:3]]
+        fits = all(abs(a - b) <= _TCP_TOLERANCE_MM for a, b in zip(found, expected, strict=True))
+        if fits and sdk.collision_sensitivity == options.collision_sensitivity:
+            return
+        if time.monotonic() > until_s:
+            break
+        time.sleep(0.02)
+    if not fits:
         raise RobotError(
             f"the controller's tool offset is {found} mm, the cell file's {expected} mm: measure the tool, and set "
             "whichever is wrong"
         )
-    until_s = time.monotonic() + 1.0
-    while sdk.collision_sensitivity != options.collision_sensitivity:
-        if time.monotonic() > until_s:
-            raise RobotError(
-                f"the controller's collision sensitivity reads {sdk.collision_sensitivity}, expected "
-                f"{options.collision_sensitivity}"
-            )
-        time.sleep(0.02)
+    raise RobotError(
+        f"the controller's collision sensitivity reads {sdk.collision_sensitivity}, expected "
+        f"{options.collision_sensitivity}"
+    )
 
 
 def why_not(error: int, code: int) -> str:

@@ -63,7 +63,9 @@ class TestUrArm(ArmContract):
         @contextmanager
         def safeguard():
             controller("safeguard")
-            yield
-            controller("safeguard", on=False)
+            try:
+                yield
+            finally:
+                controller("safeguard", on=False)
 
         return safeguard

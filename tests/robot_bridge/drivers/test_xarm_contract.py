@@ -44,8 +44,10 @@ class TestXArm(ArmContract):
         @contextmanager
         def emergency_stop():
             server.inject("emergency_stop", True)
-            yield
-            server.inject("emergency_stop", False)
+            try:
+                yield
+            finally:
+                server.inject("emergency_stop", False)
 
         yield emergency_stop
         arm.recover()

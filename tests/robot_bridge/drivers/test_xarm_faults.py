@@ -1,5 +1,7 @@
 """What goes wrong with an xArm, what driver and stop channel make of it, and where the simulated tool ends."""
 
+import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Iterator
@@ -140,6 +142,20 @@ def test_an_emergency_stop_cannot_be_recovered_while_pressed(server: Server, arm
     assert arm.move_to(down(*HOME), 0.1, 1.0, 5.0).outcome is MotionOutcome.REJECTED
     arm.recover()
     assert arm.state().mode is ArmMode.READY
+
+
+@pytest.mark.parametrize("offset_m", [0.172, 0.1])
+def test_the_tool_offset_is_looked_at_after_an_emergency_stop(server: Server, offset_m: float):
+    """Before, the library does not tell it."""
+    server.inject("emergency_stop", True)
+    arm = XArm(dataclasses.replace(server.options, tcp_offset_m=(0.0, 0.0, offset_m)))
+    arm.connect(10.0)
+    assert arm.state().mode is ArmMode.EMERGENCY_STOP
+    server.inject("emergency_stop", False)
+    with pytest.raises(RobotError, match="tool offset") if offset_m != 0.172 else contextlib.nullcontext():
+        arm.recover()
+    assert (arm.state().mode is ArmMode.READY) == (offset_m == 0.172)
+    arm.close()
 
 
 def test_a_muted_controller_does_not_keep_a_stop_waiting(server: Server, arm: XArm, channel: XArmStopChannel):
