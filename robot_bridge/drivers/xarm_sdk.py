@@ -11,7 +11,7 @@ from robot_bridge.drivers.xarm_wire import error_words
 
 COMMAND_TIMEOUT_S = 0.5
 HIDES_TOOL = range(1, 18)
-"""While the controller has one of these errors, an emergency stop say, the library takes no tool offset from reports."""
+"""While the controller has one of these errors, an emergency stop say, the library tells no tool offset."""
 _TCP_TOLERANCE_MM = 0.5
 _SETTINGS_S = 1.0
 _CODES = {
