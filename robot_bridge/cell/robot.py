@@ -54,6 +54,7 @@ class CellRobot:
         contacts: how often the tool was led out of what pressed on it, since the last way home began.
         yields: how often the arm rose a little from what bore its closing fingers, since then.
         detours: how often the rest of a step led over what was in the way, since then.
+        goes_over: whether steps of an episode lead over what is in the way.
         slow: whether every motion is made at the speed of a new cell, as for a calibration.
     """
 
@@ -61,6 +62,8 @@ class CellRobot:
         self._cell, self.processes = cell, processes
         self._closed_fingers = False
         self._prepared = False
+        self._phase = Phase.IDLE
+        self.goes_over = True
         self.contacts = self.yields = self.detours = 0
         self.slow = False
         self.closing: Callable[[], None] | None = None
@@ -73,7 +76,7 @@ class CellRobot:
         return RobotState(self._tool(arm.pose), self._closed_fingers, width_m)
 
     def move(self, target: ToolPose) -> ToolPose:
-        """Moves in a straight line, or over what is in the way; returns the pose reached.
+        """Moves in a straight line, in an episode over what is in the way; returns the pose reached.
 
         What bears the tool, or presses on it from aside, ends the way there. The rest leads over it, slowly: straight
         up, level, and down again in steps. So the fingers come to where they were sent, turned as they were told,
@@ -86,7 +89,8 @@ class CellRobot:
         start = self._tool(self.arm().pose)
         reached, ended_by = self._go(target)
         for _ in range(_DETOURS):
-            legs = self._way_over(start, reached, target) if ended_by in _IN_THE_WAY else []
+            over = self.goes_over and self._phase is Phase.EPISODE and ended_by in _IN_THE_WAY
+            legs = self._way_over(start, reached, target) if over else []
             if not legs:
                 break
             self.detours += 1
@@ -195,6 +199,7 @@ class CellRobot:
         does, has to be in transit.
         """
         self._ask("enter", _ANSWER_S, phase=phase.value)
+        self._phase = phase
 
     def _begin_transit(self) -> None:
         """Readies the gripper, once, and rises straight up from where that is known to be safe."""

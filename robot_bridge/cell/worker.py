@@ -227,7 +227,9 @@ class Worker:
 
     def _relieve(self, ask: Ask, touched: Verdict, result: MotionResult) -> MotionResult:
         """Rises, or steps back, a little out of what ended a motion: it presses less then."""
-        risen = self._rise_out(ask, touched.rule, 5.0, under_way=ask.set_off)
+        set_off = ask.set_off
+        risen = self._rise_out(ask, touched.rule, 5.0, under_way=set_off)
+        ask.set_off = set_off  # by what was asked for: only along that leads a way back
         if not is_at_least(ask.ended_by, Reaction.STOP):
             ask.ended_by = touched
         return replace(result, pose=risen.pose or result.pose)

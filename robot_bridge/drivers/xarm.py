@@ -66,6 +66,7 @@ class XArm:
         self._stopped_by_us = False
         self._closed = False
         self._motion = threading.Lock()
+        self._looked = False
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -92,9 +93,10 @@ class XArm:
             require_serial(self._options.serial, str(self._sdk.sn), self._options.host)
             self._channel.set_collision_sensitivity(self._options.collision_sensitivity)
             apply_limits(self._sdk, self._options)
-            if self._channel.error() not in HIDES_TOOL:  # else it cannot move before ``recover``, which looks
-                check_settings(self._sdk, self._options)
-            if int(self._channel.state().codes["state"]) >= STOP and not self._channel.error():
+            error = self._channel.error()
+            if error not in HIDES_TOOL:  # else ``recover`` looks, before anything moves
+                self._check_settings()
+            if int(self._channel.state().codes["state"]) >= STOP and not error:
                 self._channel.stop()  # drops what was queued
                 self._enter(POSITION)
                 self._settled(lambda state: state.mode is ArmMode.READY, _RECOVER_S)
@@ -180,6 +182,7 @@ class XArm:
     def recover(self) -> None:
         """Clears errors, switches the motors on and makes ready; what was queued is dropped first."""
         sdk = self.sdk
+        self._stopped_by_us = False
         self._channel.stop()
         sdk.clean_error()
         sdk.clean_warn()
@@ -188,12 +191,11 @@ class XArm:
         if error:
             raise RobotError(f"the xArm stays faulty, {why_not(error, 0)}: remove the cause and recover again")
         check_limits(sdk, self._options)
-        check_settings(sdk, self._options)
+        self._check_settings()
         self._enter(POSITION)
         state = self._settled(lambda state: state.mode in (ArmMode.READY, ArmMode.MOVING), _RECOVER_S)
         if not state.mode.can_move:
             raise RobotError(f"the xArm is {state.mode} after recover, expected ready: look at it in UFACTORY Studio")
-        self._stopped_by_us = False
 
     def zero_wrench(self) -> None:
         """Does nothing: there is no wrench."""
@@ -281,12 +283,20 @@ class XArm:
             return self._ended(MotionOutcome.TIMEOUT, "the deadline passed")
         return None
 
+    def _check_settings(self) -> None:
+        check_settings(self.sdk, self._options)
+        self._looked = True
+
     def _ready(self, mode: int) -> MotionResult | None:
         """Brings the controller into a mode; returns why it cannot move, if it cannot."""
         stops, state = self._stops, self.state()
         silent_s = (time.monotonic_ns() - state.t_host_ns) * 1e-9
         if state.mode is ArmMode.OFFLINE or silent_s > _STALE_S:
             return MotionResult(MotionOutcome.LINK_LOST, f"the xArm's reports stopped {silent_s:.2f} s ago")
+        if not self._looked:
+            return self._rejected(
+                "its tool offset has not been compared yet: recover() after a person has looked at it"
+            )
         stopped = int(state.codes["state"]) >= STOP
         if not state.mode.can_move or (stopped and not self._stopped_by_us):
             words = str(state.codes.get("error_text", "")) or "stopped by something else than this driver"

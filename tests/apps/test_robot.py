@@ -1,8 +1,10 @@
 """The commands over a physical cell, end to end, on a simulated one behind the UR protocol."""
 
+import io
 import json
 import math
 import socket
+import sys
 import time
 from importlib.metadata import version
 from itertools import pairwise
@@ -171,6 +173,21 @@ def test_the_cameras_latency_is_found_from_slow_swings(qtopt, sim):
     trace = sim.trace(began_s)[::12]
     speeds = [math.dist(a[1:], b[1:]) / (b[0] - a[0]) for a, b in pairwise(trace)]
     assert 0.5 * SLOW_M_S < max(speeds) < 1.2 * SLOW_M_S
+
+
+def test_the_box_is_where_the_tool_was_led_with_the_controllers_own_tool_point(qtopt, sim, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n\n"))
+    code, out, err = qtopt("robot", "calibrate", sim.path, "box")
+    assert code == 0, (out, err)
+    x_m, y_m, z_m, _ = sim.truth()["tool"]
+    for key, found in (("floor_z_m", z_m), ("rim_z_m", z_m)):
+        assert float(out.partition(f"{key} = ")[2].split()[0]) == pytest.approx(found, abs=2e-3)
+    corner = out.partition("inner_min_m = [")[2].partition("]")[0].split(",")
+    assert [float(each) for each in corner] == pytest.approx([x_m, y_m], abs=2e-3)
+    path = tmp_path / "cell.toml"
+    path.write_text(sim.path.read_text().replace("payload_kg = 1.0", "payload_kg = 2.0"))
+    code, out, err = qtopt("robot", "calibrate", path, "box")
+    assert (code, "payload is 1.00 kg" in err) == (2, True), (out, err)
 
 
 def test_dry_run_needs_no_arm(qtopt, sim):

@@ -10,6 +10,7 @@ from itertools import pairwise
 from qtopt.apps.process import begin_motion, say
 from qtopt.apps.robot import Calibrate
 from qtopt.errors import ConfigError, RobotError
+from robot_bridge import registry
 from robot_bridge.cell import parts
 from robot_bridge.cell.open import PhysicalCell
 from robot_bridge.cell_file import CellFile, load_cell_file
@@ -119,6 +120,15 @@ def _latency(physical: PhysicalCell, repeats: int) -> int:
 @contextlib.contextmanager
 def _reports(cell: CellFile) -> Iterator[Callable[[], ArmState]]:
     """Gives what tells where the arm is, over the second way to it; raises ConfigError where there is none."""
+    driver = registry.arm_driver(cell.arm.driver)
+    if driver.differences is not None:
+        try:
+            found = driver.differences(registry.driver_options(driver, cell.arm, "[arm]"))
+        except RobotError as error:
+            say(f"# tool point and payload were not compared with the controller's own: {error}")
+        else:
+            if found:
+                raise ConfigError(f"calibrate box measures with the controller's own tool point: {'; '.join(found)}")
     line = parts.make_stop_channel(cell)
     if isinstance(line, NoStopChannel):
         raise ConfigError(

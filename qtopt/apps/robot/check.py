@@ -123,9 +123,7 @@ class Examination:
             self._note("installation", f"tool point and payload were not compared: {error}")
             return True
         if found:
-            self._unsafe(
-                "installation", f"{'; '.join(found)}: correct which is wrong; the arm was not looked at further"
-            )
+            self._unsafe("installation", f"{'; '.join(found)}: correct which is wrong, then measure the bin anew")
         else:
             self._good("installation", "the controller has tool point and payload of the cell file")
         return not found
@@ -159,7 +157,7 @@ class Examination:
         (self._good if safe else self._unsafe)("mode", text)
         (self._good if speed_m_s(arm) < _STILL_M_S else self._unsafe)("standstill", f"{speed_m_s(arm):.4f} m/s")
         if report.latch:
-            self._bad("monitor", report.latch, UNSAFE)
+            self._bad("monitor", f"{report.latch}; motion is locked: see to it, then qtopt robot ack", UNSAFE)
         elif report.note:
             self._note("monitor", report.note)
         scale = f"the speed slider is at {arm.speed_scale:.0%}"
@@ -282,11 +280,10 @@ class Examination:
         else:
             self._good("policy", source)
         limits = cell.limits
-        learned = source != "scripted"
-        if learned and (limits.step_m < max(STEP_XY_M, STEP_Z_M) or limits.step_yaw_rad < STEP_YAW_RAD):
+        if limits.step_m < max(STEP_XY_M, STEP_Z_M) or limits.step_yaw_rad < STEP_YAW_RAD:
             found = f"{1000 * limits.step_m:.0f} mm and {math.degrees(limits.step_yaw_rad):.0f} degrees"
             asked = f"{1000 * max(STEP_XY_M, STEP_Z_M):.0f} mm and {math.degrees(STEP_YAW_RAD):.0f} degrees"
-            self._note("steps", f"cut to {found}; a policy trained in the simulator asks for {asked} at most")
+            self._note("steps", f"cut to {found}; a policy of the simulator asks for {asked} at most")
 
     def _need(self, name: str, code: int, look: Callable[[], Any]) -> Any:
         try:

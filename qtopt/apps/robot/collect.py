@@ -34,6 +34,7 @@ def main(config: Collect) -> int:
         outbox = Outbox(remote.replay, spool)
         environment = PhysicalCell(config.cell, remote.image_size[0], stop, config.seed, idle=outbox.flush)
         parts.callback(environment.close)
+        environment.robot.goes_over = device is None  # a person sees what is in the way, and lets go to stop
         rng = np.random.default_rng([config.seed, spool.openings])
         figures = Figures()
         reporting = Reporting(remote.monitor, f"collector/{name}", figures, disk=cell.spool.dir)
@@ -64,6 +65,7 @@ def main(config: Collect) -> int:
         except RobotError as error:
             if not stop() or isinstance(error, UnkeptLock):
                 raise
+        environment.close()  # first: a slow server holds up what follows
         outbox.flush(limit=1000)
     logger().info("collector ended", episodes=int(figures.figures()["episodes"]), waiting=outbox.waiting)
     return 0

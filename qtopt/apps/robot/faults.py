@@ -40,7 +40,7 @@ def main(config: Faults) -> int:
             if config.output is not None:
                 told = _write(config.output, _plain(finding), facts)
                 if config.guide is not None:
-                    config.guide.write_text(placed(config.guide.read_text(), table(told)))
+                    _put(config.guide, placed(config.guide.read_text(), table(told)))
     return int(failed)
 
 
@@ -99,5 +99,12 @@ def _write(directory: Path, finding: dict[str, Any], facts: Mapping[str, Any]) -
     run = {"commit": facts["commit"], "command": facts["command"], "hardware": hardware()}
     told = [each for each in known if (each["case"], each["protocol"]) != new]
     told.append({**finding, "commit": facts["commit"]})
-    path.write_text(json.dumps({**run, "findings": told}, indent=1) + "\n")
+    _put(path, json.dumps({**run, "findings": told}, indent=1) + "\n")
     return told
+
+
+def _put(path: Path, text: str) -> None:
+    """Writes a file whole: whoever is ended on the way leaves the one before."""
+    writing = path.with_name(f".{path.name}.writing")
+    writing.write_text(text)
+    writing.replace(path)

@@ -39,7 +39,9 @@ class Processes:
         arm = ArmState(now_ns, now_ns * 1e-9, to_pose(self.tool), STILL, (0.0,) * 6, (), ArmMode.READY, codes={})
         return SimpleNamespace(arm=arm, gripper=None)
 
-    def ask(self, do, timeout_s, *, target, speed, **_):
+    def ask(self, do, timeout_s, *, target=(), speed=0.0, **_):
+        if do == "enter":
+            return {}
         assert do == "move"
         reached = to_tool(SimpleNamespace(position_m=target[:3], quaternion_xyzw=target[3:]), WANTED.yaw_rad)
         self.targets.append(reached)
@@ -49,9 +51,15 @@ class Processes:
         return {**answer, "pose": [*pose.position_m, *pose.quaternion_xyzw]}
 
 
+def robot_of(processes, config=None):
+    robot = CellRobot(config or cell(), processes)
+    robot.enter(Phase.EPISODE)
+    return robot
+
+
 def move(*ends):
     processes = Processes(*ends)
-    reached = CellRobot(cell(), processes).move(WANTED)
+    reached = robot_of(processes).move(WANTED)
     return processes.targets, reached
 
 
@@ -91,9 +99,19 @@ def test_what_is_in_the_way_over_it_is_gone_over_higher_and_only_once():
     assert reached.x_m == pytest.approx(0.59)
 
 
+@pytest.mark.parametrize(("phase", "goes_over"), [(Phase.TRANSIT, True), (Phase.EPISODE, False)])
+def test_nothing_is_gone_over_on_the_way_home_or_under_a_persons_hands(phase, goes_over):
+    processes = Processes((BLOCKED, ToolPose(0.58, 0.015, 0.13, 0.2)))
+    robot = robot_of(processes)
+    robot.enter(phase)
+    robot.goes_over = goes_over
+    assert robot.move(WANTED).z_m == pytest.approx(0.13)
+    assert (len(processes.targets), robot.detours) == (1, 0)
+
+
 def test_the_way_over_is_slow():
     processes = Processes((BORNE, ToolPose(0.58, 0.015, 0.13, 0.2)))
-    CellRobot(cell(), processes).move(WANTED)
+    robot_of(processes).move(WANTED)
     limits = cell().limits
     assert processes.speeds_m_s == [limits.speed_m_s, *[limits.slow_speed_m_s] * 3]
 
@@ -103,7 +121,7 @@ def test_nothing_leads_out_of_the_workspace_over_what_is_in_the_way():
     top_m = config.bin.floor_z_m + config.episode.top_height_m
     processes = Processes((ASIDE, ToolPose(0.58, 0.0, top_m - 0.003, 0.0)))
     processes.tool = ToolPose(0.56, 0.0, top_m, 0.0)
-    robot = CellRobot(config, processes)
+    robot = robot_of(processes, config)
     robot.move(ToolPose(0.6, 0.0, top_m, 0.0))
     assert (len(processes.targets), robot.detours) == (1, 0)
 
@@ -116,7 +134,9 @@ class Judged(Processes):
         self.tool, self.shares, self.rules = tool, list(shares), CommandRules(config)
         self.touched = False
 
-    def ask(self, do, timeout_s, *, target, speed, accel, yaw_rate, **_):
+    def ask(self, do, timeout_s, *, target=(), speed=0.0, accel=0.0, yaw_rate=0.0, **_):
+        if do == "enter":
+            return {}
         wanted = MotionCommand(Pose(tuple(target[:3]), tuple(target[3:])), speed, accel, yaw_rate)
         verdict = self.rules.judge(wanted, self.report().arm, Phase.EPISODE, slow=False, way=None)
         assert verdict.reaction in (Reaction.ALLOW, Reaction.CLAMP), verdict
@@ -139,7 +159,7 @@ def test_a_step_ends_where_it_was_sent_or_on_something_and_inside_the_workspace(
     step = [data.draw(st.floats(-limits.step_xy_m, limits.step_xy_m)) for _ in range(3)]
     _, target = limit_action(make_action(tuple(step), data.draw(st.floats(-0.3, 0.3))), start, limits)
     processes = Judged(config, start, data.draw(st.lists(st.sampled_from([0.0, 0.3, 0.9, 1.0, 1.0, 1.0]), max_size=12)))
-    reached = CellRobot(config, processes).move(target)
+    reached = robot_of(processes, config).move(target)
     gap_m = math.dist(reached.array()[:3], target.array()[:3])
     assert processes.touched or gap_m < 0.006
     assert reached.z_m <= limits.high_m[2] + 0.004 + 1e-9
