@@ -180,7 +180,11 @@ class XArm:
                 self._sdk.set_state(STOP)
 
     def recover(self) -> None:
-        """Clears errors, switches the motors on and makes ready; what was queued is dropped first."""
+        """Clears errors, switches the motors on and makes ready; what was queued is dropped first.
+
+        Raises:
+            RobotError: the error stays, or limits, tool offset or sensitivity are not those of the options.
+        """
         sdk = self.sdk
         self._stopped_by_us = False
         self._channel.stop()

@@ -119,7 +119,11 @@ def _latency(physical: PhysicalCell, repeats: int) -> int:
 
 @contextlib.contextmanager
 def _reports(cell: CellFile) -> Iterator[Callable[[], ArmState]]:
-    """Gives what tells where the arm is, over the second way to it; raises ConfigError where there is none."""
+    """Gives what tells where the arm is, over the second way to it.
+
+    Raises:
+        ConfigError: there is none, or the controller's own tool point or payload is not the cell file's.
+    """
     driver = registry.arm_driver(cell.arm.driver)
     if driver.differences is not None:
         try:
@@ -128,7 +132,10 @@ def _reports(cell: CellFile) -> Iterator[Callable[[], ArmState]]:
             say(f"# tool point and payload were not compared with the controller's own: {error}")
         else:
             if found:
-                raise ConfigError(f"calibrate box measures with the controller's own tool point: {'; '.join(found)}")
+                words = "; ".join(found)
+                raise ConfigError(
+                    f"calibrate box measures with the controller's own tool point: {words}; correct which is wrong"
+                )
     line = parts.make_stop_channel(cell)
     if isinstance(line, NoStopChannel):
         raise ConfigError(

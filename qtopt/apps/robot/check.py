@@ -18,6 +18,7 @@ from qtopt import __version__
 from qtopt.apps.process import say
 from qtopt.apps.robot import Check
 from qtopt.errors import ConfigError, NotReady, QtOptError, RobotError
+from qtopt.loops.filmstrip import save_png
 from qtopt.specs import STEP_XY_M, STEP_YAW_RAD, STEP_Z_M
 from qtopt.types import UInt8Array
 from robot_bridge import registry
@@ -233,11 +234,11 @@ class Examination:
 
     def _draw(self, path: Path, rgb: UInt8Array, bin_region: Polygon) -> None:
         """Writes a picture, with the bin's corners in it where they are marked."""
-        picture = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+        picture = rgb.copy()
         if bin_region:
             cv2.polylines(picture, [np.array(bin_region, np.int32)], isClosed=True, color=(0, 255, 0))
         try:
-            path.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+            save_png(picture, path)
         except OSError as error:
             self._bad("picture", f"{path} cannot be written: {error.strerror}", CONFIG)
             return
