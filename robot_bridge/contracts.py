@@ -337,7 +337,7 @@ class Reaction(StrEnum):
 
     ALLOW = "allow"
     CLAMP = "clamp"  # go on with ``Verdict.command`` instead
-    HOLD = "hold"  # stand smoothly; may go on by itself once the cause is gone and a new command comes
+    HOLD = "hold"  # stand smoothly; what is commanded once the cause is gone is carried out again
     STOP = "stop"  # stand now; an episode ends, unless the tool is led out of what stopped it
     LATCH = "latch"  # stand now; only a person's acknowledgement allows motion again
 

@@ -2,10 +2,15 @@
 
 An action is carried out in order: displacement, then gripper. An episode ends when the policy says so or at the step
 limit. Then, unless the fingers are empty, the arm lifts and the detector judges; a held object is worth 1.
+
+What was held on its way, by an old picture or an operator, ends there: the policy looks again and chooses anew, and the
+action that is stored is the part that was made.
 """
 
+import contextlib
 import dataclasses
 import logging
+import math
 
 import numpy as np
 
@@ -15,7 +20,7 @@ from qtopt.specs import CLOSE, OPEN, TERMINATE, make_action
 from qtopt.types import FloatArray, JsonValue, Observation, Outcome
 from robot_bridge.config import CellConfig
 from robot_bridge.displacement import limit_action
-from robot_bridge.robot import BinKeeper, ImageSource, Robot, SuccessDetector, ToolPose
+from robot_bridge.robot import BinKeeper, ImageSource, Robot, StepHeld, SuccessDetector, ToolPose
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +75,7 @@ class GraspEnv:
             return self._abort(make_action(), error)
         executed, target = limit_action(action, tool, self.config.limits)
         try:
-            return self._execute(executed, target)
+            return self._execute(executed, tool, target)
         except RobotError as error:
             return self._abort(executed, error)
 
@@ -90,14 +95,18 @@ class GraspEnv:
         height_m = tool.z_m - self.config.floor_z_m
         return Observation(self._camera.capture(), self._robot.state().gripper_closed, height_m)
 
-    def _execute(self, executed: FloatArray, target: ToolPose) -> StepResult:
+    def _execute(self, executed: FloatArray, tool: ToolPose, target: ToolPose) -> StepResult:
         self._steps += 1
         terminated = bool(executed[TERMINATE])
         truncated = not terminated and self._steps >= self.config.max_steps
         if not terminated:
-            self._robot.move(target)
-            if executed[CLOSE] or executed[OPEN]:
-                self._robot.grip(close=bool(executed[CLOSE]))
+            try:
+                self._robot.move(target)
+                if executed[CLOSE] or executed[OPEN]:
+                    self._robot.grip(close=bool(executed[CLOSE]))
+            except StepHeld as held:
+                _log.warning("step %d ends early: %s", self._steps, held)
+                executed = self._made(tool)
             self._held_once = self._held_once or self._holds_up()
         if not (terminated or truncated):
             return self._result(executed, -self.config.step_penalty)
@@ -122,6 +131,13 @@ class GraspEnv:
         observation, pose = self._last
         return StepResult(observation, reward, terminated, truncated, executed, pose, outcome)
 
+    def _made(self, start: ToolPose) -> FloatArray:
+        """Returns the action that led from ``start`` to where the tool is now, the fingers as they were."""
+        here, limits = self._robot.state().tool, self.config.limits
+        moved = (here.x_m - start.x_m, here.y_m - start.y_m, here.z_m - start.z_m)
+        turned_rad = math.remainder(here.yaw_rad - start.yaw_rad, math.pi)
+        return limit_action(make_action(moved, turned_rad), start, limits)[0]
+
     def _fingers_full(self) -> bool:
         return self._robot.state().gripper_width_m >= self.config.empty_width_m
 
@@ -137,7 +153,8 @@ class GraspEnv:
         if self._closed_and_high() and (self._fingers_full() or self._detector.doubts()):
             tool = self._robot.state().tool
             clear_z_m = max(tool.z_m, self.config.floor_z_m + self.config.clear_height_m)
-            self._robot.move(ToolPose(tool.x_m, tool.y_m, clear_z_m, tool.yaw_rad))
+            with contextlib.suppress(StepHeld):  # the judge rises itself before it looks
+                self._robot.move(ToolPose(tool.x_m, tool.y_m, clear_z_m, tool.yaw_rad))
             held = self._detector.judge()
         if held is None:
             return Outcome.UNKNOWN

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from qtopt.errors import RobotError
 from qtopt.types import FloatArray, JsonValue, Outcome, UInt8Array
 
 
@@ -39,6 +40,13 @@ class RobotState:
     gripper_width_m: float
 
 
+class StepHeld(RobotError):
+    """A step of an episode was held, and the arm may move again.
+
+    It stands where it was held. The rest of the step was chosen for what was seen before, so it is not made.
+    """
+
+
 class Robot(Protocol):
     """An arm with a two-finger gripper; calls return when it stands still and raise RobotError on a fault."""
 
@@ -47,7 +55,10 @@ class Robot(Protocol):
         ...
 
     def move(self, target: ToolPose) -> ToolPose:
-        """Moves straight, or over what is in the way; returns the pose reached, short of ``target`` if blocked."""
+        """Moves straight, or over what is in the way; returns the pose reached, short of ``target`` if blocked.
+
+        Raises ``StepHeld`` where something passing held it on its way, which counts as no fault.
+        """
         ...
 
     def grip(self, *, close: bool) -> None:

@@ -121,15 +121,16 @@ class PhysicalCell:
         """Executes one action; an episode that ended without a safety event counts for the cell's commissioning.
 
         The end of an episode says when its last action began and when it was judged, in seconds since the epoch, and
-        how often the tool was led out of something that pressed on it, yielded to what its closing fingers held, or
-        went over what was in its way.
+        how often the tool was led out of something that pressed on it, yielded to what its closing fingers held,
+        went over what was in its way, or was held in the middle of a step.
         """
         began_s = time.time()
         result = self.environment.act(action)
         if result.outcome is not None:
             facts: dict[str, JsonValue] = {"last_action_s": began_s, "judged_s": time.time()}
             robot = self.robot
-            facts |= {"contacts": robot.contacts, "yields": robot.yields, "detours": robot.detours}
+            facts |= {"contacts": robot.contacts, "yields": robot.yields}
+            facts |= {"detours": robot.detours, "holds": robot.holds}
             result = replace(result, metadata={**result.metadata, **facts})
         if result.outcome is not None and result.outcome is not Outcome.ABORTED:
             self._count()

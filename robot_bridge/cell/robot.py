@@ -12,7 +12,7 @@ from robot_bridge.cell.records import speed_m_s
 from robot_bridge.cell_file import CellFile
 from robot_bridge.contracts import ArmState, MotionOutcome, Pose, Reaction
 from robot_bridge.displacement import TURN_PER_M, tilt_rad, to_pose, to_tool, waypoints
-from robot_bridge.robot import RobotState, ToolPose
+from robot_bridge.robot import RobotState, StepHeld, ToolPose
 from robot_bridge.safety.facts import Phase
 from robot_bridge.safety.rules import RECOVERABLE_MODES
 
@@ -54,6 +54,7 @@ class CellRobot:
         contacts: how often the tool was led out of what pressed on it, since the last way home began.
         yields: how often the arm rose a little from what bore its closing fingers, since then.
         detours: how often the rest of a step led over what was in the way, since then.
+        holds: how often the rest of a step was given up because something had held it, since then.
         goes_over: whether steps of an episode lead over what is in the way.
         slow: whether every motion is made at the speed of a new cell, as for a calibration.
     """
@@ -64,7 +65,7 @@ class CellRobot:
         self._prepared = False
         self._phase = Phase.IDLE
         self.goes_over = True
-        self.contacts = self.yields = self.detours = 0
+        self.contacts = self.yields = self.detours = self.holds = 0
         self.slow = False
         self.closing: Callable[[], None] | None = None
 
@@ -84,6 +85,7 @@ class CellRobot:
         What is in the way for the third time, or bears the tool where it was sent, ends the motion.
 
         Raises:
+            StepHeld: a step of an episode was held by what has passed since.
             RobotError: the motion was refused or ended otherwise; the message names the rule.
         """
         start = self._tool(self.arm().pose)
@@ -126,7 +128,7 @@ class CellRobot:
         Raises:
             RobotError: the tool is not where a straight way up is known to be free; a person has to move it.
         """
-        self.contacts = self.yields = self.detours = 0
+        self.contacts = self.yields = self.detours = self.holds = 0
         self._begin_transit()
         over = ToolPose(start.x_m, start.y_m, self.travel_z_m, start.yaw_rad)
         self._require_reached(over, self.move(over))
@@ -300,15 +302,21 @@ class CellRobot:
 
     def _ask(self, do: str, timeout_s: float, **what: Any) -> dict[str, Any]:
         deadline = time.monotonic() + self._cell.watchdog.camera_stop_s
+        held = ""
         while True:
-            answer = self.processes.ask(do, timeout_s, **what)
-            # A hold may end by itself, and a command that is sent anew is judged anew; it is not waited for long.
+            answer = self.processes.ask("may_move" if held else do, timeout_s, **({} if held else what))
+            # A hold may end by itself, and what is asked anew is judged anew; it is not waited for long.
             passing = answer.get("reaction") == Reaction.HOLD and not _touched(answer)
             if not passing or time.monotonic() > deadline:
                 break
+            if do == "move" and self._phase is Phase.EPISODE:
+                held = held or f"{answer['rule']}: {answer['reason']}"
             time.sleep(_HOLD_S)
         outcome = answer.get("outcome")
         if outcome in (None, MotionOutcome.REACHED) or _touched(answer):
+            if held:
+                self.holds += 1
+                raise StepHeld(f"the step was held by {held}")
             return answer
         rule = f" by the rule {answer['rule']}" if answer.get("rule") else ""
         reason = answer.get("reason") or "the arm gave no reason"

@@ -167,6 +167,8 @@ class Worker:
         do = message["do"]
         if do == "move":
             return self._move(message)
+        if do == "may_move":
+            return self._may_move()
         if do == "enter":
             return self._enter(Phase(message["phase"]))
         if do == "lead_out":
@@ -216,6 +218,13 @@ class Worker:
         if self.current is not None:
             self.current.set_off = True
         return self._arm.move_to(command.target, command.speed_m_s, command.accel_m_s2, deadline_s)
+
+    def _may_move(self) -> Message:
+        with self._judging:
+            verdict = self._monitor.may_move(self._arm.state(), time.monotonic_ns())
+        if is_at_least(verdict, Reaction.HOLD):
+            return _said(MotionResult(MotionOutcome.REJECTED, verdict.reason), verdict)
+        return {}
 
     def _enter(self, phase: Phase) -> Message:
         with self._judging:

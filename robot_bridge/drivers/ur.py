@@ -57,17 +57,17 @@ class UrArm:
     def capabilities(self) -> frozenset[Capability]:
         """What it can do."""
         measured = self._options.measures_force
-        found = {
-            Capability.CARTESIAN_MOVE,
-            Capability.CARTESIAN_SERVO,
-            Capability.JOINT_MOVE,
-            Capability.STOP_STATUS,
-            Capability.REMOTE_UNLOCK,
-            Capability.WRENCH_MEASURED if measured else Capability.WRENCH_ESTIMATED,
-        }
-        if self._options.watchdog_hz > 0:
-            found.add(Capability.CONTROLLER_WATCHDOG)
-        return frozenset(found)
+        return frozenset(
+            {
+                Capability.CARTESIAN_MOVE,
+                Capability.CARTESIAN_SERVO,
+                Capability.JOINT_MOVE,
+                Capability.STOP_STATUS,
+                Capability.REMOTE_UNLOCK,
+                Capability.CONTROLLER_WATCHDOG,
+                Capability.WRENCH_MEASURED if measured else Capability.WRENCH_ESTIMATED,
+            }
+        )
 
     def connect(self, deadline_s: float) -> None:
         """Connects without motion. After a protective stop it connects too, and takes motions once recovered.
@@ -89,8 +89,7 @@ class UrArm:
         if state.mode is not ArmMode.PROTECTIVE_STOP:
             self._require_ready(state)
             self._open_control()
-        if self._options.watchdog_hz > 0:
-            threading.Thread(target=self._feed_watchdog, name="ur-watchdog", daemon=True).start()
+        threading.Thread(target=self._feed_watchdog, name="ur-watchdog", daemon=True).start()
 
     def state(self) -> ArmState:
         """Returns the newest report at once."""
@@ -286,9 +285,8 @@ class UrArm:
 
         ``ur_rtde`` stops a program that runs, and fails where it ends by itself in just that moment.
         """
-        if self._options.watchdog_hz > 0:
-            with contextlib.suppress(RobotError):
-                self._await(lambda: not self.state().program_running, 1.0 / self._options.watchdog_hz + _WATCHDOG_S, "")
+        with contextlib.suppress(RobotError):
+            self._await(lambda: not self.state().program_running, 1.0 / self._options.watchdog_hz + _WATCHDOG_S, "")
 
     def _set_up(self) -> None:
         """Sets tool point, payload and watchdog; they live in the program and go with it.
@@ -299,8 +297,7 @@ class UrArm:
         mass_kg, centre_m = self._payload
         taken = self._control.setTcp([*self._options.tcp_offset_m, 0.0, 0.0, 0.0])
         taken = taken and self._control.setPayload(mass_kg, list(centre_m))
-        if self._options.watchdog_hz > 0:
-            taken = taken and self._control.setWatchdog(self._options.watchdog_hz)
+        taken = taken and self._control.setWatchdog(self._options.watchdog_hz)
         if not taken:
             raise RobotError(f"{self._options.host} did not take tool point, payload and watchdog; look at the pendant")
 

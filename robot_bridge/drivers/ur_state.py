@@ -59,7 +59,8 @@ class UrOptions:
         tcp_offset_m: the point between the finger tips, seen from the flange.
         payload_kg: what the flange carries: gripper, mount and cable.
         payload_centre_m: its centre of mass, seen from the flange.
-        watchdog_hz: the controller stops by itself when commands come less often; 0 switches that off.
+        watchdog_hz: the controller stops by itself when commands come less often. Nothing switches that off: it is what
+            stops the arm when this computer dies.
         turn_rad_s: greatest rate of turning in a straight motion.
         servo_speed_m_s: greatest speed between the targets of ``servo``.
         servo_accel_m_s2: greatest acceleration.
@@ -94,8 +95,8 @@ class UrOptions:
             raise ConfigError(
                 "tcp_offset_m and payload_centre_m are metres: expected each number within plus and minus 1"
             )
-        if not 0.0 <= self.watchdog_hz <= 60.0:
-            raise ConfigError(f"watchdog_hz is {self.watchdog_hz}, expected 0 (off) to 60")
+        if not 1.0 <= self.watchdog_hz <= 60.0:
+            raise ConfigError(f"watchdog_hz is {self.watchdog_hz}, expected 1 to 60; no cell file can switch it off")
         for name in ("turn_rad_s", "servo_speed_m_s", "servo_accel_m_s2", "servo_turn_rad_s", "hold_decel_m_s2"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected more than 0")

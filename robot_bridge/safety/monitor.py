@@ -129,18 +129,21 @@ class CellSafetyMonitor:
         """Takes the newest word on camera, gripper and disk."""
         self._facts = facts
 
-    def filter(self, command: MotionCommand, state: ArmState, now_ns: int) -> Verdict:
-        """Judges a command against everything that is known; see ``SafetyMonitor.filter``."""
+    def may_move(self, state: ArmState, now_ns: int, *, descending: bool = False) -> Verdict:
+        """Judges whether any command could be carried out now; who asks is alive, and counts as the policy's word."""
         if self._phase is Phase.EPISODE:
             self.beat(Heartbeat.POLICY, now_ns)
-        rise_m = command.target.position_m[2] - state.pose.position_m[2]
-        # Among objects whatever does not lead up may push one against another, or against a wall.
-        descending = not rise_m >= (_DESCENT_M if self._phase is Phase.EPISODE else -_DESCENT_M)
         found = self._take(self._judge(state, now_ns, descending=descending))
         if self._latch is not None:
             return _locked(self._latch)
-        if self._stopped is not None and self._phase is not Phase.RETRACT:
-            return self._stopped
+        return self._stopped if self._stopped is not None and self._phase is not Phase.RETRACT else found
+
+    def filter(self, command: MotionCommand, state: ArmState, now_ns: int) -> Verdict:
+        """Judges a command against everything that is known; see ``SafetyMonitor.filter``."""
+        rise_m = command.target.position_m[2] - state.pose.position_m[2]
+        # Among objects whatever does not lead up may push one against another, or against a wall.
+        descending = not rise_m >= (_DESCENT_M if self._phase is Phase.EPISODE else -_DESCENT_M)
+        found = self.may_move(state, now_ns, descending=descending)
         if is_at_least(found, Reaction.HOLD):
             return found
         verdict = self._take(self.commands.judge(command, state, self._phase, slow=self.slow, way=self._way))

@@ -4,20 +4,21 @@ import numpy as np
 
 from qtopt.errors import RobotError
 from robot_bridge import CellConfig, GraspEnv, RobotState, ToolPose
+from robot_bridge.robot import StepHeld
 
 
 class FakeCell:
     """Robot, camera, detector and bin in one; ``grip_finds`` says how wide the fingers stay when they close.
 
     ``verdicts`` are what the detector will say, in turn; ``blocked_z_m`` stops every descent; ``fault`` makes moves
-    fail.
+    fail; ``held_at`` holds the next one at a share of its way.
     """
 
     def __init__(self, seed=0):
         self.tool = ToolPose(0.6, 0.0, 0.3, 0.0)
         self.closed, self.width_m = False, 0.1
         self.grip_finds, self.verdict, self.is_lifted, self.is_doubtful = 0.0, False, False, False
-        self.blocked_z_m, self.fault = -1.0, ""
+        self.blocked_z_m, self.fault, self.held_at = -1.0, "", None
         self.rng = np.random.default_rng(seed)
         self.log, self.outcomes, self.closings = [], [], 0
 
@@ -27,6 +28,10 @@ class FakeCell:
     def move(self, target):
         if self.fault:
             raise RobotError(self.fault)
+        if self.held_at is not None:
+            here, there = self.tool.array(), target.array()
+            self.tool, self.held_at = ToolPose(*(here + self.held_at * (there - here)).tolist()), None
+            raise StepHeld("an operator's slider")
         z_m = max(target.z_m, self.blocked_z_m)
         self.tool = ToolPose(target.x_m, target.y_m, z_m, target.yaw_rad)
         self.log.append("move")

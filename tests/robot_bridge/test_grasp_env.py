@@ -1,5 +1,6 @@
 """The one environment over a fake cell: what ends an episode and what it is worth."""
 
+import numpy as np
 import pytest
 
 from qtopt.errors import ConfigError
@@ -129,6 +130,28 @@ def test_a_blocked_descent_shows_in_the_pose_not_in_the_action(cell):
     assert result.executed[2] == pytest.approx(-0.1)
     assert result.tool_pose[2] == pytest.approx(start[2] - 0.03)
     assert result.observation.height_to_bottom == pytest.approx(start[2] - 0.03)
+
+
+def test_what_was_chosen_before_a_hold_is_not_gone_on_with(cell):
+    environment = cell.environment()
+    start = environment.start_episode(0).tool_pose
+    cell.log.clear()
+    cell.held_at = 0.25
+    result = environment.act(make_action((0.04, -0.02, -0.08), 0.4, close=True))
+    assert cell.log == []  # neither the rest of the way nor the fingers
+    assert result.outcome is None
+    assert result.executed == pytest.approx(make_action((0.01, -0.005, -0.02), 0.1), abs=1e-5)
+    assert result.tool_pose == pytest.approx(np.add(start, [0.01, -0.005, -0.02, 0.1]), abs=1e-5)
+    assert environment.act(make_action((0.0, 0.0, -0.02), close=True)).observation.gripper_closed
+
+
+def test_a_hold_on_the_way_up_to_the_judge_costs_no_episode(cell):
+    environment = cell.environment()
+    environment.start_episode(0)
+    cell.grip_finds, cell.verdict = 0.04, True
+    environment.act(make_action(close=True))
+    cell.held_at = 0.5
+    assert environment.act(make_action(terminate=True)).outcome is Outcome.SUCCESS
 
 
 @pytest.mark.parametrize(

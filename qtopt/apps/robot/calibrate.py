@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,11 +14,13 @@ from qtopt.errors import ConfigError, RobotError
 from robot_bridge import registry
 from robot_bridge.cell import parts
 from robot_bridge.cell.open import PhysicalCell
+from robot_bridge.cell.records import speed_m_s
 from robot_bridge.cell_file import CellFile, load_cell_file
-from robot_bridge.contracts import ArmState
+from robot_bridge.contracts import ArmMode, ArmState
 from robot_bridge.drivers.no_stop import NoStopChannel
 from robot_bridge.robot import ToolPose
 from robot_bridge.safety.facts import Phase
+from robot_bridge.safety.limits import BinGeometry
 from robot_bridge.success import SuccessConfig
 from robot_bridge.success.calibrate import (
     blob_threshold,
@@ -35,6 +38,10 @@ _SWING_M = 0.05
 _PAUSES_S = (0.0, 0.25, 0.1)
 """Uneven, so that no swing looks like another one and only one lag fits."""
 _FRAMES = 5
+_NEW_S = 2.0
+_LOOK_S = 0.02
+_STILL_M_S = 0.005
+_APART_M = 0.01
 
 
 def main(config: Calibrate) -> int:
@@ -149,15 +156,46 @@ def _reports(cell: CellFile) -> Iterator[Callable[[], ArmState]]:
 
 
 def _box(report: Callable[[], ArmState]) -> int:
-    """Reads the tool's place where a person has led it to; moves nothing."""
-    places = []
+    """Reads the tool's place where a person has led it to; moves nothing.
+
+    Raises:
+        ConfigError: there is nobody to confirm, or the places are those of no bin.
+        RobotError: the arm does not report, or does not stand.
+    """
+    places: list[tuple[float, float, float]] = []
     for where in ("inner corner with the smallest x and y, tips on the floor", "opposite inner corner", "rim"):
         say(f"lead the finger tips to the {where}; then press Enter")
         if not sys.stdin.readline():
             raise ConfigError("calibrate box needs a terminal: each place is confirmed with Enter")
-        places.append(report().pose.position_m)
+        place = _standing(report).pose.position_m
+        if any(math.dist(place, other) < _APART_M for other in places):
+            raise ConfigError(
+                f"the tool is within {1000 * _APART_M:.0f} mm of a place before, at {place}; was it led on? Begin anew"
+            )
+        places.append(place)
     (x1, y1, z1), (x2, y2, z2), (_, _, rim) = places
-    say(f"[bin]\nfloor_z_m = {min(z1, z2):.4f}")
-    say(f"inner_min_m = [{min(x1, x2):.4f}, {min(y1, y2):.4f}]\ninner_max_m = [{max(x1, x2):.4f}, {max(y1, y2):.4f}]")
-    say(f"rim_z_m = {rim:.4f}")
+    found = BinGeometry(min(z1, z2), (min(x1, x2), min(y1, y2)), (max(x1, x2), max(y1, y2)), rim)
+    say(f"[bin]\nfloor_z_m = {found.floor_z_m:.4f}")
+    for name, (x_m, y_m) in (("inner_min_m", found.inner_min_m), ("inner_max_m", found.inner_max_m)):
+        say(f"{name} = [{x_m:.4f}, {y_m:.4f}]")
+    say(f"rim_z_m = {found.rim_z_m:.4f}")
     return 0
+
+
+def _standing(report: Callable[[], ArmState]) -> ArmState:
+    """Returns a report made after this was called; these numbers become the safety box, so no old one will do."""
+    deadline = time.monotonic() + _NEW_S
+    first, state = report(), report()
+    while state.mode is ArmMode.OFFLINE or not state.t_controller_s > first.t_controller_s or not _stands(state):
+        if time.monotonic() > deadline:
+            raise RobotError(
+                f"no report of a standing arm came within {_NEW_S:.0f} s (mode {state.mode.value}): is it connected, "
+                "and does nobody lead it?"
+            )
+        time.sleep(_LOOK_S)
+        state = report()
+    return state
+
+
+def _stands(state: ArmState) -> bool:
+    return state.is_finite() and speed_m_s(state) < _STILL_M_S

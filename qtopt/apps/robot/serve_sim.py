@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import secrets
 import sys
 import tempfile
@@ -75,7 +76,7 @@ close_force_n = 20  # the weakest of a 2F-85; coupled fingers put twice as much 
 
 [success]
 diff_area_px = 40
-calibrated = "in simulation"
+{known}calibrated = "in simulation"
 
 [spool]
 dir = "{spool}"
@@ -238,12 +239,16 @@ def _name(config: ServeSim) -> str:
 
 def _announce(config: ServeSim, url: str, fault_port: int, **arm: object) -> None:
     """Prints the cell file, or says where it is, when everything listens; ``arm`` is what its part needs to know."""
+    from sim.region import bin_region
     from sim.servers.camera import LATENCY_S
 
     words = _ARMS[config.protocol].format(host=config.host, open_width_m=config.open_width_m, **arm)
-    room = _SO101_ROOM if config.protocol == "so101" else _ROOM
+    # The clear pose of an SO-101 is in the picture: fingers that open there would be a change outside the bin.
+    room, known = _SO101_ROOM, ""
+    if config.protocol != "so101":
+        room, known = _ROOM, f"bin_region = {json.dumps(bin_region(CameraConfig(size_px=config.camera_px)))}\n"
     spool = "spool" if config.output is None else str(config.output.absolute().parent / "spool")
-    text = _CELL.format(name=_name(config), arm=words, room=room, url=url, spool=spool, latency=LATENCY_S)
+    text = _CELL.format(name=_name(config), arm=words, room=room, known=known, url=url, spool=spool, latency=LATENCY_S)
     if config.output is None:
         say(text)
     else:

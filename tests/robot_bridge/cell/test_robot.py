@@ -15,7 +15,7 @@ from robot_bridge.cell.robot import CellRobot
 from robot_bridge.cell_file import cell_config
 from robot_bridge.contracts import ArmMode, ArmState, MotionCommand, Pose, Reaction
 from robot_bridge.displacement import limit_action, to_pose, to_tool
-from robot_bridge.robot import ToolPose
+from robot_bridge.robot import StepHeld, ToolPose
 from robot_bridge.safety.commands import CommandRules
 from robot_bridge.safety.facts import Phase
 from tests.robot_bridge.safety.cells import STILL, cell
@@ -24,6 +24,7 @@ HERE, WANTED = ToolPose(0.56, 0.0, 0.14, 0.0), ToolPose(0.6, 0.03, 0.12, 0.4)
 ARRIVED = {"outcome": "reached"}
 BORNE = {"outcome": "stopped", "rule": "contact_descend", "reaction": "hold"}
 ASIDE = {**BORNE, "rule": "contact_aside"}
+OLD_PICTURE = {"outcome": "stopped", "rule": "camera_age", "reaction": "hold", "reason": "0.6 s old"}
 BLOCKED = {"outcome": "contact", "rule": ""}
 PRESSED = {"outcome": "contact", "rule": "contact_retract", "reaction": "stop"}
 
@@ -33,6 +34,7 @@ class Processes:
 
     def __init__(self, *ends):
         self.tool, self.ends, self.targets, self.speeds_m_s = HERE, list(ends), [], []
+        self.held = 0  # so often nothing may move
 
     def report(self):
         now_ns = time.monotonic_ns()
@@ -42,6 +44,9 @@ class Processes:
     def ask(self, do, timeout_s, *, target=(), speed=0.0, **_):
         if do == "enter":
             return {}
+        if do == "may_move":
+            self.held -= 1
+            return {} if self.held < 0 else OLD_PICTURE
         assert do == "move"
         reached = to_tool(SimpleNamespace(position_m=target[:3], quaternion_xyzw=target[3:]), WANTED.yaw_rad)
         self.targets.append(reached)
@@ -148,6 +153,33 @@ class Judged(Processes):
             self.tool = replace(self.tool, z_m=self.tool.z_m + 0.004)
         pose = to_pose(self.tool)
         return {**(BORNE if self.touched else ARRIVED), "pose": [*pose.position_m, *pose.quaternion_xyzw]}
+
+
+@pytest.mark.parametrize("outcome", ["stopped", "rejected"])
+def test_a_held_step_waits_for_its_cause_and_is_not_sent_again(outcome):
+    processes = Processes(({**OLD_PICTURE, "outcome": outcome}, ToolPose(0.57, 0.0, 0.135, 0.1)))
+    processes.held = 2
+    robot = robot_of(processes)
+    with pytest.raises(StepHeld, match="camera_age"):
+        robot.move(WANTED)
+    assert (len(processes.targets), processes.held, robot.holds) == (1, -1, 1)
+
+
+def test_what_holds_a_step_for_too_long_is_a_fault():
+    processes = Processes((OLD_PICTURE, HERE))
+    processes.held = 1000
+    with pytest.raises(RobotError, match="camera_age") as raised:
+        robot_of(processes).move(WANTED)
+    assert not isinstance(raised.value, StepHeld)
+    assert len(processes.targets) == 1
+
+
+def test_a_way_home_that_was_held_is_gone_on_with():
+    processes = Processes((OLD_PICTURE, HERE))
+    robot = robot_of(processes)
+    robot.enter(Phase.TRANSIT)
+    assert robot.move(WANTED).x_m == pytest.approx(WANTED.x_m)
+    assert (len(processes.targets), robot.holds) == (2, 0)
 
 
 @given(st.data())

@@ -98,6 +98,30 @@ def test_what_cannot_begin_waits_for_a_person(sim):
         assert refusals == ["told to end while motion was locked"]
 
 
+def test_a_step_that_an_operator_held_is_not_gone_on_with(sim, tmp_path):
+    path = rewritten(sim, tmp_path, ("speed_m_s = .*", "speed_m_s = 0.05"))
+    with contextlib.closing(PhysicalCell(path, 72)) as cell:
+        start = cell.start_episode(0).tool_pose
+        away_m = -0.1 if start[1] > 0 else 0.1
+        results = []
+        acting = threading.Thread(target=lambda: results.append(cell.act(make_action((0.0, away_m, 0.0), close=True))))
+        acting.start()
+        assert until(lambda: abs(sim.truth()["twist"][1]) > 0.03, 20.0, 0.002)
+        sim.inject("speed_slider", fraction=0.1)
+        stood = wait_still(sim)
+        sim.inject("speed_slider", fraction=1.0)
+        acting.join(20.0)
+        (result,) = results
+        assert sim.truth()["tool"] == pytest.approx(stood["tool"], abs=1e-3)
+        assert result.outcome is None
+        assert result.executed[1] == pytest.approx(stood["tool"][1] - start[1], abs=5e-3)
+        assert abs(result.executed[1]) < 0.08
+        assert not result.observation.gripper_closed
+        assert not sim.truth()["moving"]
+        assert cell.act(make_action((0.0, 0.0, -0.02))).outcome is None  # chosen anew, it moves again
+        assert sim.truth()["tool"][2] == pytest.approx(stood["tool"][2] - 0.02, abs=2e-3)
+
+
 def test_a_pose_that_is_no_number_is_not_part_of_an_episode(sim):
     with contextlib.closing(PhysicalCell(sim.path, 72)) as cell:
         cell.start_episode()

@@ -117,6 +117,8 @@ class TestModes:
     def test_heat_and_slider_pause(self, bench, changes, rule):
         assert rule_of(bench.step(**changes)) == (HOLD, rule)
         assert rule_of(bench.send(**changes)) == (HOLD, rule)
+        assert rule_of(bench.monitor.may_move(bench.state(**changes), bench.now_ns)) == (HOLD, rule)
+        assert bench.monitor.may_move(bench.state(), bench.now_ns).reaction is ALLOW
         assert bench.send().reaction is ALLOW
 
 
