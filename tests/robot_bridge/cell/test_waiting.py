@@ -99,7 +99,7 @@ def test_what_cannot_begin_waits_for_a_person(sim):
 
 
 def test_a_step_that_an_operator_held_is_not_gone_on_with(sim, tmp_path):
-    path = rewritten(sim, tmp_path, ("speed_m_s = .*", "speed_m_s = 0.05"))
+    path = rewritten(sim, tmp_path, ("speed_m_s = .*", "speed_m_s = 0.07"))
     with contextlib.closing(PhysicalCell(path, 72)) as cell:
         start = cell.start_episode(0).tool_pose
         away_m = -0.1 if start[1] > 0 else 0.1
