@@ -220,15 +220,15 @@ class Hand:
         states = bullet.getJointStates(self.body, (*_ARM, _LEFT, _RIGHT), physicsClientId=self._world.client)
         return np.array([state[0] for state in states]), np.array([state[1] for state in states])
 
-    def contact(self, tool: Samples) -> tuple[Samples, bool]:
+    def contact(self, tool: Samples) -> tuple[Samples, bool, float | None]:
         """Returns what touches the hand in the last time step.
 
         Args:
             tool: the tool point [m], (3,), to which torques refer.
 
         Returns:
-            Force [N] and torque [N m] on fingers and palm in the base frame, (6,), and whether both fingers touch one
-            object.
+            Force [N] and torque [N m] on fingers and palm in the base frame, (6,); whether both fingers touch one
+            object; and the lowest point [m] of what touches a finger, of several the highest, None where nothing does.
         """
         wrench = np.zeros(6)
         touched: dict[int, set[int]] = {_LEFT: set(), _RIGHT: set()}
@@ -246,7 +246,10 @@ class Hand:
                 wrench[3:] += np.cross(np.array(point[5] if ours_first else point[6]) - tool, force)
             if link in touched and other in self._world.objects:
                 touched[link].add(other)
-        return wrench, bool(touched[_LEFT] & touched[_RIGHT])
+        lows = [
+            bullet.getAABB(each, physicsClientId=self._world.client)[0][2] for each in set().union(*touched.values())
+        ]
+        return wrench, bool(touched[_LEFT] & touched[_RIGHT]), max(lows, default=None)
 
     def _show(self, start: ToolPose, end: ToolPose, widths_m: tuple[float, float]) -> None:
         """Lets a watcher see a motion that costs no physics; nothing in the world is touched."""

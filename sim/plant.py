@@ -62,6 +62,7 @@ class PlantState:
         under_way: the set point moves, or is about to: what a controller takes for the motion, whatever the tool does.
         moving: so it is, or the tool moves.
         holding: both fingers touch an object.
+        touched_low_m: lowest point of what touches a finger, of several objects the highest; None where none does.
         told_width_m: the opening that the fingers were last told to go to.
         blocked: the last motion was given up because something stood in the way.
     """
@@ -79,6 +80,7 @@ class PlantState:
     moving: bool
     holding: bool
     told_width_m: float
+    touched_low_m: float | None = None
     blocked: bool = False
 
 
@@ -280,7 +282,7 @@ class Plant:
         self._world.step(1)
         self._ticks += 1
         here, _ = self._hand.motion()
-        wrench, holding = self._hand.contact(here[:3])
+        wrench, holding, low_m = self._hand.contact(here[:3])
         pushed = np.concatenate([self._force_n, np.zeros(3)])
         self._wrench = self._wrench + _SMOOTHING * (wrench + pushed - self._wrench)
         self._fingers.observe(here[4:], self._ticks, holding=holding)
@@ -289,11 +291,11 @@ class Plant:
             self._path.settle(here[:4])
         if self._ticks % _DOZE_EVERY == 0 and not holding and not wrench.any():
             self._world.doze()
-        self._state = self._measure(holding=holding)
+        self._state = self._measure(holding=holding, touched_low_m=low_m)
         tool = self._state.tool
         self._trace.append(Sample(time.monotonic(), tool.x_m, tool.y_m, tool.z_m))
 
-    def _measure(self, *, holding: bool = False) -> PlantState:
+    def _measure(self, *, holding: bool = False, touched_low_m: float | None = None) -> PlantState:
         here, rates = self._hand.motion()
         tool = ToolPose(*here[:4].tolist())
         return PlantState(
@@ -310,6 +312,7 @@ class Plant:
             moving=self._path.under_way or _moves(rates),
             holding=holding,
             told_width_m=self._fingers.goal_m,
+            touched_low_m=touched_low_m,
             blocked=self._blocked,
         )
 

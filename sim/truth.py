@@ -12,7 +12,7 @@ _EVERY_S: Final = 0.05
 
 
 class TruthLog:
-    """Appends a line of JSON twenty times a second: time (seconds since the epoch), height, fingers, what they hold.
+    """Appends a line of JSON twenty times a second: time (seconds since the epoch), height, fingers, what touches them.
 
     Args:
         plant: running.
@@ -35,12 +35,13 @@ class TruthLog:
     def _write(self) -> None:
         while not self._closing.wait(_EVERY_S):
             state = self._plant.state()
+            low_m = state.touched_low_m
             row = {
                 "cell": self._cell,
                 "time_s": round(time.time(), 3),
                 "z_m": round(state.tool.z_m, 4),
                 "width_m": round(state.width_m, 4),
                 "told_width_m": round(state.told_width_m, 4),
-                "holding": state.holding,
+                "touched_low_m": None if low_m is None else round(low_m, 4),
             }
             self._file.write(json.dumps(row) + "\n")

@@ -1,7 +1,8 @@
 """Do the labels that a cell gave itself agree with what the simulator knows?
 
-The truth of an episode: did the fingers hold an object in the air when the policy ended it, until they were told to
-open? The collector never sees it; both sides meet here, over the time on the clock.
+The truth of an episode: after its last action, and before the fingers were told to open, was an object off the floor
+where the tool was highest? That is the clear pose, if the judge went there. The collector never sees it; both sides
+meet here, over the time on the clock.
 """
 
 import json
@@ -19,8 +20,9 @@ from qtopt.loops.metrics import wilson
 from qtopt.replay.episode_store import EpisodeStore
 from qtopt.types import Episode, Outcome
 
-LIFTED_M: Final = 0.08
-"""Finger tips at least so high above the floor hold what they hold in the air."""
+LIFTED_M: Final = 0.02
+"""What touches the fingers is in the air where its lowest point is so high: what stands on the floor may be tall."""
+_TOP_M: Final = 0.005
 _FLICKER: Final = 4
 """Contact comes and goes from one time step to the next; one of so many samples has to show it."""
 
@@ -33,9 +35,9 @@ class Truth:
     rows: list[Mapping[str, Any]] = field(default_factory=list)
 
     def held(self, from_s: float, to_s: float) -> bool | None:
-        """Returns whether an object was held in the air from ``from_s`` until the fingers were told to open.
+        """Returns whether an object was in the air where the tool was highest, until the fingers were told to open.
 
-        At the latest until ``to_s``; None where nothing was recorded then.
+        Between ``from_s`` and ``to_s``; None where nothing was recorded then.
         """
         first = max(0, bisect_left(self.times_s, from_s) - 1)
         rows: Sequence[Mapping[str, Any]] = self.rows[first : bisect_right(self.times_s, to_s) + 1]
@@ -43,8 +45,9 @@ class Truth:
             return None
         told = [row["told_width_m"] for row in rows]
         opened = next((n for n in range(1, len(rows)) if told[n] > told[n - 1] + 1e-4), len(rows))
-        before = rows[:opened]
-        return any(row["holding"] for row in before[-_FLICKER:]) and max(row["z_m"] for row in before) >= LIFTED_M
+        top_m = max(row["z_m"] for row in rows[:opened]) - _TOP_M
+        at_top = [row["touched_low_m"] for row in rows[:opened] if row["z_m"] >= top_m]
+        return any(low_m is not None and low_m >= LIFTED_M for low_m in at_top[-_FLICKER:])
 
 
 def main(config: Agreement) -> int:
