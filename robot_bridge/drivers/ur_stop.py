@@ -1,16 +1,25 @@
-"""The safety process's own way to a Universal Robots arm: RTDE to read, dashboard and a short program to stop."""
+"""The safety process's own way to a Universal Robots arm: RTDE to read, dashboard and a short program to stop.
 
+Both ways to stop are closed as soon as somebody switches the pendant to local control, while a program that runs goes
+on: so that is looked at all the time, and an arm in local control is reported as one in manual mode.
+"""
+
+import contextlib
+import dataclasses
 import socket
+import threading
 import time
+from typing import Final
 
 from qtopt.errors import RobotError
-from robot_bridge.contracts import ArmState
+from robot_bridge.contracts import ArmMode, ArmState
 from robot_bridge.drivers.dashboard import Dashboard
 from robot_bridge.drivers.rtde import RtdeReader
 from robot_bridge.drivers.ur_state import FIELDS, UrOptions, arm_state
 
 _SCRIPT_PORT = 30002
 _STOP_PROGRAM = b"def halt():\n  stopl(2.0)\nend\n"
+_LOOK_S: Final = 0.25
 
 
 class UrStopChannel:
@@ -24,27 +33,52 @@ class UrStopChannel:
         self._host = options.host
         self._reader = RtdeReader(options.host, FIELDS, options.frequency_hz)
         self._dashboard = Dashboard(options.host, timeout_s=0.5)
+        self._control = Dashboard(options.host, timeout_s=0.5)  # a stop waits for no other request
+        self._closing = threading.Event()
+        self._is_local = False
 
     def connect(self, deadline_s: float) -> None:
         """Connects; raises RobotError."""
         until = time.monotonic() + deadline_s
         self._dashboard.connect(deadline_s)
         self._reader.connect(max(0.1, until - time.monotonic()))
+        self._look()
+        threading.Thread(target=self._watch_control, name="ur-remote-control", daemon=True).start()
 
     def state(self) -> ArmState:
-        """Returns the newest report at once; its age says whether the stream still flows. Raises RobotError."""
+        """Returns the newest report at once; its age says whether the stream still flows. Raises RobotError.
+
+        MANUAL in local control, where a running program can be stopped at the pendant only.
+        """
         if self._reader.lost:
             raise RobotError(f"the connection to {self._host} is lost: {self._reader.lost}")
-        return arm_state(*self._reader.newest())
+        state = arm_state(*self._reader.newest())
+        if self._is_local and state.mode.can_move:
+            return dataclasses.replace(state, mode=ArmMode.MANUAL, codes={**state.codes, "control": "local"})
+        return state
 
     def stop(self) -> bool:
-        """Stops the program from the dashboard, and where that fails puts a program that stops in its place."""
-        return self._dashboard.stop() or self._send_program()
+        """Stops the program from the dashboard, and where that fails puts a program that stops in its place.
+
+        False in local control, where the controller takes neither.
+        """
+        return self._dashboard.stop() or (self._send_program() and not self._is_local)
 
     def close(self) -> None:
         """Frees the connection, without a stop."""
+        self._closing.set()
         self._reader.close()
         self._dashboard.close()
+        self._control.close()
+
+    def _watch_control(self) -> None:
+        while not self._closing.wait(_LOOK_S):
+            self._look()
+
+    def _look(self) -> None:
+        """Notes who is in control: us where the controller knows no such thing (CB3), who it was where it is silent."""
+        with contextlib.suppress(RobotError):
+            self._is_local = self._control.ask("is in remote control").lower() == "false"
 
     def _send_program(self) -> bool:
         try:

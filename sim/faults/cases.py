@@ -161,6 +161,9 @@ _ACTIONS: Final = (
         protocols=(UR, XARM),
     ),
     Case(
+        "switched to local control", "remote_control", "latch", 0.6, ("mode_lost",), how=_how(on=False), protocols=(UR,)
+    ),
+    Case(
         "speed slider at 10 %", "speed_slider", "hold", 0.4, ("speed_slider",), how=_how(fraction=0.1), protocols=_MORE
     ),
     Case("pose jumps by 80 mm", "pose_jump", "latch", 0.3, ("bad_state", "box", "tcp_speed")),

@@ -191,6 +191,18 @@ def test_the_stop_channel_stops_a_motion_without_the_driver(controller, arm, cha
     assert not arm("state")["program"]
 
 
+def test_the_stop_channel_knows_when_nobody_would_listen_to_it(controller, channel):
+    assert channel.state().mode.can_move
+    controller("remote_control", on=False)
+    try:
+        wait_for(lambda: channel.state().mode is ArmMode.MANUAL)
+        assert channel.state().codes["control"] == "local"
+        assert not channel.stop()
+    finally:
+        controller("remote_control")
+    wait_for(lambda: channel.state().mode.can_move)
+
+
 def test_a_killed_driver_is_a_stopped_arm(controller, arm):
     arm.begin("move", [0.6, 0.0, 0.05, 0.0], 0.05, 1.0, 20.0)
     wait_for(lambda: controller("truth")["twist"][2] < -0.03)
