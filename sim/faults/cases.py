@@ -166,6 +166,10 @@ _ACTIONS: Final = (
     Case(
         "speed slider at 10 %", "speed_slider", "hold", 0.4, ("speed_slider",), how=_how(fraction=0.1), protocols=_MORE
     ),
+    Case(
+        "speed slider at 10 % for a second", "speed_slider", "hold", 0.4, label="goes on", how=_how(fraction=0.1),
+        protocols=_MORE, lasts_s=1.0,
+    ),
     Case("pose jumps by 80 mm", "pose_jump", "latch", 0.3, ("bad_state", "box", "tcp_speed")),
     Case("pose is not a number", "nan", "latch", _STILL_S, ("bad_state", *_SILENCE), protocols=CONTROLLED),
     Case("lengths in other units", "wrong_units", "latch", 0.3, ("bad_state",), protocols=CONTROLLED),
@@ -192,6 +196,9 @@ _ACTIONS: Final = (
     Case("gripper silent", "gripper", "stop", 2.5, ("gripper",), how=_how(what="silent"), protocols=CONTROLLED),
     Case("camera freezes", "camera", "hold", 1.4, ("camera_age", "camera"), how=_how(what="freeze")),
     Case("camera stalls", "camera", "hold", 0.9, ("camera_age",), how=_how(what="stall")),
+    Case(
+        "camera stalls for 0.7 s", "camera", "hold", 0.9, label="goes on", how=_how(what="stall"), lasts_s=0.7
+    ),
     Case("camera black", "camera", "hold", 1.4, ("camera_age", "camera"), how=_how(what="black")),
     Case("camera's connections cut", "camera", "hold", 0.9, ("camera_age",), how=_how(what="close")),
     Case("collector's wall clock steps by an hour", "3600", "nothing", label="goes on", target="clock"),
