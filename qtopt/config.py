@@ -15,6 +15,7 @@ import numpy.typing as npt
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from qtopt.durable import write_text
 from qtopt.errors import ConfigError
 
 T = TypeVar("T")
@@ -177,9 +178,7 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def save_yaml(config: Any, path: Path) -> None:
     """Writes a configuration dataclass as YAML; nobody ever reads half of it."""
-    writing = path.with_name(path.name + ".writing")
-    writing.write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
-    writing.replace(path)
+    write_text(path, yaml.safe_dump(to_plain(config), sort_keys=False))
 
 
 def load_yaml(kind: type[T], path: Path) -> T:

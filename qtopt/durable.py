@@ -14,6 +14,17 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole; raises OSError.
+
+    Nobody reads half of it: whoever is ended on the way, or a power failure, leaves it or the one before.
+    """
+    writing = path.with_name(f".{path.name}.writing")
+    writing.write_text(text)
+    flush(writing)
+    writing.replace(path)
+
+
 def make_directory(path: Path) -> None:
     """Makes a directory where it is missing, with those above it, and durable; raises OSError.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qtopt.config import STRICT, CemConfig, ImageConfig, Reach, from_plain, to_plain
+from qtopt.durable import write_text
 from qtopt.errors import CheckpointError, ConfigError
 from qtopt.types import JsonValue
 
@@ -64,9 +65,7 @@ class Manifest:
     def write(self, directory: Path) -> None:
         """Writes ``policy.json``; nobody ever reads half of it."""
         body = {"format": FORMAT, "schema": SCHEMA, **to_plain(self)}
-        writing = directory / f".{MANIFEST_FILE}.writing"
-        writing.write_text(json.dumps({**body, "sha256": _digest(body)}, indent=1) + "\n")
-        writing.replace(directory / MANIFEST_FILE)
+        write_text(directory / MANIFEST_FILE, json.dumps({**body, "sha256": _digest(body)}, indent=1) + "\n")
 
 
 def is_exported(path: Path) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from qtopt.apps.hardware import hardware
 from qtopt.apps.rundir import command, provenance
 from qtopt.apps.variants import Variant
+from qtopt.durable import write_text
 from qtopt.loops.compare import Paired, pair
 from qtopt.loops.metrics import Proportion, wilson
 from qtopt.loops.report import Report, success_of_report
@@ -59,8 +60,8 @@ def write(
         "variants": [*table],
         "written_by": dict(provenance()),
     }
-    _replace(directory / "ablation.json", json.dumps(ablation, indent=1) + "\n")
-    _replace(directory / "README.md", _page(facts, lines))
+    write_text(directory / "ablation.json", json.dumps(ablation, indent=1) + "\n")
+    write_text(directory / "README.md", _page(facts, lines))
 
 
 def _entry(variant: Variant, success: Proportion | None, apart: Paired | None) -> dict[str, JsonValue]:
@@ -114,9 +115,3 @@ are 95 %: Wilson's for rates, Wald's for paired differences (Agresti, Min 2005).
 that of training: for that, give more seeds. The literature's figures come from other arms, objects and numbers of
 grasps; only their direction compares.
 """
-
-
-def _replace(path: Path, text: str) -> None:
-    writing = path.with_name(f".{path.name}.writing")
-    writing.write_text(text)
-    writing.replace(path)

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from qtopt.apps.curve import draw
 from qtopt.apps.events import EventWriter
 from qtopt.apps.live import Display, Row, finite, gather
 from qtopt.apps.rundir import RunDirectory
+from qtopt.durable import write_text
 from qtopt.errors import RemoteError
 from qtopt.loops.metrics import Every, Proportion
 from qtopt.loops.report import read_report, success_of_report
@@ -36,9 +36,7 @@ class State:
 
     def save(self, path: Path) -> None:
         """Writes the state, whole or not at all."""
-        writing = path.with_name(f".{path.name}.writing")
-        writing.write_text(json.dumps(asdict(self)))
-        os.replace(writing, path)
+        write_text(path, json.dumps(asdict(self)))
 
 
 class Totals:

@@ -1,10 +1,10 @@
 """The files an evaluation leaves: JSON with every episode, and a page of filmstrips."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from qtopt.durable import write_text
 from qtopt.loops.emptying import removed_of, summarise_emptying
 from qtopt.loops.evaluate import Evaluated, summarise
 from qtopt.loops.filmstrip import filmstrip, page, save_png
@@ -50,9 +50,7 @@ def write_report(rows: Sequence[dict[str, JsonValue]], facts: Mapping[str, JsonV
     """Writes the report of these episodes as JSON, whole or not at all; returns it."""
     report = _report(rows, facts)
     path.parent.mkdir(parents=True, exist_ok=True)
-    writing = path.with_name(f".{path.name}.writing")
-    writing.write_text(json.dumps(report, indent=1) + "\n")
-    os.replace(writing, path)
+    write_text(path, json.dumps(report, indent=1) + "\n")
     return report
 
 

@@ -14,6 +14,7 @@ from qtopt.apps.hardware import hardware
 from qtopt.apps.process import end_on_sigterm, say
 from qtopt.apps.robot import Faults, grasp_faults, host_faults
 from qtopt.apps.rundir import provenance
+from qtopt.durable import write_text
 from qtopt.errors import ConfigError
 from robot_bridge.cell.launch import prefer
 from robot_bridge.cell.places import STATE_VARIABLE
@@ -40,7 +41,7 @@ def main(config: Faults) -> int:
             if config.output is not None:
                 told = _write(config.output, _plain(finding), facts)
                 if config.guide is not None:
-                    _put(config.guide, placed(config.guide.read_text(), table(told)))
+                    write_text(config.guide, placed(config.guide.read_text(), table(told)))
     return int(failed)
 
 
@@ -99,12 +100,5 @@ def _write(directory: Path, finding: dict[str, Any], facts: Mapping[str, Any]) -
     run = {"commit": facts["commit"], "command": facts["command"], "hardware": hardware()}
     told = [each for each in known if (each["case"], each["protocol"]) != new]
     told.append({**finding, "commit": facts["commit"]})
-    _put(path, json.dumps({**run, "findings": told}, indent=1) + "\n")
+    write_text(path, json.dumps({**run, "findings": told}, indent=1) + "\n")
     return told
-
-
-def _put(path: Path, text: str) -> None:
-    """Writes a file whole: whoever is ended on the way leaves the one before."""
-    writing = path.with_name(f".{path.name}.writing")
-    writing.write_text(text)
-    writing.replace(path)
