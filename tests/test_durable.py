@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qtopt.durable import make_directory
+from qtopt.durable import make_directory, write_text
 from qtopt.errors import SchemaMismatch
 from qtopt.loops.checkpoints import Checkpoints
 from qtopt.replay import EpisodeStore, StoreFormat
@@ -92,3 +92,12 @@ def test_the_landing_log_s_and_the_segments_directories_are_flushed(tmp_path, rn
         flushed.clear()
         store.append(make_episode(rng, 2))
         assert {tmp_path / "store", tmp_path / "store" / "landing"} <= set(flushed)
+
+
+def test_a_text_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "report.json"
+    write_text(path, "first")
+    write_text(path, "second")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "third" * 10_000 + "\ud800")
+    assert path.read_text() == "second"
