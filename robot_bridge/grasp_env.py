@@ -7,7 +7,6 @@ What was held on its way, by an old picture or an operator, ends there: the poli
 action that is stored is the part that was made.
 """
 
-import contextlib
 import dataclasses
 import logging
 import math
@@ -23,6 +22,8 @@ from robot_bridge.displacement import limit_action
 from robot_bridge.robot import BinKeeper, ImageSource, Robot, StepHeld, SuccessDetector, ToolPose
 
 _log = logging.getLogger(__name__)
+_SAME = 0.02
+"""Metres, and sine or cosine: what an arm stands beside its limits is no other action."""
 
 
 class GraspEnv:
@@ -132,11 +133,19 @@ class GraspEnv:
         return StepResult(observation, reward, terminated, truncated, executed, pose, outcome)
 
     def _made(self, start: ToolPose) -> FloatArray:
-        """Returns the action that led from ``start`` to where the tool is now, the fingers as they were."""
+        """Returns the action that led from ``start`` to where the tool is now, the fingers as they were.
+
+        Raises:
+            RobotError: no action leads there, as in the middle of half a turn.
+        """
         here, limits = self._robot.state().tool, self.config.limits
         moved = (here.x_m - start.x_m, here.y_m - start.y_m, here.z_m - start.z_m)
         turned_rad = math.remainder(here.yaw_rad - start.yaw_rad, math.pi)
-        return limit_action(make_action(moved, turned_rad), start, limits)[0]
+        made = make_action(moved, turned_rad)
+        executed = limit_action(made, start, limits)[0]
+        if not np.allclose(made, executed, atol=_SAME):
+            raise RobotError(f"the step was held where no action leads: {moved} m and {turned_rad:.2f} rad")
+        return executed
 
     def _fingers_full(self) -> bool:
         return self._robot.state().gripper_width_m >= self.config.empty_width_m
@@ -151,10 +160,7 @@ class GraspEnv:
     def _judge(self, *, truncated: bool) -> Outcome:
         held: bool | None = False
         if self._closed_and_high() and (self._fingers_full() or self._detector.doubts()):
-            tool = self._robot.state().tool
-            clear_z_m = max(tool.z_m, self.config.floor_z_m + self.config.clear_height_m)
-            with contextlib.suppress(StepHeld):  # the judge rises itself before it looks
-                self._robot.move(ToolPose(tool.x_m, tool.y_m, clear_z_m, tool.yaw_rad))
+            self._lift()
             held = self._detector.judge()
         if held is None:
             return Outcome.UNKNOWN
@@ -163,6 +169,17 @@ class GraspEnv:
         if self._held_once:
             return Outcome.DROPPED
         return Outcome.TIMED_OUT if truncated else Outcome.NOTHING_GRASPED
+
+    def _lift(self) -> None:
+        """Rises straight up to the clear height; no policy chose that, so what held it once is gone on with."""
+        tool = self._robot.state().tool
+        clear_z_m = max(tool.z_m, self.config.floor_z_m + self.config.clear_height_m)
+        target = ToolPose(tool.x_m, tool.y_m, clear_z_m, tool.yaw_rad)
+        try:
+            self._robot.move(target)
+        except StepHeld as held:
+            _log.warning("the way up to the judge was held: %s", held)
+            self._robot.move(target)
 
     def _abort(self, executed: FloatArray, error: RobotError) -> StepResult:
         _log.error("episode aborted after %d steps: %s", self._steps, error)

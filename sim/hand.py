@@ -228,7 +228,8 @@ class Hand:
 
         Returns:
             Force [N] and torque [N m] on fingers and palm in the base frame, (6,); whether both fingers touch one
-            object; and the lowest point [m] of what touches a finger, of several the highest, None where nothing does.
+            object; and the lowest point [m] of what touches the fingers, of several objects the highest, None where not
+            both of them are touched.
         """
         wrench = np.zeros(6)
         touched: dict[int, set[int]] = {_LEFT: set(), _RIGHT: set()}
@@ -246,10 +247,10 @@ class Hand:
                 wrench[3:] += np.cross(np.array(point[5] if ours_first else point[6]) - tool, force)
             if link in touched and other in self._world.objects:
                 touched[link].add(other)
-        lows = [
-            bullet.getAABB(each, physicsClientId=self._world.client)[0][2] for each in set().union(*touched.values())
-        ]
-        return wrench, bool(touched[_LEFT] & touched[_RIGHT]), max(lows, default=None)
+        left, right = touched.values()
+        between = left | right if left and right else set()
+        lows = [bullet.getAABB(each, physicsClientId=self._world.client)[0][2] for each in between]
+        return wrench, bool(left & right), max(lows, default=None)
 
     def _show(self, start: ToolPose, end: ToolPose, widths_m: tuple[float, float]) -> None:
         """Lets a watcher see a motion that costs no physics; nothing in the world is touched."""

@@ -62,7 +62,8 @@ class PlantState:
         under_way: the set point moves, or is about to: what a controller takes for the motion, whatever the tool does.
         moving: so it is, or the tool moves.
         holding: both fingers touch an object.
-        touched_low_m: lowest point of what touches a finger, of several objects the highest; None where none does.
+        touched_low_m: lowest point of what touches the fingers, of several objects the highest; None unless both touch
+            something, which may be one object or two side by side.
         told_width_m: the opening that the fingers were last told to go to.
         blocked: the last motion was given up because something stood in the way.
     """

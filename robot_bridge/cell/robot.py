@@ -100,10 +100,16 @@ class CellRobot:
         return reached
 
     def grip(self, *, close: bool) -> None:
-        """Closes the fingers with limited force, or opens them; raises RobotError on a fault.
+        """Closes the fingers with limited force, or opens them.
 
         Where that presses on the tool more than it bears, the fingers of an episode go back to where they were.
+
+        Raises:
+            StepHeld: something held the episode as they were to begin; they were not moved.
+            RobotError: on a fault.
         """
+        if self._phase is Phase.EPISODE and _is_held(answer := self.processes.ask("may_move", _ANSWER_S)):
+            self._require_done("grip", self._end_step(answer))
         grasp = self._cell.grasp
         low_m, high_m = self.processes.widths_m
         width_m = low_m if close else min(high_m, grasp.open_width_m or high_m)
@@ -301,22 +307,37 @@ class CellRobot:
         return self._tool(pose, leg.yaw_rad), str(answer.get("rule") or _BLOCKED) if _touched(answer) else ""
 
     def _ask(self, do: str, timeout_s: float, **what: Any) -> dict[str, Any]:
-        deadline = time.monotonic() + self._cell.watchdog.camera_stop_s
-        held = ""
-        while True:
-            answer = self.processes.ask("may_move" if held else do, timeout_s, **({} if held else what))
-            # A hold may end by itself, and what is asked anew is judged anew; it is not waited for long.
-            passing = answer.get("reaction") == Reaction.HOLD and not _touched(answer)
-            if not passing or time.monotonic() > deadline:
-                break
+        answer = self.processes.ask(do, timeout_s, **what)
+        if _is_held(answer):
             if do == "move" and self._phase is Phase.EPISODE:
-                held = held or f"{answer['rule']}: {answer['reason']}"
+                answer = self._end_step(answer)
+            else:
+                answer = self._sit_out(answer, lambda: self.processes.ask(do, timeout_s, **what))
+        return self._require_done(do, answer)
+
+    def _end_step(self, held: dict[str, Any]) -> dict[str, Any]:
+        """Waits until what held a step has passed, and ends it there; returns what it is held by where that stays.
+
+        Raises:
+            StepHeld: it has passed.
+        """
+        answer = self._sit_out(held, lambda: self.processes.ask("may_move", _ANSWER_S))
+        if "outcome" in answer:
+            return answer
+        self.holds += 1
+        raise StepHeld(f"the step was held by {held['rule']}: {held['reason']}")
+
+    def _sit_out(self, held: dict[str, Any], again: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Asks again what was held, as it may end by itself and is judged anew each time; not for long."""
+        deadline, answer = time.monotonic() + self._cell.watchdog.camera_stop_s, held
+        while _is_held(answer) and time.monotonic() < deadline:
             time.sleep(_HOLD_S)
+            answer = again()
+        return answer
+
+    def _require_done(self, do: str, answer: dict[str, Any]) -> dict[str, Any]:
         outcome = answer.get("outcome")
         if outcome in (None, MotionOutcome.REACHED) or _touched(answer):
-            if held:
-                self.holds += 1
-                raise StepHeld(f"the step was held by {held}")
             return answer
         rule = f" by the rule {answer['rule']}" if answer.get("rule") else ""
         reason = answer.get("reason") or "the arm gave no reason"
@@ -345,6 +366,10 @@ class CellRobot:
     def _open_width_m(self) -> float:
         high_m = self.processes.widths_m[1]
         return min(high_m, self._cell.grasp.open_width_m or high_m)
+
+
+def _is_held(answer: dict[str, Any]) -> bool:
+    return answer.get("reaction") == Reaction.HOLD and not _touched(answer)
 
 
 def _gap_m(a: ToolPose, b: ToolPose) -> float:

@@ -220,8 +220,10 @@ class Worker:
         return self._arm.move_to(command.target, command.speed_m_s, command.accel_m_s2, deadline_s)
 
     def _may_move(self) -> Message:
-        with self._judging:
-            verdict = self._monitor.may_move(self._arm.state(), time.monotonic_ns())
+        verdict = self._barred()
+        if verdict is None:
+            with self._judging:
+                verdict = self._monitor.may_move(self._arm.state(), time.monotonic_ns())
         if is_at_least(verdict, Reaction.HOLD):
             return _said(MotionResult(MotionOutcome.REJECTED, verdict.reason), verdict)
         return {}

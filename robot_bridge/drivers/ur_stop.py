@@ -19,7 +19,7 @@ from robot_bridge.drivers.ur_state import FIELDS, UrOptions, arm_state
 
 _SCRIPT_PORT = 30002
 _STOP_PROGRAM = b"def halt():\n  stopl(2.0)\nend\n"
-_LOOK_S: Final = 0.25
+_LOOK_S: Final = 0.5
 
 
 class UrStopChannel:
@@ -33,7 +33,6 @@ class UrStopChannel:
         self._host = options.host
         self._reader = RtdeReader(options.host, FIELDS, options.frequency_hz)
         self._dashboard = Dashboard(options.host, timeout_s=0.5)
-        self._control = Dashboard(options.host, timeout_s=0.5)  # a stop waits for no other request
         self._closing = threading.Event()
         self._is_local = False
 
@@ -42,7 +41,6 @@ class UrStopChannel:
         until = time.monotonic() + deadline_s
         self._dashboard.connect(deadline_s)
         self._reader.connect(max(0.1, until - time.monotonic()))
-        self._look()
         threading.Thread(target=self._watch_control, name="ur-remote-control", daemon=True).start()
 
     def state(self) -> ArmState:
@@ -69,16 +67,17 @@ class UrStopChannel:
         self._closing.set()
         self._reader.close()
         self._dashboard.close()
-        self._control.close()
 
     def _watch_control(self) -> None:
-        while not self._closing.wait(_LOOK_S):
-            self._look()
+        """Notes who is in control: us where the controller knows no such thing (CB3), who it was where it is silent.
 
-    def _look(self) -> None:
-        """Notes who is in control: us where the controller knows no such thing (CB3), who it was where it is silent."""
-        with contextlib.suppress(RobotError):
-            self._is_local = self._control.ask("is in remote control").lower() == "false"
+        Over a connection of its own each time: a stop waits for no other request, and after a switch a dashboard wants
+        its clients to connect anew.
+        """
+        while not self._closing.is_set():
+            with contextlib.closing(Dashboard(self._host, timeout_s=0.5)) as asked, contextlib.suppress(RobotError):
+                self._is_local = asked.ask("is in remote control").lower() == "false"
+            self._closing.wait(_LOOK_S)
 
     def _send_program(self) -> bool:
         try:

@@ -161,7 +161,7 @@ _ACTIONS: Final = (
         protocols=(UR, XARM),
     ),
     Case(
-        "switched to local control", "remote_control", "latch", 0.6, ("mode_lost",), how=_how(on=False), protocols=(UR,)
+        "switched to local control", "remote_control", "latch", 0.9, ("mode_lost",), how=_how(on=False), protocols=(UR,)
     ),
     Case(
         "speed slider at 10 %", "speed_slider", "hold", 0.4, ("speed_slider",), how=_how(fraction=0.1), protocols=_MORE

@@ -36,6 +36,8 @@ def held(tmp_path, parts, from_s=0.0, to_s=100.0):
         # What stands on the floor and reaches up between the fingers is not in the air.
         ([(9, UP_M, 0.0, 0.0)], False),
         ([(9, UP_M, None, 0.0)], False),
+        # A tool that was not lifted is among objects that lie on others.
+        ([(9, DROP_M, 0.03, 0.0)], False),
         # Contact comes and goes from one sample to the next.
         ([(9, CLEAR_M, 0.15, 0.0), (2, CLEAR_M, None, 0.0), (9, DROP_M, 0.05, 0.0), (1, DROP_M, 0.0, 0.1)], True),
         # What is touched once the fingers were told to open does not count.

@@ -1,5 +1,7 @@
 """The one environment over a fake cell: what ends an episode and what it is worth."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -152,6 +154,17 @@ def test_a_hold_on_the_way_up_to_the_judge_costs_no_episode(cell):
     environment.act(make_action(close=True))
     cell.held_at = 0.5
     assert environment.act(make_action(terminate=True)).outcome is Outcome.SUCCESS
+    assert cell.tool.z_m == pytest.approx(environment.config.clear_height_m)  # before the judge goes anywhere
+
+
+def test_a_step_held_in_the_middle_of_half_a_turn_is_no_action(cell):
+    environment = cell.environment(CellConfig(limits=MotionLimits(step_yaw_rad=0.35)))
+    environment.start_episode(0)
+    limits = environment.config.limits
+    cell.tool = replace(cell.tool, yaw_rad=limits.home_yaw_rad + limits.yaw_rad - 0.05)
+    cell.held_at = 0.5
+    result = environment.act(make_action((0.0, 0.0, 0.0), 0.2))
+    assert (result.outcome, "no action leads" in result.metadata["abort"]) == (Outcome.ABORTED, True)
 
 
 @pytest.mark.parametrize(

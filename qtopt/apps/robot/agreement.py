@@ -1,8 +1,8 @@
 """Do the labels that a cell gave itself agree with what the simulator knows?
 
-The truth of an episode: after its last action, and before the fingers were told to open, was an object off the floor
-where the tool was highest? That is the clear pose, if the judge went there. The collector never sees it; both sides
-meet here, over the time on the clock.
+The truth of an episode: after its last action, and before the fingers were told to open, was there something between
+them, off the floor, where the tool was highest? That is the clear pose, if the judge went there. The collector never
+sees it; both sides meet here, over the time on the clock.
 """
 
 import json
@@ -22,7 +22,10 @@ from qtopt.types import Episode, Outcome
 
 LIFTED_M: Final = 0.02
 """What touches the fingers is in the air where its lowest point is so high: what stands on the floor may be tall."""
+_HIGH_M: Final = 0.08
+"""A tool no higher than this is among objects, which may lie on others."""
 _TOP_M: Final = 0.005
+_KEYS: Final = ("z_m", "told_width_m", "touched_low_m")
 _FLICKER: Final = 4
 """Contact comes and goes from one time step to the next; one of so many samples has to show it."""
 
@@ -45,9 +48,10 @@ class Truth:
             return None
         told = [row["told_width_m"] for row in rows]
         opened = next((n for n in range(1, len(rows)) if told[n] > told[n - 1] + 1e-4), len(rows))
-        top_m = max(row["z_m"] for row in rows[:opened]) - _TOP_M
-        at_top = [row["touched_low_m"] for row in rows[:opened] if row["z_m"] >= top_m]
-        return any(low_m is not None and low_m >= LIFTED_M for low_m in at_top[-_FLICKER:])
+        top_m = max(row["z_m"] for row in rows[:opened])
+        at_top = [row["touched_low_m"] for row in rows[:opened] if row["z_m"] >= top_m - _TOP_M]
+        lifted = any(low_m is not None and low_m >= LIFTED_M for low_m in at_top[-_FLICKER:])
+        return lifted and top_m >= _HIGH_M
 
 
 def main(config: Agreement) -> int:
@@ -110,7 +114,7 @@ def read_truth(paths: Sequence[Path]) -> dict[str, Truth]:
                 row = json.loads(line)
                 truth = truths.setdefault(row["cell"], Truth())
                 truth.times_s.append(row["time_s"])
-                truth.rows.append(row)
+                truth.rows.append({key: row[key] for key in _KEYS})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path}: no record of serve-sim --truth: {error!r}") from error
     return truths

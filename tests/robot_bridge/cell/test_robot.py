@@ -34,12 +34,13 @@ class Processes:
 
     def __init__(self, *ends):
         self.tool, self.ends, self.targets, self.speeds_m_s = HERE, list(ends), [], []
-        self.held = 0  # so often nothing may move
+        self.held = self.gripped = 0  # so often nothing may move; so often the fingers were moved
+        self.took_s, self.widths_m = 0.0, (0.0, 0.085)
 
     def report(self):
         now_ns = time.monotonic_ns()
         arm = ArmState(now_ns, now_ns * 1e-9, to_pose(self.tool), STILL, (0.0,) * 6, (), ArmMode.READY, codes={})
-        return SimpleNamespace(arm=arm, gripper=None)
+        return SimpleNamespace(arm=arm, gripper=SimpleNamespace(t_host_ns=now_ns))
 
     def ask(self, do, timeout_s, *, target=(), speed=0.0, **_):
         if do == "enter":
@@ -47,7 +48,11 @@ class Processes:
         if do == "may_move":
             self.held -= 1
             return {} if self.held < 0 else OLD_PICTURE
+        if do == "grip":
+            self.gripped += 1
+            return {"yields": 0, "at_ns": 0}
         assert do == "move"
+        time.sleep(self.took_s)
         reached = to_tool(SimpleNamespace(position_m=target[:3], quaternion_xyzw=target[3:]), WANTED.yaw_rad)
         self.targets.append(reached)
         self.speeds_m_s.append(speed)
@@ -163,6 +168,28 @@ def test_a_held_step_waits_for_its_cause_and_is_not_sent_again(outcome):
     with pytest.raises(StepHeld, match="camera_age"):
         robot.move(WANTED)
     assert (len(processes.targets), processes.held, robot.holds) == (1, -1, 1)
+
+
+def test_fingers_do_not_begin_while_an_episode_is_held():
+    processes = Processes()
+    processes.held = 2
+    robot = robot_of(processes)
+    with pytest.raises(StepHeld, match="camera_age"):
+        robot.grip(close=True)
+    assert (processes.gripped, robot.holds) == (0, 1)
+    robot.grip(close=True)
+    assert processes.gripped == 1
+
+
+def test_a_hold_is_sat_out_from_when_it_began(monkeypatch):
+    clock_s = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock_s[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: clock_s.append(clock_s.pop() + seconds))
+    processes = Processes((OLD_PICTURE, HERE))
+    processes.held, processes.took_s = 5, 3.0
+    with pytest.raises(StepHeld):
+        robot_of(processes).move(WANTED)
+    assert clock_s[0] == pytest.approx(103.6)
 
 
 def test_what_holds_a_step_for_too_long_is_a_fault():

@@ -118,21 +118,22 @@ class Bench:
         return MotionResult(MotionOutcome.STOPPED, "", self.pose)
 
     def grip(self):
-        self.worker.start(1.0)
-        assert self.worker.connected.wait(5.0)
-        self.worker.put({"id": 1, "do": "grip", "width": 0.0, "speed": 0.1, "force": 20.0, "deadline_s": 1.0})
-        self.worker.end(5.0)
-        (answer,) = self.answers
-        return answer
+        return self.put({"id": 1, "do": "grip", "width": 0.0, "speed": 0.1, "force": 20.0, "deadline_s": 1.0})
 
     def zero_wrench(self):
         if self.zeroes:
             self.force_n = 0.0
 
     def zero(self):
+        return self.put({"id": 1, "do": "zero_wrench"})
+
+    def may_move(self):
+        return self.put({"id": 1, "do": "may_move"})
+
+    def put(self, message):
         self.worker.start(1.0)
         assert self.worker.connected.wait(5.0)
-        self.worker.put({"id": 1, "do": "zero_wrench"})
+        self.worker.put(message)
         self.worker.end(5.0)
         (answer,) = self.answers
         return answer
@@ -141,11 +142,7 @@ class Bench:
         wanted = command(z_m=0.08, speed_m_s=0.05)
         numbers = [*wanted.target.position_m, *wanted.target.quaternion_xyzw]
         message = {"id": 1, "do": "move", "target": numbers, "speed": 0.05, "accel": 0.5, "yaw_rate": 0.5}
-        self.worker.start(1.0)
-        assert self.worker.connected.wait(5.0)
-        self.worker.put({**message, "deadline_s": 1.0})
-        self.worker.end(5.0)
-        (answer,) = self.answers
+        answer = self.put({**message, "deadline_s": 1.0})
         return answer["outcome"], answer["rule"]
 
 
@@ -220,6 +217,18 @@ def test_a_passing_hold_on_the_way_out_does_not_hide_what_was_touched():
     bench.ends.append(and_pictures_stop)
     assert bench.ask() == (MotionOutcome.STOPPED, TOUCHED)
     assert bench.moves == [-0.02]
+
+
+def test_whether_anything_may_move_is_asked_without_a_motion():
+    assert Bench().may_move() == {"id": 1}
+    held = Bench()
+    held.monitor.note(CellFacts(camera_age_s=0.6, disk_free=1.0))
+    answer = held.may_move()
+    assert (answer["reaction"], answer["rule"], held.moves) == ("hold", "camera_age", [])
+    barred = Bench()
+    barred.barred = Verdict(Reaction.LATCH, "mode_lost", "as the safety process sees it")
+    answer = barred.may_move()
+    assert (answer["reaction"], answer["rule"], barred.moves) == ("latch", "mode_lost", [])
 
 
 def test_an_episode_does_not_go_on_while_something_still_presses():
