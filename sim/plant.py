@@ -275,8 +275,8 @@ class Plant:
     def _tick(self) -> None:
         self._path.advance(TIME_STEP_S)
         self._fingers.advance(TIME_STEP_S)
-        here, _ = self._hand.motion()
-        self._hand.follow(*self._motors.commands(self._path, self._fingers, here))
+        here, moving = self._hand.motion()
+        self._hand.follow(*self._motors.commands(self._path, self._fingers, here, moving))
         if self._growth:
             self._force_n = self._growth.popleft()
         self._hand.load(self._force_n)

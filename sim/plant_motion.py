@@ -15,6 +15,8 @@ _BASE_NM = 1.5
 _STIFFNESS_N_M = 8_000.0
 """Of arm, gripper and the pads on its fingers in a row: the softest of them counts."""
 _STIFFNESS_NM_RAD = 60.0
+_DAMPING_N_S_M = 25.0
+"""A tenth of what would be critical along z: what swings on that spring comes to rest within a second."""
 _MOST_N = 150.0
 _MOST_NM = 12.0
 _BRAKE_N = 1000.0
@@ -144,17 +146,22 @@ class Motors:
     def __init__(self) -> None:
         self.braked = False
 
-    def commands(self, path: Path, fingers: Fingers, here: Samples) -> tuple[Samples, Samples, Samples]:
+    def commands(
+        self, path: Path, fingers: Fingers, here: Samples, moving: Samples
+    ) -> tuple[Samples, Samples, Samples]:
         """Returns positions, rates and greatest forces of the next time step, (6,) each, as ``Hand.follow`` takes them.
 
-        ``here`` (6,) is where the axes are. The position asked for is that of this step's beginning: the rate alone
-        carries the hand to its end.
+        ``here`` (6,) is where the axes are, ``moving`` (6,) how fast they move. The position asked for is that
+        of this step's beginning: the rate alone carries the hand to its end.
         """
         rates = np.concatenate([path.velocity, fingers.rates])
         rows = np.concatenate([path.row(), fingers.row()]) - rates * TIME_STEP_S
-        lag = np.abs(rows - here)[:4]
+        behind = (rows - here)[:4]
+        lag = np.abs(behind)
+        growing_m_s = np.sign(behind[:3]) * (rates - moving)[:3]
         forces = np.empty(6)
-        forces[:3] = _BASE_N + np.array(MOVED_KG) * path.accel_m_s2 + _STIFFNESS_N_M * lag[:3]
+        forces[:3] = _BASE_N + np.array(MOVED_KG) * path.accel_m_s2
+        forces[:3] += np.maximum(0.0, _STIFFNESS_N_M * lag[:3] + _DAMPING_N_S_M * growing_m_s)
         forces[3] = _BASE_NM + _STIFFNESS_NM_RAD * lag[3]
         np.minimum(forces[:4], (_MOST_N, _MOST_N, _MOST_N, _MOST_NM), out=forces[:4])
         if self.braked:

@@ -103,6 +103,15 @@ def test_a_stream_of_targets_is_followed(high):
     assert at_rest(high).tool.y_m == pytest.approx(Y + 0.058, abs=1e-3)
 
 
+def test_what_swings_under_a_sudden_push_comes_to_rest(high):
+    high.push((0.0, 0.0, 80.0))
+    began_s = high.state().time_s
+    wait(high, lambda state: state.time_s > began_s + 1.5)
+    at_rest(high, 1.0)
+    assert high.state().tool.z_m == pytest.approx(HIGH.z_m + 0.0093, abs=0.001)  # the spring's, less what rubs
+    high.push((0.0, 0.0, 0.0))
+
+
 def test_a_push_is_measured_and_withstood_until_it_is_too_much(high):
     for force_n in (5.0, 15.0, 40.0, 80.0):
         high.push((0.0, 0.0, force_n))
