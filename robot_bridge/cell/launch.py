@@ -45,6 +45,18 @@ def lives(process: int, module: str) -> bool:
         return False
 
 
+def running_with(module: str, cell: Path) -> list[int]:
+    """Returns the processes that run ``module`` as ``spawn`` started it, for the cell file ``cell``."""
+    found = []
+    for number in (int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit()):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
+            settings = json.loads(words[words.index(module.encode()) + 1])
+            if settings["cell"] == str(cell.resolve()):
+                found.append(number)
+    return found
+
+
 def end(process: subprocess.Popen[bytes], wait_s: float) -> int:
     """Waits until a process has ended, kills it at the end of ``wait_s``; returns its exit code.
 

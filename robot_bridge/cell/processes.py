@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from qtopt.errors import ConfigError, NotReady, RobotError
 from robot_bridge.cell.channel import Channel, ChannelClosed, Message
-from robot_bridge.cell.launch import end, lives, spawn
+from robot_bridge.cell.launch import end, lives, running_with, spawn
 from robot_bridge.cell.places import Places, Running
 from robot_bridge.cell.records import Report, unpack_report
 from robot_bridge.cell.shared import Board, Member
@@ -244,6 +244,11 @@ def told_lock(board: Board) -> Latch | None:
             rule, _, reason = latch.partition(": ")
             return Latch(rule, reason, time.time())
     return None
+
+
+def arms_of(path: Path) -> list[int]:
+    """Returns the arm's processes that were started with a cell file, whatever is in it by now."""
+    return running_with(_ARM, path)
 
 
 def arm_lives(running: Running) -> bool:

@@ -1,5 +1,6 @@
 """The commands over a physical cell, end to end, on a simulated one behind the UR protocol."""
 
+import contextlib
 import io
 import json
 import math
@@ -14,7 +15,9 @@ import pytest
 
 from qtopt.rpc import BackgroundServer, ServerConfig, Services
 from qtopt.types import Outcome
+from robot_bridge.cell.open import PhysicalCell
 from robot_bridge.cell.places import STATE_VARIABLE
+from robot_bridge.cell.processes import arms_of
 from robot_bridge.cell_file import load_cell_file
 from sim.faults.cells import SLOW_M_S, SimulatedCell, until
 from tests.robot_bridge.cell.cells import processes_of, wait_still
@@ -132,6 +135,19 @@ def test_estop_stops_where_it_cannot_lock_and_says_so(qtopt, sim, tmp_path):
     assert (code, "NOT LOCKED" in out, "stands" in out) == (4, True, True), out
     code, out, _ = qtopt("robot", "check", sim.path)
     assert code == 2
+
+
+def test_estop_ends_the_arms_process_whatever_became_of_the_cell_file(qtopt, sim, tmp_path):
+    path = tmp_path / "cell.toml"
+    path.write_text(sim.path.read_text())
+    with contextlib.closing(PhysicalCell(path, 72)) as cell:
+        for content in ("no = [toml", sim.path.read_text().replace("watchdog_hz = 4.0", "watchdog_hz = 0.0")):
+            path.write_text(content)
+            code, out, err = qtopt("robot", "estop", path)
+            assert (code in (3, 4), "Press the button" in out) == (True, True), (code, out, err)
+            assert until(lambda: cell.places.latched() is not None and not arms_of(path), 5.0)
+    path.write_text("no = [toml")
+    assert qtopt("robot", "estop", path)[0] == 2  # nothing runs with it
 
 
 def test_estop_locks_and_only_a_person_unlocks(qtopt, sim):

@@ -11,9 +11,9 @@ from qtopt.apps.robot import Estop
 from qtopt.errors import ConfigError, RobotError
 from robot_bridge.cell import parts
 from robot_bridge.cell.places import Places
-from robot_bridge.cell.processes import arm_lives
+from robot_bridge.cell.processes import arm_lives, arms_of
 from robot_bridge.cell.records import speed_m_s
-from robot_bridge.cell_file import load_cell_file
+from robot_bridge.cell_file import CellFile, load_cell_file
 from robot_bridge.contracts import StopChannel
 
 _CONNECT_S: Final = 5.0
@@ -27,21 +27,33 @@ def main(config: Estop) -> int:
     """Stops and locks; returns 0 only if the arm was seen to stand and the lock is on the disk.
 
     Else 4, or 3 where the arm cannot be reached.
+
+    Raises:
+        ConfigError: the cell file cannot be used, and no arm's process was started with it.
     """
-    cell = load_cell_file(config.cell)
+    try:
+        cell = load_cell_file(config.cell)
+    except ConfigError as error:
+        if not (processes := arms_of(config.cell)):
+            raise
+        for process in processes:
+            _kill(process)
+        say(f"NOT SEEN TO STAND: the cell file cannot be used any more: {error}. Press the button")
+        say("the arm's process was ended; its safety process stops the arm and locks motion")
+        return 4
     try:
         places = Places(cell)
     except ConfigError as error:
         say(f"NOT LOCKED: {error}")
-        return _stop(parts.make_stop_channel(cell)) or 4
+        return _stop(cell) or 4
+    locking = places.latch_aside("estop", "qtopt robot estop was called")
     # The quickest way first: at the death of the arm's process the safety process, connected already, stops the arm.
     running = places.running()
     if running is None:
         say(f"no collector is noted in {places.root}; one that uses another directory is neither ended nor locked")
     elif arm_lives(running):
         _kill(running.arm)
-    locking = places.latch_aside("estop", "qtopt robot estop was called")
-    code = _stop(parts.make_stop_channel(cell))
+    code = _stop(cell)
     locking.join(_LOCK_S)
     if locking.is_alive() or not places.latch_file.is_kept():
         say(f"NOT LOCKED: {places.root} did not take the lock: let nobody start the collector before you looked")
@@ -50,12 +62,13 @@ def main(config: Estop) -> int:
     return code
 
 
-def _stop(line: StopChannel) -> int:
+def _stop(cell: CellFile) -> int:
     """Stops by the second way, and looks whether the arm stands."""
     try:
+        line = parts.make_stop_channel(cell)
         line.connect(_CONNECT_S)
         accepted = line.stop()
-    except RobotError as error:
+    except (ConfigError, RobotError) as error:
         say(f"NOT SEEN TO STAND: the arm cannot be reached: {error}. Press the button")
         return 3
     try:
