@@ -82,3 +82,9 @@ def test_a_place_that_was_there_before_is_none(box):
 def test_a_rim_below_the_floor_is_no_bin(box):
     with pytest.raises(ConfigError, match="rim_z_m"):
         box(Arm((LED_M[0], LED_M[1], (0.55, 0.2, -0.05))))
+
+
+@pytest.mark.parametrize(("what", "least"), [("gripper", 20), ("success", 50)])
+def test_too_few_repeats_are_refused_before_anything_moves(what, least):
+    with pytest.raises(ConfigError, match=f"wants {least} at least"):
+        calibrate.main(Calibrate(CELL, what, least - 1))

@@ -23,6 +23,8 @@ from robot_bridge.safety.facts import Phase
 from robot_bridge.safety.limits import BinGeometry
 from robot_bridge.success import SuccessConfig
 from robot_bridge.success.calibrate import (
+    CLOSES,
+    PAIRS,
     blob_threshold,
     empty_width,
     picture_motion,
@@ -45,8 +47,16 @@ _APART_M = 0.01
 
 
 def main(config: Calibrate) -> int:
-    """Measures; raises RobotError where arm or camera cannot be reached, or motion is locked."""
+    """Measures.
+
+    Raises:
+        ConfigError: so few repeats prove nothing; nothing was moved.
+        RobotError: arm or camera cannot be reached, or motion is locked.
+    """
     cell = load_cell_file(config.cell)
+    least = {"gripper": CLOSES, "success": PAIRS}.get(config.what, 0)
+    if config.repeats < least:
+        raise ConfigError(f"repeats is {config.repeats}, calibrate {config.what} wants {least} at least")
     if config.what == "box":
         with _reports(cell) as report:
             return _box(report)
