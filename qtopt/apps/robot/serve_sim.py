@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import secrets
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -135,12 +136,19 @@ clear_pose_m = [0.16, 0.0, 0.06]
 
 
 def main(config: ServeSim) -> int:
-    """Serves until SIGTERM or SIGINT."""
+    """Serves until SIGTERM or SIGINT; raises ConfigError where the host is no address of this machine."""
     from sim.config import SimConfig
     from sim.plant import Plant
     from sim.servers.camera import SceneCamera
     from sim.truth import TruthLog
 
+    try:
+        with socket.socket() as listener:
+            listener.bind((config.host, 0))
+    except OSError as error:
+        raise ConfigError(
+            f"--host {config.host}: {error}; expected an address of this machine, 127.0.0.5 say"
+        ) from error
     sys.setswitchinterval(1e-3)  # the physics thread would keep the others waiting for five times as long
     prefer()  # in place of hardware, which no other program keeps waiting
     stop = StopSignal()
