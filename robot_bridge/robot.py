@@ -62,7 +62,7 @@ class Robot(Protocol):
         ...
 
     def grip(self, *, close: bool) -> None:
-        """Closes the fingers with limited force, or opens them fully."""
+        """Closes the fingers with limited force, or opens them fully; raises ``StepHeld`` as ``move`` does, unmoved."""
         ...
 
     def home(self, start: ToolPose) -> ToolPose:

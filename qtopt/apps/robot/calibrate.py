@@ -195,7 +195,7 @@ def _box(report: Callable[[], ArmState]) -> int:
 def _standing(report: Callable[[], ArmState]) -> ArmState:
     """Returns a report made after this was called; these numbers become the safety box, so no old one will do."""
     deadline = time.monotonic() + _NEW_S
-    first, state = report(), report()
+    first = state = report()
     while state.mode is ArmMode.OFFLINE or not state.t_controller_s > first.t_controller_s or not _stands(state):
         if time.monotonic() > deadline:
             raise RobotError(
