@@ -12,10 +12,10 @@ from typing import Any, Final, Literal
 Target = Literal["controller", "arm", "safety", "server", "clock"]
 Reaction = Literal["nothing", "hold", "stop", "latch", "any"]
 
-UR, XARM, HTTP, SO101 = "ur", "xarm", "http", "so101"
-ALL: Final = (UR, XARM, HTTP, SO101)
-CONTROLLED: Final = (UR, XARM, HTTP)
-"""Those with a controller that has a clock, stops of its own, and a second way to it."""
+UR, XARM, HTTP, SO101, FRANKA = "ur", "xarm", "http", "so101", "franka"
+ALL: Final = (UR, XARM, HTTP, SO101, FRANKA)
+CONTROLLED: Final = (UR, XARM, HTTP, FRANKA)
+"""Those with a controller that has a clock and stops of its own."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _how(**details: Any) -> Mapping[str, Any]:
 _SILENCE = ("link_lost", "program_stopped", "mode_lost", "state_age", "arm_process")
 """Several notice it: both monitors, the controller's watchdog, and who watches a process that waits for an answer."""
 _DEAD = ("arm_process", "program_stopped")
-_COLLIDED = ("protective_stop", "program_stopped")
+_COLLIDED = ("protective_stop", "program_stopped", "reflex")
 _MORE = (UR, HTTP)
 _N20, _N40, _N80 = (_how(force_n=[0.0, 0.0, force_n]) for force_n in (20.0, 40.0, 80.0))
 _ASIDE = _how(force_n=[40.0, 0.0, 0.0])
@@ -126,7 +126,7 @@ _ACTIONS: Final = (
     Case("stream silent, socket open", "silent", "latch", _STILL_S, _SILENCE),
     Case("stream alive, clock frozen", "frozen_clock", "latch", _STILL_S, _SILENCE, protocols=CONTROLLED),
     Case("frames in pieces", "split_frames", "nothing", label="goes on", protocols=(UR, XARM, SO101)),
-    Case("frames twice", "duplicate_frames", "nothing", label="goes on", protocols=(UR, XARM)),
+    Case("frames twice", "duplicate_frames", "nothing", label="goes on", protocols=(UR, XARM, FRANKA)),
     Case("frames late by up to 50 ms", "late_frames", "nothing", label="goes on", how=_LATE, protocols=(UR, XARM)),
     Case(
         "frames late by up to 200 ms", "late_frames", "any", 0.65, _SILENCE, "goes on or aborted", how=_VERY_LATE,
@@ -134,11 +134,11 @@ _ACTIONS: Final = (
     ),
     Case(
         "every connection reset", "drop_connections", "latch", 0.5, (*_SILENCE, *_DEAD, "mode_lost"),
-        how=_how(away_s=0.0), protocols=(UR, XARM, SO101),
+        how=_how(away_s=0.0), protocols=(UR, XARM, SO101, FRANKA),
     ),
     Case(
         "every connection reset, nothing to connect to for 5 s", "drop_connections", "latch", 0.5,
-        (*_SILENCE, *_DEAD, "mode_lost"), how=_how(away_s=5.0), protocols=(UR, XARM, SO101),
+        (*_SILENCE, *_DEAD, "mode_lost"), how=_how(away_s=5.0), protocols=(UR, XARM, SO101, FRANKA),
     ),
     Case("five replies damaged", "damaged_replies", "nothing", label="goes on", how=_how(count=5), protocols=(SO101,)),
     Case("one servo silent", "servo_silent", "latch", _STILL_S, _SILENCE, protocols=(SO101,)),
@@ -153,12 +153,15 @@ _ACTIONS: Final = (
     Case("protective stop, collision", "protective_stop", "latch", 0.2, _COLLIDED, protocols=CONTROLLED),
     Case(
         "emergency stop", "emergency_stop", "latch", 0.2, ("emergency_stop", "program_stopped", "mode_lost"),
-        protocols=CONTROLLED,
+        protocols=(UR, XARM, HTTP),
     ),
-    Case("safeguard opened", "safeguard", "latch", 0.2, ("safeguard_stop", "program_stopped"), protocols=_MORE),
+    Case(
+        "safeguard opened", "safeguard", "latch", 0.2, ("safeguard_stop", "program_stopped"),
+        protocols=(UR, HTTP, FRANKA),
+    ),
     Case(
         "stopped by somebody else", "program_stop", "latch", 0.2, ("program_stopped", "mode_lost"),
-        protocols=(UR, XARM),
+        protocols=(UR, XARM, FRANKA),
     ),
     Case(
         "switched to local control", "remote_control", "latch", 0.9, ("mode_lost",), how=_how(on=False), protocols=(UR,)
@@ -174,7 +177,7 @@ _ACTIONS: Final = (
     Case("pose is not a number", "nan", "latch", _STILL_S, ("bad_state", *_SILENCE), protocols=CONTROLLED),
     Case("lengths in other units", "wrong_units", "latch", 0.3, ("bad_state",), protocols=CONTROLLED),
     Case(
-        "20 N on the way down", "push", "nothing", 0.25, label="goes on", how=_N20, protocols=_MORE,
+        "20 N on the way down", "push", "nothing", 0.25, label="goes on", how=_N20, protocols=(UR, HTTP, FRANKA),
         down=True, rises=True,
     ),
     Case(

@@ -1,6 +1,7 @@
 """Simulated cells in processes of their own, with one language for what is to go wrong with any of them."""
 
 import json
+import os
 import re
 import signal
 import socket
@@ -31,6 +32,7 @@ _HAS_NOT: Final[Mapping[str, tuple[str, ...]]] = {
         "frozen_clock", "duplicate_frames", "late_frames", "emergency_stop", "safeguard", "nan", "wrong_units",
         "speed_slider",
     ),
+    "franka": ("split_frames", "late_frames", "emergency_stop", "speed_slider"),
 }  # fmt: skip
 """Faults that a kind of cell cannot have, and need not be healed of."""
 _SMALL: Final = ("--camera-px", "128")
@@ -52,7 +54,7 @@ class SimulatedCell:
     """``qtopt robot serve-sim`` on an address of its own; may be used in a ``with`` statement.
 
     Args:
-        protocol: ``ur``, ``xarm``, ``http`` or ``so101``.
+        protocol: ``ur``, ``xarm``, ``http``, ``so101`` or ``franka``.
         directory: where its cell file goes.
         host: a loopback address that nobody else uses.
         speed_m_s: of the tool; so slow by default that every reaction is over before a motion would be; None leaves
@@ -79,6 +81,7 @@ class SimulatedCell:
             [*command, "--output", str(self.path), *options],
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -104,6 +107,11 @@ class SimulatedCell:
         """Makes something go wrong, in the words of the UR controller's fault port; ``on=False`` takes it back."""
         self._ask(self._in_its_words(fault, how) if self.protocol == "xarm" else {"fault": fault, **how})
 
+    def signal(self, number: int) -> None:
+        """Sends a signal to the controller: the process, and the one that a Franka's is in; not to the camera."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, number)
+
     def truth(self) -> dict[str, Any]:
         """Returns what is so."""
         return self._ask({"truth": True} if self.protocol == "xarm" else {"fault": "truth"})
@@ -120,7 +128,7 @@ class SimulatedCell:
 
     def heal(self) -> None:
         """Takes every fault back, and does what a person at the arm does after a stop; nothing moves by that."""
-        self.process.send_signal(signal.SIGCONT)
+        self.signal(signal.SIGCONT)
         has_not = _HAS_NOT[self.protocol]
         for fault in _HEAL:
             if fault not in has_not:
@@ -150,7 +158,7 @@ class SimulatedCell:
         """Ends the process."""
         self._lines.close()
         self._socket.close()
-        self.process.send_signal(signal.SIGCONT)
+        self.signal(signal.SIGCONT)
         self.process.terminate()
         try:
             self.process.wait(20.0)

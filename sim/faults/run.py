@@ -194,11 +194,13 @@ class Matrix:
                 yield
         else:
             processes = cell.robot.processes
-            target = {"arm": processes.arm.pid, "safety": processes.safety.pid, "server": self._sim.process.pid}
-            os.kill(target[case.target], getattr(signal, case.fault))
+            number = getattr(signal, case.fault)
             if case.target == "server":
+                self._sim.signal(number)
                 time.sleep(2.0)
-                os.kill(target[case.target], signal.SIGCONT)
+                self._sim.signal(signal.SIGCONT)
+            else:
+                os.kill(processes.arm.pid if case.target == "arm" else processes.safety.pid, number)
             yield
 
     def _stands(self, sim: SimulatedCell) -> bool:

@@ -146,6 +146,8 @@ def test_estop_ends_the_arms_process_whatever_became_of_the_cell_file(qtopt, sim
             code, out, err = qtopt("robot", "estop", path)
             assert (code in (3, 4), "Press the button" in out) == (True, True), (code, out, err)
             assert until(lambda: cell.places.latched() is not None and not arms_of(path), 5.0)
+        path.write_text(sim.path.read_text())
+        assert until(lambda: "no report any more" in qtopt("robot", "status", path)[1], 5.0)
     path.write_text("no = [toml")
     assert qtopt("robot", "estop", path)[0] == 2  # nothing runs with it
 

@@ -178,7 +178,7 @@ class ServeSim:
 
     __pydantic_config__ = STRICT
 
-    protocol: Literal["ur", "xarm", "http", "so101"] = "ur"
+    protocol: Literal["ur", "xarm", "http", "so101", "franka"] = "ur"
     host: str = "127.0.3.1"
     output: Path | None = None
     objects: int = 5
@@ -210,7 +210,7 @@ class Faults:
     """Makes everything go wrong with simulated cells, one after the other, and judges what the arm then really did.
 
     Attributes:
-        protocols: of the cells.
+        protocols: of the cells; franka needs franky-sim (docs/drivers-franka.md).
         cases: by their names; none runs all.
         output: a directory for result.json; findings of other cases and cells that stand there stay.
         guide: a document whose table is written anew from it.
@@ -218,7 +218,7 @@ class Faults:
 
     __pydantic_config__ = STRICT
 
-    protocols: tuple[Literal["ur", "xarm", "http", "so101"], ...] = ("ur", "xarm", "http", "so101")
+    protocols: tuple[Literal["ur", "xarm", "http", "so101", "franka"], ...] = ("ur", "xarm", "http", "so101")
     cases: tuple[str, ...] = ()
     output: Path | None = None
     guide: Path | None = None

@@ -179,8 +179,9 @@ def _box(report: Callable[[], ArmState]) -> int:
             raise ConfigError("calibrate box needs a terminal: each place is confirmed with Enter")
         place = _standing(report).pose.position_m
         if any(math.dist(place, other) < _APART_M for other in places):
+            at = ", ".join(f"{each:.4f}" for each in place)
             raise ConfigError(
-                f"the tool is within {1000 * _APART_M:.0f} mm of a place before, at {place}; was it led on? Begin anew"
+                f"the tool is within {1000 * _APART_M:.0f} mm of a place before, at {at} m; was it led on? Begin anew"
             )
         places.append(place)
     (x1, y1, z1), (x2, y2, z2), (_, _, rim) = places

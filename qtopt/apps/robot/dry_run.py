@@ -19,6 +19,7 @@ from robot_bridge.safety.monitor import CellSafetyMonitor
 
 _EPISODES: Final = 20
 _STEP_NS: Final = 1_000_000_000
+_WORDS: Final = {"allow": "allowed as they are", "clamp": "made slower or shorter by the limits, as near the floor"}
 
 
 def dry_run(cell: CellFile, seed: int) -> int:
@@ -53,7 +54,8 @@ def dry_run(cell: CellFile, seed: int) -> int:
                 tool, now_ns = leg, now_ns + _STEP_NS
             if refused:
                 break
-    say(f"{_EPISODES} scripted episodes on paper: " + ", ".join(f"{n} {what}" for what, n in sorted(verdicts.items())))
+    said = ", ".join(f"{n} {_WORDS.get(what, what)}" for what, n in sorted(verdicts.items()))
+    say(f"{_EPISODES} scripted episodes on paper, motions: {said}")
     return 4 if any(verdicts[each.value] for each in (Reaction.HOLD, Reaction.STOP, Reaction.LATCH)) else 0
 
 

@@ -54,6 +54,17 @@ token_file = "{token}"
 [gripper]
 driver = "http"
 """
+_ARMS["franka"] = """[arm]
+driver = "franka"
+host = "{host}"
+realtime = false
+collision_force_n = 40.0
+speed_limit_m_s = 0.4
+yaw_rate_rad_s = 1.6
+
+[gripper]
+driver = "franka-hand"
+"""
 _ARMS["so101"] = """[arm]
 driver = "so101"
 port = "{port}"
@@ -167,6 +178,8 @@ def main(config: ServeSim) -> int:
             _serve_http(plant, config, pictures, servers, stop)
         elif config.protocol == "so101":
             _serve_so101(plant, config, pictures, servers, stop)
+        elif config.protocol == "franka":
+            _serve_franka(plant, config, pictures, servers, stop)
         else:
             asyncio.run(_serve_xarm(plant, config, pictures, stop))
     return 0
@@ -219,6 +232,17 @@ def _serve_so101(
     _announce(config, pictures.url, server.fault_port, port=port, calibration=calibration)
     while not stop.wait(3600.0):
         continue
+
+
+def _serve_franka(
+    plant: "Plant", config: ServeSim, pictures: "SceneCamera", servers: contextlib.ExitStack, stop: StopSignal
+) -> None:
+    from sim.servers.franka import FrankaCell
+
+    server = servers.enter_context(FrankaCell(plant, config.host, pictures.spoil))
+    _announce(config, pictures.url, server.fault_port)
+    while not stop.wait(1.0):
+        server.check()
 
 
 def _beside(config: ServeSim, servers: contextlib.ExitStack) -> Path:

@@ -60,7 +60,9 @@ def _living(running: Running) -> list[str]:
         record = board.arm.newest()
         if record is None:
             return lines
-        report = unpack_report(record)
+        report, silence_s = unpack_report(record), board.silence_s(Member.ARM)
+        if silence_s is None or silence_s > _LATELY_S:
+            lines.append(f"arm        no report any more, the last {_age(silence_s)}; what it told then:")
         if report.arm is not None:
             x_m, y_m, z_m = report.arm.pose.position_m
             force = "" if report.arm.wrench is None else f", {sum(f * f for f in report.arm.wrench[:3]) ** 0.5:.0f} N"

@@ -5,6 +5,7 @@ import pytest
 from qtopt.apps.robot.faults import run
 from robot_bridge.cell.places import STATE_VARIABLE
 from sim.faults.cases import named
+from tests.robot_bridge.drivers.franka_controller import needs_sim
 
 FEW = {
     "ur": (
@@ -17,13 +18,23 @@ FEW = {
     ),
     "xarm": ("every connection reset", "gripper jammed, open"),
     "so101": ("one servo silent", "arm's process: SIGKILL"),
+    "franka": (
+        "stream silent, socket open",
+        "controller stands still for 2 s",
+        "arm's process: SIGSTOP",
+        "safety process: SIGKILL",
+        "protective stop, collision",
+        "20 N on the way down",
+        "gripper silent",
+        "gripper drops the object on the way",
+    ),
 }
 
 
 @pytest.mark.realtime
 @pytest.mark.drill
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("protocol", FEW)
+@pytest.mark.parametrize("protocol", [pytest.param(name, marks=[needs_sim] * (name == "franka")) for name in FEW])
 def test_faults_end_as_they_must(protocol, monkeypatch):
     monkeypatch.setenv(STATE_VARIABLE, "")  # each kind of case sets its own; put back afterwards
     findings = list(run(protocol, [named(name) for name in FEW[protocol]]))

@@ -1,0 +1,236 @@
+"""franky-sim with faults, run by an interpreter that has it: ``python franka_controller ADDRESS [seven joints]``.
+
+Imports nothing of ours. Prints a line when it serves, and ends with its input. Until then each line of JSON is an
+order, answered by one line that tells where arm and hand are. What an order may hold:
+
+    mode       kIdle, kReflex, kUserStopped, kOther: the controller's mode; a motion under way is aborted
+    force      six numbers: what presses on the tool, in its reports; more than the limit it was given is a reflex
+    width_m    opening of the fingers in its reports; null: that of the fingers in MuJoCo
+    spoil      some of silent, frozen_clock, duplicate_frames, nan, wrong_units, pose_jump
+    hand       silent, jammed, "flag 2" (it feels an object), "flag 3" (it feels none), or empty
+    drop_s     resets every connection, and takes no other for so long
+"""
+
+import itertools
+import json
+import queue
+import struct
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from socket import SO_LINGER, SOL_SOCKET
+from typing import Any
+
+from franky_sim import SimulationServer, franka_robot_server, simulation_server
+from franky_sim.franka_gripper_server import FrankaGripperServer
+from franky_sim.franka_robot_protocol import (
+    AutomaticErrorRecoveryCommand,
+    AutomaticErrorRecoveryStatus,
+    MoveStatus,
+    RobotCommand,
+    RobotMode,
+    SetCollisionBehaviorCommand,
+)
+from franky_sim.franka_robot_server import FrankaRobotServer
+from franky_sim.franka_server import BaseCommand, FrankaServer
+from franky_sim.mujoco_simulator import MujocoSimulator
+
+TICK_S = 1e-3
+MOST_LATE_S = 0.05
+JUMP_M = 0.08
+MM_PER_M = 1000.0
+ABORTED = {
+    RobotMode.kReflex: MoveStatus.kReflexAborted,
+    RobotMode.kUserStopped: MoveStatus.kPreemptedDueToActivatedSafetyFunctions,
+    RobotMode.kOther: MoveStatus.kAborted,
+}
+
+
+@dataclass
+class Spoilt:
+    """What is wrong now."""
+
+    mode: Any = RobotMode.kIdle
+    force: list[float] = field(default_factory=lambda: [0.0] * 6)
+    limits_n: list[float] = field(default_factory=lambda: [float("inf")] * 6)
+    width_m: float | None = None
+    faults: frozenset[str] = frozenset()
+    hand: str = ""
+    away_until: float = 0.0
+
+
+NOW = Spoilt()
+
+
+class Controller(FrankaRobotServer):  # type: ignore[misc]
+    """The arm's server, whose reports and connections can be spoilt."""
+
+    @property
+    def robot_state(self) -> Any:
+        """What it reports."""
+        state = super().robot_state
+        pose = list(state.O_T_EE)
+        if "nan" in NOW.faults:
+            pose[12:15] = [float("nan")] * 3
+        if "wrong_units" in NOW.faults:
+            pose[12:15] = [MM_PER_M * each for each in pose[12:15]]
+        if "pose_jump" in NOW.faults:
+            pose[14] += JUMP_M
+        mode = state.robot_mode if NOW.mode is RobotMode.kIdle else NOW.mode
+        return state.replace(O_T_EE=tuple(pose), O_F_ext_hat_K=tuple(NOW.force), robot_mode=mode)
+
+    def process_commands(self) -> None:
+        """Takes orders and connections, unless it is away."""
+        if time.monotonic() >= NOW.away_until:
+            super().process_commands()
+        if self.current_motion_id and any(abs(a) > b for a, b in zip(NOW.force, NOW.limits_n, strict=True)):
+            self.go_into(RobotMode.kReflex)
+
+    def send_state(self) -> None:
+        """Reports, once every millisecond; the number of a report is the controller's clock."""
+        copies = 0 if "silent" in NOW.faults else 2 if "duplicate_frames" in NOW.faults else 1
+        number = self._FrankaServer__message_id  # type: ignore[has-type]
+        for _ in range(copies):
+            self._FrankaServer__message_id = number
+            FrankaServer.send_state(self)
+        self._FrankaServer__message_id = number + ("frozen_clock" not in NOW.faults)
+        self.gripper_server.send_state()
+
+    def go_into(self, mode: Any) -> None:
+        """Enters a mode, and aborts what is under way."""
+        NOW.mode = mode
+        moving = self.current_motion_id
+        if mode is RobotMode.kIdle or not moving:
+            return
+        self.stop_motion(send_preemption_signal=False)
+        BaseCommand.send_response(self._tcp_socket, RobotCommand.kMove, moving, ABORTED[mode])
+        self.reset_current_motion_id()
+
+    def drop(self, away_s: float) -> None:
+        """Resets its connections, the hand's too."""
+        NOW.away_until = time.monotonic() + away_s
+        for server in (self, self.gripper_server):
+            if server._tcp_socket is not None:
+                server._tcp_socket.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
+            server.reset_state()
+
+
+class Hand(FrankaGripperServer):  # type: ignore[misc]
+    """The hand's server, which can be silent or feel what is not there."""
+
+    def process_commands(self) -> None:
+        """Takes orders, unless it is silent."""
+        if NOW.hand != "silent":
+            super().process_commands()
+
+    def send_state(self) -> None:
+        """Reports, unless it is silent."""
+        if NOW.hand != "silent":
+            super().send_state()
+
+    def _get_state_bytes(self) -> Any:
+        if NOW.hand in ("flag 2", "flag 3"):
+            self._is_grasping = NOW.hand == "flag 2"
+        return super()._get_state_bytes()
+
+
+class Limits(SetCollisionBehaviorCommand):  # type: ignore[misc]
+    """From what force on it is a reflex."""
+
+    def handle(self, server: Any) -> None:
+        """Takes note of them."""
+        NOW.limits_n = list(self.upper_force_thresholds_nominal)
+        super().handle(server)
+
+
+class Recovery(AutomaticErrorRecoveryCommand):  # type: ignore[misc]
+    """The way out of a reflex, and of nothing else."""
+
+    def handle(self, server: Any) -> None:
+        """Leaves a reflex; refuses while the user stop is pressed."""
+        if NOW.mode is RobotMode.kUserStopped:
+            self.reply(AutomaticErrorRecoveryStatus.kCommandRejectedDueToActivatedSafetyFunctions)
+            return
+        NOW.mode = RobotMode.kIdle
+        self.reply(AutomaticErrorRecoveryStatus.kSuccess)
+
+
+class Fingers:
+    """What the hand was told, and how far its fingers are apart: as told from outside, or as MuJoCo has them."""
+
+    def __init__(self, robot: Any) -> None:
+        self.told = [0, 0.0, 0.0, 0.0]
+        self._go, self._width_m = robot.set_hand_goal, robot._get_hand_width
+        robot.set_hand_goal, robot._get_hand_width = self.go, self.width_m
+
+    def go(self, width_m: float, speed_m_s: float, force_n: float) -> None:
+        """Turns to an opening; jammed fingers do not."""
+        if NOW.hand != "jammed":
+            self.told = [self.told[0] + 1, width_m, speed_m_s, force_n]
+            self._go(width_m, speed_m_s, force_n)
+
+    def width_m(self) -> float:
+        """Returns the opening."""
+        return float(self._width_m() if NOW.width_m is None else NOW.width_m)
+
+
+def obey(server: Controller, fingers: Fingers, order: dict[str, Any], time_s: float) -> dict[str, Any]:
+    """Does what an order says and returns the answer."""
+    NOW.force = order.get("force", NOW.force)
+    NOW.width_m = order.get("width_m", NOW.width_m)
+    NOW.faults = frozenset(order.get("spoil", NOW.faults))
+    NOW.hand = order.get("hand", NOW.hand)
+    if "mode" in order:
+        server.go_into(RobotMode[order["mode"]])
+    if "drop_s" in order:
+        server.drop(order["drop_s"])
+    state = server.robot.state
+    return {
+        "time_s": time_s,
+        "mode": NOW.mode.name,
+        "position_m": list(state.O_T_EE[12:15]),
+        "opening_axis": list(state.O_T_EE[4:7]),
+        "joints_rad": list(state.q),
+        "joint_speeds_rad_s": list(state.dq),
+        "width_m": server.robot.hand_width,
+        "hand_told": fingers.told,
+    }
+
+
+def main(address: str, joints_rad: list[float]) -> None:
+    """Serves until standard input ends."""
+    simulation_server.FrankaRobotServer = Controller
+    franka_robot_server.FrankaGripperServer = Hand
+    franka_robot_server.SetCollisionBehaviorCommand = Limits
+    franka_robot_server.AutomaticErrorRecoveryCommand = Recovery
+    lines: queue.Queue[str] = queue.Queue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        lines.put("")
+
+    def say(line: str) -> None:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    with MujocoSimulator() as sim:
+        fingers = Fingers(sim.add_robot(joints_rad) if joints_rad else sim.add_robot())
+        with SimulationServer(sim, hostname_candidates=[address]) as server:
+            threading.Thread(target=listen, daemon=True).start()
+            say("serving")
+            due_s = time.monotonic()
+            for tick in itertools.count():
+                server.run_once(realtime=False)
+                while not lines.empty():
+                    line = lines.get()
+                    if not line:
+                        return
+                    say(json.dumps(obey(server.robot_servers[0], fingers, json.loads(line), tick * TICK_S)))
+                due_s = max(due_s + TICK_S, time.monotonic() - MOST_LATE_S)
+                time.sleep(max(0.0, due_s - time.monotonic()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], [float(each) for each in sys.argv[2:]])
