@@ -165,7 +165,7 @@ class Plant:
         with self._door, self._lock:
             self._blocked = self._motors.braked = False
             self._path.go(target, speed_m_s, accel_m_s2, yaw_rate_rad_s)
-            self._state = self._measure()
+            self._told_anew()
 
     def servo_to(self, target: ToolPose, speed_m_s: float, accel_m_s2: float, yaw_rate_rad_s: float = 0.8) -> None:
         """Follows a stream of targets: like ``move_to``, but a motion that was blocked stays so until ``stop``."""
@@ -174,7 +174,7 @@ class Plant:
             if not self._blocked:
                 self._motors.braked = False
                 self._path.go(target, speed_m_s, accel_m_s2, yaw_rate_rad_s)
-                self._state = self._measure()
+                self._told_anew()
 
     def stop(self, decel_m_s2: float) -> None:
         """Stands still as fast as ``decel_m_s2`` allows."""
@@ -186,7 +186,7 @@ class Plant:
         """Moves the fingers to an opening [m] at an opening speed, pressing with ``force_n`` at most."""
         with self._door, self._lock:
             self._fingers.go(width_m, speed_m_s, force_n, self._ticks)
-            self._state = self._measure()
+            self._told_anew()
 
     def slip(self) -> None:
         """Has the fingers let go of what they hold for 0.3 s, whatever they were told."""
@@ -295,6 +295,10 @@ class Plant:
         self._state = self._measure(holding=holding, touched_low_m=low_m)
         tool = self._state.tool
         self._trace.append(Sample(time.monotonic(), tool.x_m, tool.y_m, tool.z_m))
+
+    def _told_anew(self) -> None:
+        """Has the state say what was just asked for; what is touched is known after a time step."""
+        self._state = self._measure(holding=self._state.holding, touched_low_m=self._state.touched_low_m)
 
     def _measure(self, *, holding: bool = False, touched_low_m: float | None = None) -> PlantState:
         here, rates = self._hand.motion()

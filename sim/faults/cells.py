@@ -1,7 +1,7 @@
 """Simulated cells in processes of their own, with one language for what is to go wrong with any of them."""
 
+import contextlib
 import json
-import os
 import re
 import signal
 import socket
@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+import psutil
 
 from qtopt.errors import RobotError
 from robot_bridge.cell.places import Places
@@ -81,7 +83,6 @@ class SimulatedCell:
             [*command, "--output", str(self.path), *options],
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
@@ -108,9 +109,12 @@ class SimulatedCell:
         self._ask(self._in_its_words(fault, how) if self.protocol == "xarm" else {"fault": fault, **how})
 
     def signal(self, number: int) -> None:
-        """Sends a signal to the controller: the process, and the one that a Franka's is in; not to the camera."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, number)
+        """Sends a signal to the controller: to ``serve-sim``, and to the process that a Franka's is in."""
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            parts = psutil.Process(self.process.pid).children()
+            for part in (each for each in parts if any("franka_controller" in word for word in each.cmdline())):
+                part.send_signal(number)
+            self.process.send_signal(number)
 
     def truth(self) -> dict[str, Any]:
         """Returns what is so."""

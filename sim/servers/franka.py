@@ -16,11 +16,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from qtopt.errors import ConfigError, RobotError
 from robot_bridge.robot import ToolPose
-from sim.plant import HOME, Plant
+from sim.plant import HOME, Plant, PlantState
 from sim.servers.loopback import require_loopback
-from sim.servers.truth import lead_up, plant_trace, plant_truth
+from sim.servers.truth import plant_trace, plant_truth
 from sim.servers.ur_lines import TextServer, faults
 
 VARIABLE: Final = "FRANKY_SIM_PYTHON"
@@ -29,6 +31,8 @@ START_RAD: Final = (0.0, 0.1796, 0.0, -1.91, 0.0, 2.0896, 0.785)
 _PROGRAM: Final = Path(__file__).with_name("franka_controller")
 _FOLLOW_M_S, _FOLLOW_M_S2, _FOLLOW_RAD_S = 1.0, 40.0, 4.0
 _PERIOD_S: Final = 0.005
+_STANDS: Final = np.array([2e-4, 2e-4, 2e-4, 2e-3])
+"""Metres and radians that the arm trembles on the spot."""
 _WIDEST_M: Final = 0.08
 _ONE_THREAD: Final = {"OMP_NUM_THREADS": "1"}
 _LINK: Final = ("silent", "frozen_clock", "duplicate_frames", "nan", "wrong_units", "pose_jump")
@@ -40,7 +44,7 @@ _HAND: Final = ("silent", "jammed", "flag 2", "flag 3")
 def interpreter() -> str | None:
     """Returns the interpreter that has franky-sim: as ``FRANKY_SIM_PYTHON`` names it, or beside ``franky-sim``."""
     program = shutil.which("franky-sim")
-    return os.environ.get(VARIABLE) or (str(Path(program).parent / "python") if program else None)
+    return os.environ.get(VARIABLE) or (str(Path(program).resolve().parent / "python") if program else None)
 
 
 class FrankySim:
@@ -117,8 +121,10 @@ class FrankaCell:
         self._plant, self._spoil_camera = plant, spoil_camera
         self._controller = FrankySim(host, START_RAD)
         self._yaw_rad, self._gripped, self._spoilt = HOME.yaw_rad, 0, dict.fromkeys(_LINK, False)
-        plant.move_to(self._tool(self._controller.ask()), 0.25, 1.0)
-        while plant.state().moving:
+        self._sent = self._tool(self._controller.ask())
+        plant.move_to(self._sent, 0.25, 1.0)
+        plant.grip(_WIDEST_M, 0.1, 20.0)
+        while plant.state().moving or plant.state().gripper_moving:
             time.sleep(_PERIOD_S)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="franka", daemon=True)
@@ -133,9 +139,10 @@ class FrankaCell:
         self.close()
 
     def check(self) -> None:
-        """Raises RobotError where franky-sim has ended."""
-        if self._controller.process.poll() is not None:
-            raise RobotError("franky-sim has ended; its words are above")
+        """Raises RobotError where franky-sim, the plant, or what leads the hand has ended."""
+        self._plant.state()
+        if self._controller.process.poll() is not None or not self._thread.is_alive():
+            raise RobotError("franky-sim has ended, or the hand does not follow it any more; the words above say why")
 
     def close(self) -> None:
         """Ends franky-sim and frees the ports; the hand stays where it is."""
@@ -143,6 +150,7 @@ class FrankaCell:
         self._faults.shutdown()
         self._faults.server_close()
         self._closing.set()
+        self._controller.process.kill()  # whoever waits for its answer is told
         self._thread.join()
         self._controller.close()
 
@@ -156,7 +164,7 @@ class FrankaCell:
             "drop_connections": lambda: order(drop_s=float(request.get("away_s", 0.0))) and None,
             "push": lambda: self._plant.push(request["force_n"], float(request.get("grows_s", 0.0))),
             "slip": self._plant.slip,
-            "person": lambda: self._mend(float(request.get("lift_m", 0.0))),
+            "person": lambda: order(mode="kIdle") and None,
             "gripper": lambda: self._spoil_hand(str(request["what"]) if switch else ""),
             "camera": lambda: self._spoil_camera(str(request["what"]) if switch else "none"),
             "refill": lambda: self._plant.refill(request.get("seed")),
@@ -173,30 +181,33 @@ class FrankaCell:
             raise ConfigError(f"fault is {fault!r}, expected one of {expected}")
         return {}
 
-    def _mend(self, lift_m: float) -> None:
-        self._controller.ask(mode="kIdle")
-        lead_up(self._plant, lift_m)
-
     def _spoil_hand(self, what: str) -> None:
         if what and what not in _HAND:
             raise ConfigError(f"what is {what!r}, expected one of {', '.join(_HAND)}")
         self._controller.ask(hand=what)
 
     def _run(self) -> None:
-        while not self._closing.wait(_PERIOD_S):
-            state = self._plant.state()
-            try:
-                told = self._controller.ask(force=[*state.wrench], width_m=min(state.width_m, _WIDEST_M))
-            except RobotError:
-                return  # ``check`` says so
-            count, width_m, speed_m_s, force_n = told["hand_told"]
-            if count != self._gripped:
-                self._gripped = count
-                self._plant.grip(width_m, speed_m_s, force_n)
-            if state.blocked:
-                self._plant.stop(_FOLLOW_M_S2)
-            with contextlib.suppress(RobotError):  # where the plant's own arm does not reach
-                self._plant.servo_to(self._tool(told), _FOLLOW_M_S, _FOLLOW_M_S2, _FOLLOW_RAD_S)
+        with contextlib.suppress(RobotError):  # ``check`` says so
+            while not self._closing.wait(_PERIOD_S):
+                self._follow(self._plant.state())
+
+    def _follow(self, state: PlantState) -> None:
+        """Tells the controller what hand and fingers feel, and leads them to where it has them."""
+        felt = {"force": [*state.wrench], "width_m": min(state.width_m, _WIDEST_M), "moving": state.gripper_moving}
+        told = self._controller.ask(**felt)
+        count, width_m, speed_m_s, force_n = told["hand_told"]
+        if count != self._gripped:
+            self._gripped = count
+            self._plant.grip(width_m, speed_m_s, force_n)
+        target = self._tool(told)
+        gap = np.abs(target.array() - self._sent.array())
+        if state.blocked:
+            self._plant.stop(_FOLLOW_M_S2)
+        elif (gap < _STANDS).all():
+            return  # told again, it would count as moving
+        with contextlib.suppress(RobotError):  # where the plant's own arm does not reach
+            self._plant.servo_to(target, _FOLLOW_M_S, _FOLLOW_M_S2, _FOLLOW_RAD_S)
+            self._sent = target
 
     def _tool(self, told: dict[str, Any]) -> ToolPose:
         """Returns where the arm has the tool; one that is not vertical counts as such."""

@@ -205,9 +205,12 @@ def test_the_box_is_read_where_the_tool_is_with_the_controllers_own_tool_point(q
     assert (code, "payload is 1.00 kg" in err) == (2, True), (out, err)
 
 
-def test_dry_run_needs_no_arm(qtopt, sim):
+def test_dry_run_needs_no_arm(qtopt, sim, tmp_path):
     code, out, _ = qtopt("robot", "collect", sim.path, "--dry-run")
     assert (code, "on paper" in out) == (0, True)
+    path = tmp_path / "cell.toml"
+    path.write_text(sim.path.read_text().replace("watchdog_hz = 4.0", "watchdog_hz = 0.0"))
+    assert qtopt("robot", "collect", path, "--dry-run")[0] == 2
 
 
 def test_collected_grasps_reach_the_server_once_each(qtopt, sim):

@@ -13,6 +13,7 @@ from robot_bridge.cell.robot import TURN_RAD
 from robot_bridge.cell_file import CellFile, cell_config
 from robot_bridge.contracts import ArmMode, ArmState, MotionCommand, Reaction
 from robot_bridge.displacement import limit_action, to_pose, waypoints
+from robot_bridge.registry import resolve
 from robot_bridge.robot import ToolPose
 from robot_bridge.safety.facts import CellFacts, Phase, is_at_least
 from robot_bridge.safety.monitor import CellSafetyMonitor
@@ -23,7 +24,12 @@ _WORDS: Final = {"allow": "allowed as they are", "clamp": "made slower or shorte
 
 
 def dry_run(cell: CellFile, seed: int) -> int:
-    """Runs twenty scripted episodes without an arm; returns 0, or 4 where the monitor refused a step."""
+    """Runs twenty scripted episodes without an arm; returns 0, or 4 where the monitor refused a step.
+
+    Raises:
+        ConfigError: the file names a driver, or an option of one, that there is not.
+    """
+    resolve(cell)
     config, rng, policy = cell_config(cell), np.random.default_rng(seed), ScriptedPolicy()
     verdicts: Counter[str] = Counter()
     for _ in range(_EPISODES):

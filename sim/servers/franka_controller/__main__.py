@@ -6,14 +6,16 @@ order, answered by one line that tells where arm and hand are. What an order may
     mode       kIdle, kReflex, kUserStopped, kOther: the controller's mode; a motion under way is aborted
     force      six numbers: what presses on the tool, in its reports; more than the limit it was given is a reflex
     width_m    opening of the fingers in its reports; null: that of the fingers in MuJoCo
+    moving     those fingers are under way, so no motion of the hand has ended
     spoil      some of silent, frozen_clock, duplicate_frames, nan, wrong_units, pose_jump
     hand       silent, jammed, "flag 2" (it feels an object), "flag 3" (it feels none), or empty
-    drop_s     resets every connection, and takes no other for so long
+    drop_s     resets every connection, and listens for others after so long
 """
 
 import itertools
 import json
 import queue
+import signal
 import struct
 import sys
 import threading
@@ -45,6 +47,10 @@ ABORTED = {
     RobotMode.kUserStopped: MoveStatus.kPreemptedDueToActivatedSafetyFunctions,
     RobotMode.kOther: MoveStatus.kAborted,
 }
+REFUSED = {
+    RobotMode.kUserStopped: AutomaticErrorRecoveryStatus.kCommandRejectedDueToActivatedSafetyFunctions,
+    RobotMode.kOther: AutomaticErrorRecoveryStatus.kCommandNotPossibleRejected,
+}
 
 
 @dataclass
@@ -55,6 +61,7 @@ class Spoilt:
     force: list[float] = field(default_factory=lambda: [0.0] * 6)
     limits_n: list[float] = field(default_factory=lambda: [float("inf")] * 6)
     width_m: float | None = None
+    fingers_move: bool = False
     faults: frozenset[str] = frozenset()
     hand: str = ""
     away_until: float = 0.0
@@ -66,26 +73,19 @@ NOW = Spoilt()
 class Controller(FrankaRobotServer):  # type: ignore[misc]
     """The arm's server, whose reports and connections can be spoilt."""
 
-    @property
-    def robot_state(self) -> Any:
-        """What it reports."""
-        state = super().robot_state
-        pose = list(state.O_T_EE)
-        if "nan" in NOW.faults:
-            pose[12:15] = [float("nan")] * 3
-        if "wrong_units" in NOW.faults:
-            pose[12:15] = [MM_PER_M * each for each in pose[12:15]]
-        if "pose_jump" in NOW.faults:
-            pose[14] += JUMP_M
-        mode = state.robot_mode if NOW.mode is RobotMode.kIdle else NOW.mode
-        return state.replace(O_T_EE=tuple(pose), O_F_ext_hat_K=tuple(NOW.force), robot_mode=mode)
-
     def process_commands(self) -> None:
-        """Takes orders and connections, unless it is away."""
-        if time.monotonic() >= NOW.away_until:
-            super().process_commands()
-        if self.current_motion_id and any(abs(a) > b for a, b in zip(NOW.force, NOW.limits_n, strict=True)):
-            self.go_into(RobotMode.kReflex)
+        """Takes orders and connections, unless it is away; ends a motion that presses too hard, or must not be."""
+        if time.monotonic() < NOW.away_until:
+            self._post_process_commands()
+            return
+        if self._FrankaServer__server_socket is None:
+            self._FrankaServer__hostname_candidates = [self.hostname]
+            self.init()
+        super().process_commands()
+        if self.current_motion_id:
+            pressed = any(abs(a) > b for a, b in zip(NOW.force, NOW.limits_n, strict=True))
+            if NOW.mode is not RobotMode.kIdle or pressed:
+                self.go_into(RobotMode.kReflex if NOW.mode is RobotMode.kIdle else NOW.mode)
 
     def send_state(self) -> None:
         """Reports, once every millisecond; the number of a report is the controller's clock."""
@@ -108,12 +108,26 @@ class Controller(FrankaRobotServer):  # type: ignore[misc]
         self.reset_current_motion_id()
 
     def drop(self, away_s: float) -> None:
-        """Resets its connections, the hand's too."""
+        """Resets its connections, the hand's too, and listens again after ``away_s``."""
         NOW.away_until = time.monotonic() + away_s
         for server in (self, self.gripper_server):
             if server._tcp_socket is not None:
                 server._tcp_socket.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
             server.reset_state()
+        self.cleanup()
+
+    def _get_state_bytes(self) -> Any:
+        """Spoils what is told, and not what is: a motion begins where the arm is."""
+        state = self.robot_state
+        pose = list(state.O_T_EE)
+        if "nan" in NOW.faults:
+            pose[12:15] = [float("nan")] * 3
+        if "wrong_units" in NOW.faults:
+            pose[12:15] = [MM_PER_M * each for each in pose[12:15]]
+        if "pose_jump" in NOW.faults:
+            pose[14] += JUMP_M
+        mode = state.robot_mode if NOW.mode is RobotMode.kIdle else NOW.mode
+        return state.replace(O_T_EE=tuple(pose), O_F_ext_hat_K=tuple(NOW.force), robot_mode=mode).pack_state()
 
 
 class Hand(FrankaGripperServer):  # type: ignore[misc]
@@ -130,9 +144,16 @@ class Hand(FrankaGripperServer):  # type: ignore[misc]
             super().send_state()
 
     def _get_state_bytes(self) -> Any:
-        if NOW.hand in ("flag 2", "flag 3"):
-            self._is_grasping = NOW.hand == "flag 2"
-        return super()._get_state_bytes()
+        felt = self._is_grasping  # type: ignore[has-type]
+        self._is_grasping = {"flag 2": True, "flag 3": False}.get(NOW.hand, felt)
+        told = super()._get_state_bytes()
+        self._is_grasping = felt
+        return told
+
+    def _check_motion_state(self) -> None:
+        if NOW.fingers_move:
+            self._settling_steps = 0
+        super()._check_motion_state()
 
 
 class Limits(SetCollisionBehaviorCommand):  # type: ignore[misc]
@@ -148,9 +169,9 @@ class Recovery(AutomaticErrorRecoveryCommand):  # type: ignore[misc]
     """The way out of a reflex, and of nothing else."""
 
     def handle(self, server: Any) -> None:
-        """Leaves a reflex; refuses while the user stop is pressed."""
-        if NOW.mode is RobotMode.kUserStopped:
-            self.reply(AutomaticErrorRecoveryStatus.kCommandRejectedDueToActivatedSafetyFunctions)
+        """Leaves a reflex; refuses while the user stop is pressed, or somebody else has the arm."""
+        if NOW.mode in REFUSED:
+            self.reply(REFUSED[NOW.mode])
             return
         NOW.mode = RobotMode.kIdle
         self.reply(AutomaticErrorRecoveryStatus.kSuccess)
@@ -179,6 +200,7 @@ def obey(server: Controller, fingers: Fingers, order: dict[str, Any], time_s: fl
     """Does what an order says and returns the answer."""
     NOW.force = order.get("force", NOW.force)
     NOW.width_m = order.get("width_m", NOW.width_m)
+    NOW.fingers_move = order.get("moving", NOW.fingers_move)
     NOW.faults = frozenset(order.get("spoil", NOW.faults))
     NOW.hand = order.get("hand", NOW.hand)
     if "mode" in order:
@@ -215,8 +237,14 @@ def main(address: str, joints_rad: list[float]) -> None:
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with its input
     with MujocoSimulator() as sim:
-        fingers = Fingers(sim.add_robot(joints_rad) if joints_rad else sim.add_robot())
+        robot = sim.add_robot(joints_rad) if joints_rad else sim.add_robot()
+        fingers = Fingers(robot)
+        where = robot.kinematics
+        robot.kinematics = lambda joints: where(joints).copy()  # or it is where the next joints asked for would have it
+        ground = next(each for each in sim.worldbody if each.get("name") == "ground")
+        ground.attrib |= {"contype": "0", "conaffinity": "0"}  # the finger tips of this model reach below the tool
         with SimulationServer(sim, hostname_candidates=[address]) as server:
             threading.Thread(target=listen, daemon=True).start()
             say("serving")
