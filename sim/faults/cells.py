@@ -16,6 +16,7 @@ import psutil
 
 from qtopt.errors import RobotError
 from robot_bridge.cell.places import Places
+from robot_bridge.contracts import Latch
 from sim.faults.judge import Sample
 from sim.hand import MAX_WIDTH_M
 
@@ -147,8 +148,8 @@ class SimulatedCell:
         self.inject("person", lift_m=_LIFT_M)
         until(lambda: not self.truth()["moving"], 10.0, 0.1)
 
-    def unlock(self, places: Places) -> str | None:
-        """Does what a person does who comes, looks, and unlocks; returns the rule that had locked motion, if any."""
+    def unlock(self, places: Places) -> Latch | None:
+        """Does what a person does who comes, looks, and unlocks; returns what had locked motion, if anything."""
         latch = places.latched()
         if latch is None:
             return None
@@ -156,7 +157,7 @@ class SimulatedCell:
         if latch.rule in _PRESSED and self.protocol in ("ur", "xarm"):
             self.free()
         places.latch_file.acknowledge("simulated person", "the cause was taken back")
-        return latch.rule
+        return latch
 
     def close(self) -> None:
         """Ends the process."""

@@ -127,12 +127,12 @@ class _Fault:
         self._demand(abs(after["width_m"] - before["width_m"]) < 0.002, "the fingers moved")
         others = [processes[name] for name in ("arm", "safety")]
         self._demand(until(lambda: not any(map(_lives, others)), 30.0, 0.1), "arm or safety process lived on")
-        rule = sim.unlock(places)
+        lock = sim.unlock(places)
         self._roles.revive()
         self.await_episodes(1)
         self.seen = (
             f"stood after {seen.stood_s:.2f} s and {1e3 * seen.way_m:.0f} mm at {1e2 * speed_m_s:.0f} cm/s, "
-            f"{f'locked by `{rule}`' if rule else 'not locked'}; the next collector went on"
+            f"{f'locked by `{lock.rule}`' if lock else 'not locked'}; the next collector went on"
         )
         self.measured = {"stood_s": seen.stood_s, "way_m": seen.way_m, "speed_m_s": speed_m_s, "allowed_s": allowed_s}
 
@@ -198,9 +198,9 @@ class _Fault:
             nonlocal look_s
             if time.monotonic() > look_s:
                 look_s = time.monotonic() + 0.5
-                rule = self._sim.unlock(self._places)
-                if rule is not None:
-                    self.locks.append(rule)
+                lock = self._sim.unlock(self._places)
+                if lock is not None:
+                    self.locks.append(lock.rule)
             return condition()
 
         return until(so, seconds, period_s)

@@ -18,6 +18,7 @@ from qtopt.apps.rundir import provenance
 from qtopt.types import JsonValue
 from robot_bridge.cell.places import STATE_VARIABLE, Places
 from robot_bridge.cell_file import load_cell_file
+from robot_bridge.contracts import Latch
 from sim.faults.cells import SimulatedCell, until
 from sim.faults.chance import draw, make
 
@@ -31,7 +32,7 @@ def main(config: Soak) -> int:
     end_on_sigterm()
     rng = random.Random(config.seed)
     troubles: Counter[str] = Counter()
-    locks: Counter[str | None] = Counter()
+    locks: list[Latch | None] = []
     samples: list[dict[str, JsonValue]] = []
     with tempfile.TemporaryDirectory() as directory:
         os.environ[STATE_VARIABLE] = str(Path(directory) / "cells")
@@ -51,11 +52,11 @@ def main(config: Soak) -> int:
                     troubles[trouble.name] += 1
                     make(trouble, sim, lambda: roles.processes(places))
                     roles.revive()
-                    locks.update([sim.unlock(places)])
+                    locks.append(sim.unlock(places))
                 samples.append({"minute": round((time.monotonic() - began) / 60, 2), **roles.sample(sim.process.pid)})
                 say(f"{len(finished(roles.logs))} episodes, {sum(troubles.values())} faults: {json.dumps(samples[-1])}")
                 time.sleep(max(0.0, due - time.monotonic()))
-                locks.update([sim.unlock(places)])
+                locks.append(sim.unlock(places))
             waiting, aside = roles.end(), roles.set_aside()
             told, stored = finished(roles.logs), delivered(roles.store)
         left = aside + left_behind(directory, config.host)
@@ -67,7 +68,8 @@ def main(config: Soak) -> int:
         "minutes": config.minutes,
         "seed": config.seed,
         "faults": dict(troubles),
-        "locks": {rule: count for rule, count in locks.items() if rule},
+        "locks": dict(Counter(each.rule for each in locks if each)),
+        "reasons": [f"{each.rule}: {each.reason}" for each in locks if each],
         "labels": labels,
     }
     if config.output is not None:

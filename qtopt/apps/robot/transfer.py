@@ -110,8 +110,8 @@ class FilledCell:
         self._cell.close()
 
     def _unlock(self) -> None:
-        rule = self._sim.unlock(self._cell.places)
-        self.locks.update([rule] if rule else [])
+        lock = self._sim.unlock(self._cell.places)
+        self.locks.update([lock.rule] if lock else [])
 
 
 def main(config: Transfer) -> int:
