@@ -38,8 +38,10 @@ _HAS_NOT: Final[Mapping[str, tuple[str, ...]]] = {
     "franka": ("split_frames", "late_frames", "emergency_stop", "speed_slider"),
 }  # fmt: skip
 """Faults that a kind of cell cannot have, and need not be healed of."""
+_LED: Final = ("ur", "xarm", "franka")
+"""Those that a person can lead up out of what they press on."""
 _SMALL: Final = ("--camera-px", "128")
-_PRESSED: Final = ("contact_latch", "contact_retract", "protective_stop")
+_PRESSED: Final = ("contact_latch", "contact_retract", "protective_stop", "reflex")
 _XARM_WORDS: Final = {
     "silent": "silent_reports",
     "frozen_clock": "frozen_reports",
@@ -144,7 +146,7 @@ class SimulatedCell:
         self.inject("person")
 
     def free(self) -> None:
-        """Does what a person does where the tool presses on something: leads it up, slowly. UR and xArm."""
+        """Does what a person does where the tool presses on something: leads it up, slowly; of UR, xArm, Franka."""
         self.inject("person", lift_m=_LIFT_M)
         until(lambda: not self.truth()["moving"], 10.0, 0.1)
 
@@ -154,7 +156,7 @@ class SimulatedCell:
         if latch is None:
             return None
         self.inject("person")
-        if latch.rule in _PRESSED and self.protocol in ("ur", "xarm"):
+        if latch.rule in _PRESSED and self.protocol in _LED:
             self.free()
         places.latch_file.acknowledge("simulated person", "the cause was taken back")
         return latch

@@ -31,6 +31,7 @@ START_RAD: Final = (0.0, 0.1796, 0.0, -1.91, 0.0, 2.0896, 0.785)
 _PROGRAM: Final = Path(__file__).with_name("franka_controller")
 _FOLLOW_M_S, _FOLLOW_M_S2, _FOLLOW_RAD_S = 1.0, 40.0, 4.0
 _PERIOD_S: Final = 0.005
+_LED_M_S: Final = 0.05
 _STANDS: Final = np.array([2e-4, 2e-4, 2e-4, 2e-3])
 """Metres and radians that the arm trembles on the spot."""
 _WIDEST_M: Final = 0.08
@@ -164,7 +165,7 @@ class FrankaCell:
             "drop_connections": lambda: order(drop_s=float(request.get("away_s", 0.0))) and None,
             "push": lambda: self._plant.push(request["force_n"], float(request.get("grows_s", 0.0))),
             "slip": self._plant.slip,
-            "person": lambda: order(mode="kIdle") and None,
+            "person": lambda: self._mend(float(request.get("lift_m", 0.0))),
             "gripper": lambda: self._spoil_hand(str(request["what"]) if switch else ""),
             "camera": lambda: self._spoil_camera(str(request["what"]) if switch else "none"),
             "refill": lambda: self._plant.refill(request.get("seed")),
@@ -180,6 +181,11 @@ class FrankaCell:
             expected = ", ".join(sorted([*actions, *_MODES, *_LINK]))
             raise ConfigError(f"fault is {fault!r}, expected one of {expected}")
         return {}
+
+    def _mend(self, lift_m: float) -> None:
+        """Does what a person at the arm does: clears its stop, and leads it straight up, which takes a while."""
+        self._controller.ask(mode="kIdle", lift_m=lift_m)
+        self._closing.wait(lift_m / _LED_M_S)
 
     def _spoil_hand(self, what: str) -> None:
         if what and what not in _HAND:

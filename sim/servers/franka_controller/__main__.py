@@ -9,6 +9,7 @@ order, answered by one line that tells where arm and hand are. What an order may
     moving     those fingers are under way, so no motion of the hand has ended
     spoil      some of silent, frozen_clock, duplicate_frames, nan, wrong_units, pose_jump
     hand       silent, jammed, "flag 2" (it feels an object), "flag 3" (it feels none), or empty
+    lift_m     a person leads the tool straight up
     drop_s     resets every connection, and listens for others after so long
 """
 
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Any
 
+import pinocchio as pin
 from franky_sim import SimulationServer, franka_robot_server, simulation_server
 from franky_sim.franka_gripper_server import FrankaGripperServer
 from franky_sim.franka_robot_protocol import (
@@ -41,6 +43,7 @@ from franky_sim.mujoco_simulator import MujocoSimulator
 TICK_S = 1e-3
 MOST_LATE_S = 0.05
 JUMP_M = 0.08
+LED_M_S = 0.05
 DAMPING = 0.4
 """Of franky-sim's own, with which joints follow by a tenth of a second, creep to rest for 0.4 s, and tremble there."""
 MM_PER_M = 1000.0
@@ -73,7 +76,19 @@ NOW = Spoilt()
 
 
 class Controller(FrankaRobotServer):  # type: ignore[misc]
-    """The arm's server, whose reports and connections can be spoilt."""
+    """The arm's server, whose reports and connections can be spoilt.
+
+    Attributes:
+        left_m: so far somebody still leads the tool up.
+        led_to: where it is led to now: x, y, z [m], quaternion (x, y, z, w).
+    """
+
+    left_m = 0.0
+    led_to: Any = None
+
+    def lead_up(self, way_m: float) -> None:
+        """Has somebody lead the tool straight up, as a person does in guiding mode, who needs no client for it."""
+        self.left_m, self.led_to = way_m, pin.SE3ToXYZQUAT(self.robot.kinematics(self.robot.inner_state.q))
 
     def process_commands(self) -> None:
         """Takes orders and connections, unless it is away; ends a motion that presses too hard, or must not be."""
@@ -117,6 +132,15 @@ class Controller(FrankaRobotServer):  # type: ignore[misc]
                 server._tcp_socket.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
             server.reset_state()
         self.cleanup()
+
+    def _post_process_commands(self) -> None:
+        if self.left_m <= 0.0:
+            super()._post_process_commands()
+            return
+        self.left_m -= LED_M_S * TICK_S
+        self.led_to[2] += LED_M_S * TICK_S
+        self.robot.cartesian_position_control(self.led_to, None)
+        self._FrankaRobotServer__holding_q = tuple(self.robot.inner_state.q)
 
     def _get_state_bytes(self) -> Any:
         """Spoils what is told, and not what is: a motion begins where the arm is."""
@@ -207,6 +231,8 @@ def obey(server: Controller, fingers: Fingers, order: dict[str, Any], time_s: fl
     NOW.hand = order.get("hand", NOW.hand)
     if "mode" in order:
         server.go_into(RobotMode[order["mode"]])
+    if "lift_m" in order:
+        server.lead_up(order["lift_m"])
     if "drop_s" in order:
         server.drop(order["drop_s"])
     state = server.robot.state
