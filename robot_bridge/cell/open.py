@@ -115,6 +115,7 @@ class PhysicalCell:
                 if self._lock() is None and failures >= _TRIES:
                     failures = 0
                     self._locks.lock(_NOT_BEGUN, f"an episode could not begin {_TRIES} times in a row: {error}")
+                    self._begin_anew()  # however soon a person acknowledged: what hangs may be a vendor's library
                 time.sleep(_LOOK_S)
 
     def act(self, action: FloatArray) -> StepResult:
@@ -146,15 +147,18 @@ class PhysicalCell:
         Raises:
             ConfigError, RobotError, UnkeptLock: as ``start_episode``.
         """
-        processes = self.robot.processes
-        if not self._is_locked() and processes.alive:
+        if not self._is_locked() and self.robot.processes.alive:
             return
         if not self._is_locked():
             time.sleep(_LOOK_S)  # whoever saw them end may be about to say why
         if not self._is_locked():
             self._locks.lock(_ENDED, "the cell's processes have ended, and this collector did not ask them to")
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Waits for a person's acknowledgement and starts the processes anew, those that still live too."""
         self._await_acknowledgement()
-        processes.close()
+        self.robot.processes.close()
         self._keeper.acknowledge()
         self.camera.acknowledge()
         self._start_again()

@@ -27,6 +27,7 @@ from typing import Any
 
 import pinocchio as pin
 from franky_sim import SimulationServer, franka_robot_server, simulation_server
+from franky_sim.franka_gripper_protocol import GripperCommandStatus
 from franky_sim.franka_gripper_server import FrankaGripperServer
 from franky_sim.franka_robot_protocol import (
     AutomaticErrorRecoveryCommand,
@@ -176,9 +177,17 @@ class Hand(FrankaGripperServer):  # type: ignore[misc]
         self._is_grasping = felt
         return told
 
+    def stop(self, command_id: int, tcp_socket: Any) -> None:
+        """Stops, and says so to whoever waits for the end of a motion, who would wait for ever."""
+        if self._pending_command_id is not None:
+            pending = self._pending_command_type, self._pending_command_id, GripperCommandStatus.kAborted
+            BaseCommand.send_response(tcp_socket, *pending, command_type_struct="H", status_type_struct="H")
+        super().stop(command_id, tcp_socket)
+
     def _check_motion_state(self) -> None:
-        if NOW.fingers_move:
-            self._settling_steps = 0
+        if NOW.width_m is not None:  # whether those fingers rest is told, and not judged from how they tremble
+            self._prev_width = self._robot.hand_width
+            self._settling_steps *= not NOW.fingers_move
         super()._check_motion_state()
 
 

@@ -98,6 +98,22 @@ def test_what_cannot_begin_waits_for_a_person(sim):
         assert refusals == ["told to end while motion was locked"]
 
 
+def test_its_processes_are_begun_anew_however_soon_a_person_acknowledges(sim):
+    with contextlib.closing(PhysicalCell(sim.path, 72)) as cell:
+        before = cell.robot.processes.arm.pid
+        sim.inject("speed_slider", fraction=0.1)
+        beginning = threading.Thread(target=cell.start_episode)
+        beginning.start()
+        try:
+            assert until(lambda: (cell.places.latched() or LOCKING).rule == "no_episode", 60.0, 0.002)
+            cell.places.latch_file.acknowledge("the test", "within milliseconds")
+        finally:
+            sim.inject("speed_slider", fraction=1.0)
+        beginning.join(60.0)
+        assert not beginning.is_alive()
+        assert cell.robot.processes.arm.pid != before
+
+
 def test_a_step_that_an_operator_held_is_not_gone_on_with(sim, tmp_path):
     path = rewritten(sim, tmp_path, ("speed_m_s = .*", "speed_m_s = 0.07"))
     with contextlib.closing(PhysicalCell(path, 72)) as cell:
