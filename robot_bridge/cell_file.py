@@ -8,6 +8,7 @@ drivers take them from files that the table names.
 import dataclasses
 import difflib
 import hashlib
+import ipaddress
 import json
 import re
 import tomllib
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from qtopt.config import STRICT, from_plain
 from qtopt.errors import ConfigError
@@ -338,8 +340,17 @@ def _is_simulated(arm: Table) -> bool:
 
     Not at 127.0.0.1, where tunnels to real arms end and a real arm's HTTP server listens.
     """
-    places = [str(arm.options.get(key, "")) for key in ("host", "url")]
-    return arm.driver == "sim" or any(re.match(r"(https?://)?127\.(?!0\.0\.1\b)", place) for place in places)
+    given = [str(arm.options[key]) for key in ("host", "url") if arm.options.get(key)]
+    return arm.driver == "sim" or (bool(given) and all(_is_here(urlsplit(each).hostname or each) for each in given))
+
+
+def _is_here(host: str) -> bool:
+    """Whether a host, in numbers, is this machine, but not its usual loopback address."""
+    try:
+        address = ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return address.is_loopback and address != ipaddress.IPv4Address("127.0.0.1")
 
 
 def _calibration(device: Table) -> bytes:

@@ -101,7 +101,7 @@ class PhysicalCell:
             RobotError: the wait was ended.
             UnkeptLock: it was ended while a lock was not on the disk.
         """
-        failures = 0
+        failures: list[str] = []
         while True:
             self.await_person()
             self._await_room()
@@ -110,11 +110,12 @@ class PhysicalCell:
                 self.robot.rise()
                 return self.environment.start_episode(seed)
             except RobotError as error:
-                failures += 1
+                failures.append(str(error))
                 _log.warning("the episode did not begin: %s", error)
-                if self._lock() is None and failures >= _TRIES:
-                    failures = 0
-                    self._locks.lock(_NOT_BEGUN, f"an episode could not begin {_TRIES} times in a row: {error}")
+                if self._lock() is None and len(failures) >= _TRIES:
+                    why = "; ".join(dict.fromkeys(failures))
+                    failures = []
+                    self._locks.lock(_NOT_BEGUN, f"an episode could not begin {_TRIES} times in a row: {why}")
                     self._begin_anew()  # however soon a person acknowledged: what hangs may be a vendor's library
                 time.sleep(_LOOK_S)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from qtopt.errors import ConfigError, RobotError
 from robot_bridge.cell_file import CellFile
@@ -27,6 +28,7 @@ STATE_VARIABLE = "QTOPT_CELLS"
 """Names the directory of all cells' states; by default ``~/.local/state/qtopt/cells``."""
 NOWHERE: Final[Point] = (math.inf, math.inf, math.inf)
 _ADDRESSES: Final = ("host", "url", "device", "port")
+_PORTS: Final = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,9 @@ def _arm_name(cell: CellFile) -> str:
     """Returns where the arm is reached, whatever else its options say: a change of those frees no lock."""
     options = cell.arm.options
     address = next((str(options[key]) for key in _ADDRESSES if options.get(key)), "")
+    parts = urlsplit(address)
+    if parts.hostname and parts.scheme in _PORTS:
+        address = f"{parts.scheme}://{parts.hostname}:{parts.port or _PORTS[parts.scheme]}{parts.path}"
     place = address.rstrip("/").lower() or json.dumps(dict(options), sort_keys=True, default=str)
     readable = re.sub(r"[^a-zA-Z0-9.-]+", "-", place)[:40]
     return f"{cell.arm.driver}-{readable}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"

@@ -50,6 +50,7 @@ _WAYS_OUT: Final = 3
 _YIELDS: Final = 10
 """Rises while the fingers move: 4 mm each."""
 _YIELD_LOOK_S: Final = 0.01
+_OVERDUE_S, _HANGS = 1.0, "the gripper's library does not come back from a motion, whose time is long over"
 _READY_S: Final = 3.0
 _ZERO_S: Final = 1.0
 _READY_LOOK_S: Final = 0.05
@@ -328,7 +329,11 @@ class Worker:
             ask.opening_m = self.gripper_state.width_m
         moving = self._fingers.submit(self._move_fingers, ask, ask.message.get("width"))
         yields, trouble = 0, None
+        overdue_s = time.monotonic() + ask.message["deadline_s"] + _OVERDUE_S
         while not wait([moving], _YIELD_LOOK_S).done:
+            if time.monotonic() > overdue_s:
+                self.gripper_fault = _HANGS  # until it comes back, and reports again
+                raise RobotError(_HANGS)
             held = is_at_least(ask.ended_by, Reaction.STOP) or ask.told is not None
             free = not held and ask.message["do"] == "grip"
             if not free or yields == _YIELDS or trouble is not None:

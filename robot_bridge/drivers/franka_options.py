@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError
+from robot_bridge.drivers.addresses import require_address
 
 
 @dataclass(frozen=True)
@@ -11,7 +12,7 @@ class FrankaOptions:
     """A Franka arm with its FCI activated.
 
     Attributes:
-        host: address of the control cabinet.
+        host: IPv4 address of the control cabinet, in numbers.
         realtime: demand a real-time kernel; without it hardware stops at the first late packets.
         flange_to_tip_m: flange to the point between the finger tips, as set in Desk; 0.1034 for the Franka Hand.
         collision_force_n: the controller's reflex, per axis of the tool.
@@ -33,8 +34,7 @@ class FrankaOptions:
     yaw_rate_rad_s: float = 0.8
 
     def __post_init__(self) -> None:
-        if not self.host:
-            raise ConfigError("host is empty, expected the address of the control cabinet")
+        require_address(self.host)
         for name in ("collision_force_n", "collision_torque_nm"):
             if not 5.0 <= getattr(self, name) <= 40.0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 5 to 40")

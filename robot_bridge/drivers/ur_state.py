@@ -7,6 +7,7 @@ from typing import Literal
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError
 from robot_bridge.contracts import ArmMode, ArmState
+from robot_bridge.drivers.addresses import require_address
 from robot_bridge.drivers.rotvec import Six, from_rotvec_pose
 from robot_bridge.drivers.rtde import Value
 
@@ -52,7 +53,7 @@ class UrOptions:
     """A Universal Robots arm.
 
     Attributes:
-        host: address or name of the controller.
+        host: the controller's IPv4 address, in numbers.
         model: what it is; the e-Series measures forces, older ones estimate them.
         serial: its serial number; another arm at this address is refused. Empty for any.
         frequency_hz: of reports and of servo targets: 125, or up to 500 with an e-Series and a computer to match.
@@ -85,8 +86,7 @@ class UrOptions:
     hold_decel_m_s2: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.host:
-            raise ConfigError("host is empty, expected the controller's address")
+        require_address(self.host)
         if not 10.0 <= self.frequency_hz <= 500.0:
             raise ConfigError(f"frequency_hz is {self.frequency_hz}, expected 10 to 500")
         if not 0.0 <= self.payload_kg <= 35.0:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError
+from robot_bridge.drivers.addresses import require_address
 from robot_bridge.drivers.xarm_wire import CONTROL_PORT
 
 Vector = tuple[float, float, float]
@@ -42,9 +43,7 @@ class XArmOptions:
     serial: str = ""
 
     def __post_init__(self) -> None:
-        parts = self.host.split(".")
-        if len(parts) != 4 or not all(part.isdigit() and int(part) < 256 for part in parts):
-            raise ConfigError(f"arm host is {self.host!r}, expected an IPv4 address such as 192.168.1.203")
+        require_address(self.host)
         if not all(low < high for low, high in zip(self.box_low_m, self.box_high_m, strict=True)):
             raise ConfigError(f"arm box_low_m {self.box_low_m} must lie below box_high_m {self.box_high_m} everywhere")
         if max(map(abs, (*self.box_low_m, *self.box_high_m, *self.tcp_offset_m))) > 2.0:

@@ -3,7 +3,6 @@
 A latch that cannot be read is a latch. Acknowledging writes who, why and when to a log first and unlocks afterwards.
 """
 
-import contextlib
 import json
 import os
 import time
@@ -76,17 +75,27 @@ class LatchFile:
         except (OSError, ValueError, KeyError, TypeError) as error:
             return Latch(UNREADABLE, f"{self._path} is there, but does not say why: {error!r}", time.time())
 
+    def stamp(self) -> int:
+        """Returns when motion was locked last [ns], an older reason or not; 0 where it is not."""
+        try:
+            return self._path.stat().st_mtime_ns
+        except OSError:
+            return 0
+
     def write(self, latch: Latch) -> None:
-        """Locks motion for this and every later process; an older reason stays.
+        """Locks motion for this and every later process; an older reason stays, and ``stamp`` is new.
 
         Raises:
             RobotError: the reason could not be stored; motion is locked where the disk let a file be made at all.
         """
         try:
-            # An empty file locks as well and fits onto a full disk.
-            with contextlib.suppress(FileExistsError):
+            try:
+                # An empty file locks as well and fits onto a full disk.
                 os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
                 flush(self.directory)
+            except FileExistsError:
+                now_ns = time.time_ns()
+                os.utime(self._path, ns=(now_ns, now_ns))
             if self._path.stat().st_size == 0:
                 write_durably(
                     self._path,
@@ -95,11 +104,17 @@ class LatchFile:
         except OSError as error:
             raise RobotError(f"the latch ({latch.rule}: {latch.reason}) could not be stored: {error}") from error
 
-    def acknowledge(self, operator: str, reason: str) -> None:
+    def acknowledge(self, operator: str, reason: str, stamp: int | None = None) -> None:
         """Unlocks motion in a person's name and writes that down; the living monitor must have agreed before.
 
+        Args:
+            operator: that person.
+            reason: what was found and done.
+            stamp: of the lock that was looked at; None for whatever there is.
+
         Raises:
-            RobotError: nobody's name or no reason is given, or the disk refused; motion then stays locked.
+            RobotError: nobody's name or no reason is given, somebody locked motion since ``stamp``, or the disk
+                refused; motion then stays locked.
         """
         if not operator.strip() or not reason.strip():
             raise RobotError("an acknowledgement needs the operator's name and a reason")
@@ -117,6 +132,8 @@ class LatchFile:
                 file.write(json.dumps(entry) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
+            if stamp is not None and stamp != self.stamp():
+                raise RobotError("somebody locked motion again while the arm was looked at; look once more")
             self._path.unlink()
             flush(self.directory)
         except OSError as error:

@@ -7,7 +7,9 @@ import pytest
 
 from qtopt.errors import ConfigError
 from robot_bridge.cell.open import make_detector
+from robot_bridge.cell.places import STATE_VARIABLE, Places
 from robot_bridge.cell_file import Table, cell_config, load_cell_file, parse_cell_file
+from robot_bridge.registry import arm_driver
 from robot_bridge.safety.limits import LIMIT_BOUNDS, WATCHDOG_BOUNDS
 from tests.robot_bridge.safety.cells import TEXT
 
@@ -108,6 +110,47 @@ def test_no_file_leaves_the_bounds(table, key, bound):
         value = round(beyond) + (1 if beyond > 1 else -1) if key == "slow_episodes" else beyond
         with pytest.raises(ConfigError, match=f"{key} is"):
             parse_cell_file(f"{TEXT}[{table}]\n{key} = {value}")
+
+
+@pytest.mark.parametrize(
+    ("arm", "simulated"),
+    [
+        ('host = "127.0.3.1"', True),
+        ('url = "http://127.0.3.1:8000"', True),
+        *((f'host = "{host}"', False) for host in ("127.0.0.1", "127.1", "127.00.0.1", "127.lab.example", "10.0.0.5")),
+        ('url = "http://127.lab.example"', False),
+        ('host = "192.168.1.10"\nurl = "http://127.0.3.1"', False),
+    ],
+)
+def test_only_an_arm_that_is_simulated_here_may_do_without_slow_mode(arm, simulated):
+    text = TEXT.replace('host = "192.168.1.10"', arm) + "[limits]\nslow_episodes = 0\n"
+    if simulated:
+        assert parse_cell_file(text).limits.slow_episodes == 0
+        return
+    with pytest.raises(ConfigError, match="slow_episodes"):
+        parse_cell_file(text)
+
+
+@pytest.mark.parametrize(
+    ("driver", "more"),
+    [("ur", {}), ("franka", {}), ("xarm", {"box_low_m": (0.1, -0.2, 0.0), "box_high_m": (0.5, 0.2, 0.5)})],
+)
+@pytest.mark.parametrize("host", ["", "arm.lab.example", "192.168.1", "192.168.01.10"])
+def test_an_arm_is_named_by_numbers_as_its_locks_are_kept_for_them(driver, more, host):
+    with pytest.raises(ConfigError, match="in numbers"):
+        arm_driver(driver).options(host=host, **more)
+
+
+def test_one_arm_has_one_lock_however_its_url_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path))
+
+    def locks(url):
+        arm = f'driver = "http"\nurl = "{url}"'
+        return Places(parse_cell_file(TEXT.replace('driver = "ur"\nhost = "192.168.1.10"', arm))).latch_file.directory
+
+    urls = ("https://arm.lab", "https://ARM.lab/", "https://arm.lab:443")
+    assert len({locks(url) for url in urls}) == 1
+    assert locks("https://arm.lab:444") != locks(urls[0])
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def main(config: Ack) -> int:
     """Unlocks motion; raises RobotError while the cause is still there, or the lock is not on the disk yet."""
     cell = load_cell_file(config.cell)
     places = Places(cell)
-    latch, running = places.latched(), places.running()
+    stamp, latch, running = places.latch_file.stamp(), places.latched(), places.running()
     if latch is None:
         told = locked_in_memory(running)
         if told is not None:
@@ -40,7 +40,7 @@ def main(config: Ack) -> int:
         )
     else:
         _look(cell, places, line, config)
-    places.latch_file.acknowledge(config.operator, config.reason)
+    places.latch_file.acknowledge(config.operator, config.reason, stamp)
     say(f"unlocked by {config.operator}: {config.reason}. It was locked by {latch.rule}: {latch.reason}")
     return 0
 

@@ -45,7 +45,7 @@ TICK_S = 1e-3
 MOST_LATE_S = 0.05
 JUMP_M = 0.08
 LED_M_S = 0.05
-DAMPING = 0.4
+STIFFNESS, DAMPING = 4.0, 0.8
 """Of franky-sim's own, with which joints follow by a tenth of a second, creep to rest for 0.4 s, and tremble there."""
 MM_PER_M = 1000.0
 ABORTED = {
@@ -277,7 +277,7 @@ def main(address: str, joints_rad: list[float]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends with its input
     with MujocoSimulator() as sim:
         robot = sim.add_robot(joints_rad) if joints_rad else sim.add_robot()
-        robot.kv = DAMPING * robot.kv
+        robot.kp, robot.kv = STIFFNESS * robot.kp, DAMPING * robot.kv
         fingers = Fingers(robot)
         where = robot.kinematics
         robot.kinematics = lambda joints: where(joints).copy()  # or it is where the next joints asked for would have it

@@ -53,6 +53,17 @@ def test_acknowledging_is_written_down_and_never_forgotten(latch_file, tmp_path)
     assert entries[0]["latch"] == {"rule": "box", "reason": "the tool is outside", "time_s": 12.5}
 
 
+def test_who_locks_while_somebody_looks_is_not_unlocked_with_the_rest(latch_file):
+    latch_file.write(REASON)
+    stamp = latch_file.stamp()
+    latch_file.write(Latch("estop", "a person pressed it", 13.0))
+    with pytest.raises(RobotError, match="locked motion again"):
+        latch_file.acknowledge("ann", "looked before", stamp)
+    assert latch_file.read() == REASON
+    latch_file.acknowledge("ann", "looked once more", latch_file.stamp())
+    assert (latch_file.read(), latch_file.stamp()) == (None, 0)
+
+
 def test_a_name_and_a_reason_are_needed(latch_file):
     latch_file.write(REASON)
     with pytest.raises(RobotError, match="name and a reason"):
