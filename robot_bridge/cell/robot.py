@@ -138,7 +138,7 @@ class CellRobot:
         self._begin_transit()
         over = ToolPose(start.x_m, start.y_m, self.travel_z_m, start.yaw_rad)
         self._require_reached(over, self.move(over))
-        if self._closed_fingers or self.state().gripper_width_m < self._open_width_m() - 0.005:
+        if self._closed_fingers or self.state().gripper_width_m < self.open_width_m - 0.005:
             self.grip(close=False)
         self._ask("zero_wrench", _ANSWER_S)
         reached = self.move(start)
@@ -363,7 +363,9 @@ class CellRobot:
     def _tool(self, pose: Pose, near_yaw_rad: float | None = None) -> ToolPose:
         return to_tool(pose, self._cell.home.yaw_rad if near_yaw_rad is None else near_yaw_rad)
 
-    def _open_width_m(self) -> float:
+    @property
+    def open_width_m(self) -> float:
+        """How far apart the fingers are when they are open [m]."""
         high_m = self.processes.widths_m[1]
         return min(high_m, self._cell.grasp.open_width_m or high_m)
 

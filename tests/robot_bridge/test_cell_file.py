@@ -164,7 +164,7 @@ def test_one_arm_has_one_lock_however_its_url_is_written(tmp_path, monkeypatch):
 )
 def test_what_the_file_allows_the_judge_takes(line):
     cell = parse_cell_file(f"{TEXT}{line}")
-    make_detector(cell, SimpleNamespace(clear_m=(0.5, 0.0, 0.3)), None)
+    make_detector(cell, SimpleNamespace(clear_m=(0.5, 0.0, 0.3), open_width_m=0.085), None)
 
 
 def test_the_ceilings_are_what_the_documentation_says():
