@@ -341,13 +341,13 @@ def _is_simulated(arm: Table) -> bool:
     Not at 127.0.0.1, where tunnels to real arms end and a real arm's HTTP server listens.
     """
     given = [str(arm.options[key]) for key in ("host", "url") if arm.options.get(key)]
-    return arm.driver == "sim" or (bool(given) and all(_is_here(urlsplit(each).hostname or each) for each in given))
+    return arm.driver == "sim" or (bool(given) and all(map(_is_here, given)))
 
 
-def _is_here(host: str) -> bool:
-    """Whether a host, in numbers, is this machine, but not its usual loopback address."""
+def _is_here(place: str) -> bool:
+    """Whether the host of a place, in numbers, is this machine, but not its usual loopback address."""
     try:
-        address = ipaddress.IPv4Address(host)
+        address = ipaddress.IPv4Address(urlsplit(place).hostname or place)
     except ValueError:
         return False
     return address.is_loopback and address != ipaddress.IPv4Address("127.0.0.1")

@@ -4,6 +4,7 @@ Each is a Protocol of a few verbs. A simulated cell and a physical one differ in
 Poses are of the *tool point*, the point between the finger tips, in the robot's base frame.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -33,11 +34,19 @@ class ToolPose:
 
 @dataclass(frozen=True, slots=True)
 class RobotState:
-    """Where the tool is, what the gripper was last told, and how far apart the fingers are [m]."""
+    """Where the tool is, what the gripper was last told, and how far apart the fingers are.
+
+    Attributes:
+        tool: the tool point.
+        gripper_closed: the gripper was last told to close.
+        gripper_width_m: between the fingers.
+        gripper_closed_by_m: how much nearer they came when they were told to close; infinite where that is not known.
+    """
 
     tool: ToolPose
     gripper_closed: bool
     gripper_width_m: float
+    gripper_closed_by_m: float = math.inf
 
 
 class StepHeld(RobotError):

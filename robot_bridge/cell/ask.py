@@ -1,9 +1,12 @@
-"""What the arm's process was asked for and is about."""
+"""What the arm's process was asked for and is about, and what it says when that is over."""
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from robot_bridge.cell.channel import Message
-from robot_bridge.contracts import Verdict
+from robot_bridge.contracts import MotionResult, Verdict
 
 
 @dataclass
@@ -33,3 +36,15 @@ class Ask:
     def was_ended_by_another_than(self, rule: str) -> bool:
         """Whether something ended it early, and another rule than ``rule``."""
         return self.ended_by is not None and self.ended_by.rule != rule
+
+
+def said(result: MotionResult, verdict: Verdict | None) -> Message:
+    """Returns a motion's end as the collector is told it, with the verdict that ended it early, if one did."""
+    message: dict[str, Any] = {"outcome": result.outcome.value, "reason": result.reason, "rule": ""}
+    if verdict is not None:
+        message |= {"rule": verdict.rule, "reason": verdict.reason, "reaction": verdict.reaction.value}
+    if result.pose is not None:
+        numbers = [*result.pose.position_m, *result.pose.quaternion_xyzw]
+        if bool(np.all(np.isfinite(numbers))):
+            message["pose"] = numbers
+    return message

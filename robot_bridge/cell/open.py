@@ -296,7 +296,6 @@ def make_detector(cell: CellFile, robot: CellRobot, camera: ChildCamera, seed: i
     known = cell.success
     config = SuccessConfig(
         empty_width_m=max(0.0, cell.grasp.closed_empty_width_m),
-        open_width_m=robot.open_width_m,
         width_margin_m=known.width_margin_m,
         drop_test=known.drop_test,
         diff_area_px=round(known.diff_area_px),

@@ -167,9 +167,10 @@ def _arm_name(cell: CellFile) -> str:
     """Returns where the arm is reached, whatever else its options say: a change of those frees no lock."""
     options = cell.arm.options
     address = next((str(options[key]) for key in _ADDRESSES if options.get(key)), "")
-    parts = urlsplit(address)
-    if parts.hostname and parts.scheme in _PORTS:
-        address = f"{parts.scheme}://{parts.hostname}:{parts.port or _PORTS[parts.scheme]}{parts.path}"
+    with contextlib.suppress(ValueError):  # no URL at all names itself; its driver says what is wrong with it
+        parts = urlsplit(address)
+        if parts.port is not None and parts.port == _PORTS.get(parts.scheme):
+            address = parts._replace(netloc=parts.netloc.rpartition(":")[0]).geturl()
     place = address.rstrip("/").lower() or json.dumps(dict(options), sort_keys=True, default=str)
     readable = re.sub(r"[^a-zA-Z0-9.-]+", "-", place)[:40]
     return f"{cell.arm.driver}-{readable}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"

@@ -61,7 +61,7 @@ class CellRobot:
 
     def __init__(self, cell: CellFile, processes: CellProcesses) -> None:
         self._cell, self.processes = cell, processes
-        self._closed_fingers = False
+        self._closed_fingers, self._opening_m = False, math.nan
         self._prepared = False
         self._phase = Phase.IDLE
         self.goes_over = True
@@ -74,7 +74,10 @@ class CellRobot:
         arm = self.arm()
         report = self.processes.report()
         width_m = math.nan if report.gripper is None else report.gripper.width_m
-        return RobotState(self._tool(arm.pose), self._closed_fingers, width_m)
+        came_m = self._opening_m - width_m if self._closed_fingers else math.nan
+        return RobotState(
+            self._tool(arm.pose), self._closed_fingers, width_m, math.inf if math.isnan(came_m) else came_m
+        )
 
     def move(self, target: ToolPose) -> ToolPose:
         """Moves in a straight line, in an episode over what is in the way; returns the pose reached.
@@ -110,6 +113,8 @@ class CellRobot:
         """
         if self._phase is Phase.EPISODE and _is_held(answer := self.processes.ask("may_move", _ANSWER_S)):
             self._require_done("grip", self._end_step(answer))
+        if close and not self._closed_fingers:
+            self._opening_m = self.state().gripper_width_m
         grasp = self._cell.grasp
         low_m, high_m = self.processes.widths_m
         width_m = low_m if close else min(high_m, grasp.open_width_m or high_m)
@@ -138,7 +143,7 @@ class CellRobot:
         self._begin_transit()
         over = ToolPose(start.x_m, start.y_m, self.travel_z_m, start.yaw_rad)
         self._require_reached(over, self.move(over))
-        if self._closed_fingers or self.state().gripper_width_m < self.open_width_m - 0.005:
+        if self._closed_fingers or self.state().gripper_width_m < self._open_width_m() - 0.005:
             self.grip(close=False)
         self._ask("zero_wrench", _ANSWER_S)
         reached = self.move(start)
@@ -363,9 +368,7 @@ class CellRobot:
     def _tool(self, pose: Pose, near_yaw_rad: float | None = None) -> ToolPose:
         return to_tool(pose, self._cell.home.yaw_rad if near_yaw_rad is None else near_yaw_rad)
 
-    @property
-    def open_width_m(self) -> float:
-        """How far apart the fingers are when they are open [m]."""
+    def _open_width_m(self) -> float:
         high_m = self.processes.widths_m[1]
         return min(high_m, self._cell.grasp.open_width_m or high_m)
 

@@ -8,14 +8,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from typing import Any, Final
-
-import numpy as np
+from typing import Final
 
 from qtopt.errors import QtOptError, RobotError
-from robot_bridge.cell.ask import Ask
+from robot_bridge.cell.ask import Ask, said
 from robot_bridge.cell.channel import Message
 from robot_bridge.contracts import (
     Arm,
@@ -50,7 +48,7 @@ _WAYS_OUT: Final = 3
 _YIELDS: Final = 10
 """Rises while the fingers move: 4 mm each."""
 _YIELD_LOOK_S: Final = 0.01
-_OVERDUE_S, _HANGS = 1.0, "the gripper's library does not come back from a motion, whose time is long over"
+_OVERDUE_S, _HANGS = 1.5, "the gripper's library does not come back from a motion, whose time is long over"
 _READY_S: Final = 3.0
 _ZERO_S: Final = 1.0
 _READY_LOOK_S: Final = 0.05
@@ -145,7 +143,7 @@ class Worker:
             # Looked at after ``current`` was set: whoever bars motion from now on finds it and brakes.
             barred = self._barred() if message["do"] in _MOVES else None
             if barred is not None:
-                return _said(MotionResult(MotionOutcome.REJECTED, barred.reason), barred)
+                return said(MotionResult(MotionOutcome.REJECTED, barred.reason), barred)
             result = self._do(ask)
             touched = ask.ended_by
             if isinstance(result, MotionResult) and touched is not None and touched.rule in EASED:
@@ -154,7 +152,7 @@ class Worker:
                 return self._after_press(ask, result)
             if not isinstance(result, MotionResult):
                 return result
-            return _said(result, ask.ended_by)
+            return said(result, ask.ended_by)
         except QtOptError as error:
             return {"error": str(error)}
         except Exception as error:
@@ -226,14 +224,14 @@ class Worker:
             with self._judging:
                 verdict = self._monitor.may_move(self._arm.state(), time.monotonic_ns())
         if is_at_least(verdict, Reaction.HOLD):
-            return _said(MotionResult(MotionOutcome.REJECTED, verdict.reason), verdict)
+            return said(MotionResult(MotionOutcome.REJECTED, verdict.reason), verdict)
         return {}
 
     def _enter(self, phase: Phase) -> Message:
         with self._judging:
             verdict = self._monitor.enter(phase, time.monotonic_ns())
         if is_at_least(verdict, Reaction.HOLD):
-            return _said(MotionResult(MotionOutcome.REJECTED, verdict.reason), verdict)
+            return said(MotionResult(MotionOutcome.REJECTED, verdict.reason), verdict)
         self._entered(phase)
         return {}
 
@@ -267,16 +265,19 @@ class Worker:
             free = risen.outcome is MotionOutcome.REACHED and ask.ended_by is None
             if free and phase is Phase.EPISODE and not self._enter(phase):
                 contact = MotionResult(MotionOutcome.CONTACT, risen.reason, risen.pose)
-                return _said(contact, pressed) if isinstance(result, MotionResult) else result
+                return said(contact, pressed) if isinstance(result, MotionResult) else result
         ended = result if isinstance(result, MotionResult) else MotionResult(MotionOutcome.STOPPED)
-        return _said(ended, pressed)
+        return said(ended, pressed)
 
     def _undo(self, ask: Ask, opening_m: float) -> Message:
         """Moves the fingers back to an opening; returns nothing where they may not move, or did not."""
         try:
             if self._arm.state().mode in RECOVERABLE_MODES:
                 return {}
-            return {**_width(self._move_fingers(ask, opening_m)), "undone": True}
+            moving, began_s = self._fingers.submit(self._move_fingers, ask, opening_m), time.monotonic()
+            while not wait([moving], _YIELD_LOOK_S).done:
+                self._require_in_time(ask, moving, began_s)
+            return {**_width(moving.result()), "undone": True}
         except RobotError as error:
             _log.warning("the fingers did not go back: %s", error)
             return {}
@@ -307,7 +308,7 @@ class Worker:
         with self._judging:
             verdict = self._monitor.may_recover(state, time.monotonic_ns())
         if verdict.reaction is not Reaction.ALLOW or verdict.command is None:
-            return _said(MotionResult(MotionOutcome.REJECTED, verdict.reason), verdict)
+            return said(MotionResult(MotionOutcome.REJECTED, verdict.reason), verdict)
         self._clears(state.pose.position_m)
         ask.clearing = True
         try:
@@ -318,7 +319,7 @@ class Worker:
         finally:
             ask.clearing = False
         ask.ended_by = None  # by the stop that is cleared now
-        return self._enter(Phase.RETRACT) or _said(self._send(verdict.command, 10.0), ask.ended_by)
+        return self._enter(Phase.RETRACT) or said(self._send(verdict.command, 10.0), ask.ended_by)
 
     def _use_gripper(self, ask: Ask) -> Message:
         """Moves the fingers; the arm yields upwards while what they close on bears it.
@@ -329,11 +330,9 @@ class Worker:
             ask.opening_m = self.gripper_state.width_m
         moving = self._fingers.submit(self._move_fingers, ask, ask.message.get("width"))
         yields, trouble = 0, None
-        overdue_s = time.monotonic() + ask.message["deadline_s"] + _OVERDUE_S
+        began_s = time.monotonic()
         while not wait([moving], _YIELD_LOOK_S).done:
-            if time.monotonic() > overdue_s:
-                self.gripper_fault = _HANGS  # until it comes back, and reports again
-                raise RobotError(_HANGS)
+            self._require_in_time(ask, moving, began_s)
             held = is_at_least(ask.ended_by, Reaction.STOP) or ask.told is not None
             free = not held and ask.message["do"] == "grip"
             if not free or yields == _YIELDS or trouble is not None:
@@ -350,6 +349,15 @@ class Worker:
         if yields:
             _log.info("the arm yielded %d times to what bore the closing fingers", yields)
         return {**_width(state), "yields": yields}
+
+    def _require_in_time(self, ask: Ask, moving: Future[GripperState], began_s: float) -> None:
+        """Raises RobotError where a motion of the fingers is long over its time: it may never come back."""
+        if time.monotonic() < began_s + ask.message["deadline_s"] + _OVERDUE_S:
+            return
+        self.gripper_fault = _HANGS  # until it comes back, and reports again
+        ask.told = ask.told or Verdict(Reaction.STOP, "gripper", _HANGS)  # or what waits to begin would begin then
+        moving.cancel()
+        raise RobotError(_HANGS)
 
     def _move_fingers(self, ask: Ask, width_m: float | None) -> GripperState:
         """Moves the fingers to an opening, or readies the gripper; returns where they ended."""
@@ -387,14 +395,3 @@ def _width(state: GripperState) -> Message:
 
 def _is_ready(state: ArmState) -> bool:
     return state.mode.can_move and state.program_running
-
-
-def _said(result: MotionResult, verdict: Verdict | None) -> Message:
-    message: dict[str, Any] = {"outcome": result.outcome.value, "reason": result.reason, "rule": ""}
-    if verdict is not None:
-        message |= {"rule": verdict.rule, "reason": verdict.reason, "reaction": verdict.reaction.value}
-    if result.pose is not None:
-        numbers = [*result.pose.position_m, *result.pose.quaternion_xyzw]
-        if bool(np.all(np.isfinite(numbers))):
-            message["pose"] = numbers
-    return message

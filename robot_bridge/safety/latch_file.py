@@ -3,9 +3,12 @@
 A latch that cannot be read is a latch. Acknowledging writes who, why and when to a log first and unlocks afterwards.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ UNREADABLE = "latch_file"
 LOG = "acknowledgements.jsonl"
 COMMISSIONING = "commissioning.json"
 CLEARED = "cleared_stops.json"
+GUARD = "latch.guard"
+_GUARDED_S, _LOOK_S = 1.0, 0.005
 _HOUR_S = 3600.0
 
 
@@ -89,18 +94,19 @@ class LatchFile:
             RobotError: the reason could not be stored; motion is locked where the disk let a file be made at all.
         """
         try:
-            try:
-                # An empty file locks as well and fits onto a full disk.
-                os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-                flush(self.directory)
-            except FileExistsError:
-                now_ns = time.time_ns()
-                os.utime(self._path, ns=(now_ns, now_ns))
-            if self._path.stat().st_size == 0:
-                write_durably(
-                    self._path,
-                    json.dumps({"rule": latch.rule, "reason": latch.reason, "time_s": latch.time_s}),
-                )
+            with self._alone():
+                try:
+                    # An empty file locks as well and fits onto a full disk.
+                    os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+                    flush(self.directory)
+                except FileExistsError:
+                    now_ns = time.time_ns()
+                    os.utime(self._path, ns=(now_ns, now_ns))
+                if self._path.stat().st_size == 0:
+                    write_durably(
+                        self._path,
+                        json.dumps({"rule": latch.rule, "reason": latch.reason, "time_s": latch.time_s}),
+                    )
         except OSError as error:
             raise RobotError(f"the latch ({latch.rule}: {latch.reason}) could not be stored: {error}") from error
 
@@ -128,16 +134,36 @@ class LatchFile:
             "latch": {"rule": latch.rule, "reason": latch.reason, "time_s": latch.time_s},
         }
         try:
-            with (self.directory / LOG).open("a") as file:
-                file.write(json.dumps(entry) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            if stamp is not None and stamp != self.stamp():
-                raise RobotError("somebody locked motion again while the arm was looked at; look once more")
-            self._path.unlink()
-            flush(self.directory)
+            with self._alone():
+                if stamp is not None and stamp != self.stamp():
+                    raise RobotError("somebody locked motion again while the arm was looked at; look once more")
+                with (self.directory / LOG).open("a") as file:
+                    file.write(json.dumps(entry) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                self._path.unlink()
+                flush(self.directory)
         except OSError as error:
             raise RobotError(f"the acknowledgement could not be stored, motion stays locked: {error}") from error
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One at a time locks or unlocks; who holds that up for a second, frozen say, keeps no lock from being made."""
+        with contextlib.ExitStack() as parts:
+            with contextlib.suppress(OSError):
+                file = parts.enter_context((self.directory / GUARD).open("a"))
+                end_s = time.monotonic() + _GUARDED_S
+                while not _taken(file.fileno()) and time.monotonic() < end_s:
+                    time.sleep(_LOOK_S)
+            yield
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class Commissioning:

@@ -1,6 +1,5 @@
 """The configuration of the judge: the ``[success]`` table of a cell file."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,8 +17,6 @@ class SuccessConfig:
     Attributes:
         empty_width_m: opening that closed, empty fingers report.
         empty_sigma_m: standard deviation of that over twenty closes.
-        open_width_m: opening of open fingers. Told to close, those that stand so did not: they are lowered into what
-            lies there, and what they move would look like an object.
         width_margin_m: fingers this much wider than empty hold something; three sigma where that is more.
         drop_test: ``auto`` tests what the width calls held, and every ``audit_every``-th that it calls empty;
             ``always`` tests both, for objects below 3 mm; ``never`` trusts the width.
@@ -44,7 +41,6 @@ class SuccessConfig:
 
     empty_width_m: float = 0.0
     empty_sigma_m: float = 0.0
-    open_width_m: float = math.inf
     width_margin_m: float = 0.002
     drop_test: DropTest = "auto"
     audit_every: int = 20

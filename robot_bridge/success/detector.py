@@ -17,6 +17,9 @@ from robot_bridge.success.config import SuccessConfig
 from robot_bridge.success.images import median_picture
 from robot_bridge.success.staged import GraspVerdict, Stage, StagedJudge
 
+_CLOSED_M = 0.002
+"""Fingers that were told to close came so much nearer, or did not close."""
+
 
 class DropTestDetector:
     """A ``robot_bridge.robot.SuccessDetector`` over an arm and a camera.
@@ -121,7 +124,11 @@ class DropTestDetector:
         elif stage is Stage.WIDTH_CLEAR:
             if self._go_clear():
                 self._sleep(config.clear_wait_s)
-                self._judge.feed(stage, width_m=self._robot.state().gripper_width_m)
+                state = self._robot.state()
+                self._judge.feed(stage, width_m=state.gripper_width_m)
+                if state.gripper_closed and state.gripper_closed_by_m < _CLOSED_M:
+                    # They would be lowered into what lies there, and what they move looks like an object.
+                    self._judge.spoil("the fingers did not close: they stand as far apart as before")
         elif stage is Stage.PICTURE_BEFORE:
             self._judge.feed(stage, picture=self._picture())
         else:

@@ -197,7 +197,7 @@ def test_the_box_is_read_where_the_tool_is_with_the_controllers_own_tool_point(q
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n\n\n"))
     code, _, err = qtopt("robot", "calibrate", sim.path, "box")
     assert (code, "was it led on" in err) == (2, True), err  # nobody led it to a second place
-    place = [float(each) for each in err.partition(" at (")[2].partition(")")[0].split(",")]
+    place = [float(each) for each in err.partition(" before, at ")[2].partition(" m;")[0].split(",")]
     assert place == pytest.approx(sim.truth()["tool"][:3], abs=2e-3)
     path = tmp_path / "cell.toml"
     path.write_text(sim.path.read_text().replace("payload_kg = 1.0", "payload_kg = 2.0"))

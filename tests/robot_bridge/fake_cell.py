@@ -1,5 +1,7 @@
 """A cell without physics: the hand goes where it is told, and a grasp holds where the test says so."""
 
+import math
+
 import numpy as np
 
 from qtopt.errors import RobotError
@@ -23,7 +25,7 @@ class FakeCell:
         self.log, self.outcomes, self.closings = [], [], 0
 
     def state(self):
-        return RobotState(self.tool, self.closed, self.width_m)
+        return RobotState(self.tool, self.closed, self.width_m, 0.1 - self.width_m if self.closed else math.inf)
 
     def move(self, target):
         if self.fault:

@@ -119,6 +119,7 @@ def test_no_file_leaves_the_bounds(table, key, bound):
         ('url = "http://127.0.3.1:8000"', True),
         *((f'host = "{host}"', False) for host in ("127.0.0.1", "127.1", "127.00.0.1", "127.lab.example", "10.0.0.5")),
         ('url = "http://127.lab.example"', False),
+        ('url = "http://[127.0.3.1"', False),
         ('host = "192.168.1.10"\nurl = "http://127.0.3.1"', False),
     ],
 )
@@ -148,9 +149,9 @@ def test_one_arm_has_one_lock_however_its_url_is_written(tmp_path, monkeypatch):
         arm = f'driver = "http"\nurl = "{url}"'
         return Places(parse_cell_file(TEXT.replace('driver = "ur"\nhost = "192.168.1.10"', arm))).latch_file.directory
 
-    urls = ("https://arm.lab", "https://ARM.lab/", "https://arm.lab:443")
+    urls = ("https://arm.lab", "https://ARM.lab/", "https://arm.lab:443", "https://arm.lab:443/")
     assert len({locks(url) for url in urls}) == 1
-    assert locks("https://arm.lab:444") != locks(urls[0])
+    assert len({locks(url) for url in (*urls, "https://arm.lab:444", "https://[arm", "https://arm.lab:abc")}) == 4
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_one_arm_has_one_lock_however_its_url_is_written(tmp_path, monkeypatch):
 )
 def test_what_the_file_allows_the_judge_takes(line):
     cell = parse_cell_file(f"{TEXT}{line}")
-    make_detector(cell, SimpleNamespace(clear_m=(0.5, 0.0, 0.3), open_width_m=0.085), None)
+    make_detector(cell, SimpleNamespace(clear_m=(0.5, 0.0, 0.3)), None)
 
 
 def test_the_ceilings_are_what_the_documentation_says():

@@ -60,15 +60,6 @@ def test_widths_and_pictures_are_fused(drop_test, audit, widths, after, judgemen
     assert verdict.reason
 
 
-@pytest.mark.parametrize("drop_test", ["auto", "always", "never"])
-def test_fingers_that_did_not_close_prove_nothing_and_are_not_lowered_into_the_bin(drop_test):
-    config = dataclasses.replace(CONFIG, drop_test=drop_test, open_width_m=0.085)
-    verdict, asked = run(config, (0.0845, 0.0845), MORE)
-    assert (verdict.judgement, asked) == (Judgement.UNKNOWN, [Stage.WIDTH_CHECK, Stage.WIDTH_CLEAR])
-    assert "did not close" in verdict.reason
-    assert run(config, (0.0845, FULL), MORE)[0].judgement is Judgement.SUCCESS
-
-
 @given(
     st.tuples(st.floats(0.0, 0.08), st.floats(0.0, 0.08)),
     st.booleans(),
