@@ -71,9 +71,7 @@ class CellRobot:
 
     def state(self) -> RobotState:
         """Returns what the arm measures now; raises RobotError where its reports are old."""
-        arm = self.arm()
-        report = self.processes.report()
-        width_m = math.nan if report.gripper is None else report.gripper.width_m
+        arm, width_m = self.arm(), self._width_m()
         came_m = self._opening_m - width_m if self._closed_fingers else math.nan
         return RobotState(
             self._tool(arm.pose), self._closed_fingers, width_m, math.inf if math.isnan(came_m) else came_m
@@ -114,7 +112,7 @@ class CellRobot:
         if self._phase is Phase.EPISODE and _is_held(answer := self.processes.ask("may_move", _ANSWER_S)):
             self._require_done("grip", self._end_step(answer))
         if close and not self._closed_fingers:
-            self._opening_m = self.state().gripper_width_m
+            self._opening_m = self._width_m()
         grasp = self._cell.grasp
         low_m, high_m = self.processes.widths_m
         width_m = low_m if close else min(high_m, grasp.open_width_m or high_m)
@@ -367,6 +365,11 @@ class CellRobot:
 
     def _tool(self, pose: Pose, near_yaw_rad: float | None = None) -> ToolPose:
         return to_tool(pose, self._cell.home.yaw_rad if near_yaw_rad is None else near_yaw_rad)
+
+    def _width_m(self) -> float:
+        """Returns what the gripper reports; NaN where it has not yet."""
+        gripper = self.processes.report().gripper
+        return math.nan if gripper is None else gripper.width_m
 
     def _open_width_m(self) -> float:
         high_m = self.processes.widths_m[1]

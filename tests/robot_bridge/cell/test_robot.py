@@ -40,7 +40,9 @@ class Processes:
     def report(self):
         now_ns = time.monotonic_ns()
         arm = ArmState(now_ns, now_ns * 1e-9, to_pose(self.tool), STILL, (0.0,) * 6, (), ArmMode.READY, codes={})
-        return SimpleNamespace(arm=arm, gripper=SimpleNamespace(t_host_ns=now_ns))
+        return SimpleNamespace(
+            arm=arm, gripper=SimpleNamespace(t_host_ns=now_ns, width_m=0.03 if self.gripped else 0.085)
+        )
 
     def ask(self, do, timeout_s, *, target=(), speed=0.0, **_):
         if do == "enter":
@@ -179,6 +181,16 @@ def test_fingers_do_not_begin_while_an_episode_is_held():
     assert (processes.gripped, robot.holds) == (0, 1)
     robot.grip(close=True)
     assert processes.gripped == 1
+
+
+def test_it_tells_how_much_nearer_the_fingers_came_since_they_were_told_to_close():
+    robot = robot_of(Processes())
+    assert robot.state().gripper_closed_by_m == math.inf
+    for _ in range(2):  # told once more, they stand where they closed
+        robot.grip(close=True)
+        assert robot.state().gripper_closed_by_m == pytest.approx(0.055)
+    robot.grip(close=False)
+    assert robot.state().gripper_closed_by_m == math.inf
 
 
 def test_a_hold_is_sat_out_from_when_it_began(monkeypatch):
