@@ -23,6 +23,7 @@ from sim.hand import MAX_WIDTH_M
 SPEED_M_S: Final = 0.07
 SLOW_M_S: Final = 0.06
 _LIFT_M: Final = 0.1
+_HIGH_M: Final = 0.35
 _HEAL: Final = (
     "silent", "frozen_clock", "split_frames", "duplicate_frames", "late_frames", "emergency_stop", "safeguard", "nan",
     "wrong_units", "pose_jump", "gripper", "camera",
@@ -147,8 +148,10 @@ class SimulatedCell:
 
     def free(self) -> None:
         """Does what a person does where the tool presses on something: leads it up, slowly; of UR, xArm, Franka."""
-        self.inject("person", lift_m=_LIFT_M)
-        until(lambda: not self.truth()["moving"], 10.0, 0.1)
+        lift_m = min(_LIFT_M, _HIGH_M - self.truth()["tool"][2])
+        if lift_m > 0.0:  # higher up nothing presses, and higher still it would be out of the box
+            self.inject("person", lift_m=lift_m)
+            until(lambda: not self.truth()["moving"], 10.0, 0.1)
 
     def unlock(self, places: Places) -> Latch | None:
         """Does what a person does who comes, looks, and unlocks; returns what had locked motion, if anything."""
