@@ -76,7 +76,7 @@ class Spoilt:
 NOW = Spoilt()
 
 
-class Controller(FrankaRobotServer):  # type: ignore[misc]
+class Controller(FrankaRobotServer):
     """The arm's server, whose reports and connections can be spoilt.
 
     Attributes:
@@ -86,6 +86,7 @@ class Controller(FrankaRobotServer):  # type: ignore[misc]
 
     left_m = 0.0
     led_to: Any = None
+    _FrankaServer__message_id: int  # the base's own
 
     def lead_up(self, way_m: float) -> None:
         """Has somebody lead the tool straight up, as a person does in guiding mode, who needs no client for it."""
@@ -108,7 +109,7 @@ class Controller(FrankaRobotServer):  # type: ignore[misc]
     def send_state(self) -> None:
         """Reports, once every millisecond; the number of a report is the controller's clock."""
         copies = 0 if "silent" in NOW.faults else 2 if "duplicate_frames" in NOW.faults else 1
-        number = self._FrankaServer__message_id  # type: ignore[has-type]
+        number = self._FrankaServer__message_id
         for _ in range(copies):
             self._FrankaServer__message_id = number
             FrankaServer.send_state(self)
@@ -157,8 +158,10 @@ class Controller(FrankaRobotServer):  # type: ignore[misc]
         return state.replace(O_T_EE=tuple(pose), O_F_ext_hat_K=tuple(NOW.force), robot_mode=mode).pack_state()
 
 
-class Hand(FrankaGripperServer):  # type: ignore[misc]
+class Hand(FrankaGripperServer):
     """The hand's server, which can be silent or feel what is not there."""
+
+    _is_grasping: bool  # the base's own
 
     def process_commands(self) -> None:
         """Takes orders, unless it is silent."""
@@ -171,7 +174,7 @@ class Hand(FrankaGripperServer):  # type: ignore[misc]
             super().send_state()
 
     def _get_state_bytes(self) -> Any:
-        felt = self._is_grasping  # type: ignore[has-type]
+        felt = self._is_grasping
         self._is_grasping = {"flag 2": True, "flag 3": False}.get(NOW.hand, felt)
         told = super()._get_state_bytes()
         self._is_grasping = felt
@@ -191,7 +194,7 @@ class Hand(FrankaGripperServer):  # type: ignore[misc]
         super()._check_motion_state()
 
 
-class Limits(SetCollisionBehaviorCommand):  # type: ignore[misc]
+class Limits(SetCollisionBehaviorCommand):
     """From what force on it is a reflex."""
 
     def handle(self, server: Any) -> None:
@@ -200,7 +203,7 @@ class Limits(SetCollisionBehaviorCommand):  # type: ignore[misc]
         super().handle(server)
 
 
-class Recovery(AutomaticErrorRecoveryCommand):  # type: ignore[misc]
+class Recovery(AutomaticErrorRecoveryCommand):
     """The way out of a reflex, and of nothing else."""
 
     def handle(self, server: Any) -> None:
