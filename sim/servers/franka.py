@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +21,7 @@ from qtopt.errors import ConfigError, RobotError
 from robot_bridge.robot import ToolPose
 from sim.plant import HOME, Plant, PlantState
 from sim.servers.loopback import require_loopback
-from sim.servers.truth import plant_trace, plant_truth
+from sim.servers.truth import lead_to, plant_trace, plant_truth
 from sim.servers.ur_lines import TextServer, faults
 
 VARIABLE: Final = "FRANKY_SIM_PYTHON"
@@ -123,10 +122,8 @@ class FrankaCell:
         self._controller = FrankySim(host, START_RAD)
         self._yaw_rad, self._gripped, self._spoilt = HOME.yaw_rad, 0, dict.fromkeys(_LINK, False)
         self._sent = self._tool(self._controller.ask())
-        plant.move_to(self._sent, 0.25, 1.0)
         plant.grip(_WIDEST_M, 0.1, 20.0)
-        while plant.state().moving or plant.state().gripper_moving:
-            time.sleep(_PERIOD_S)
+        lead_to(plant, self._sent)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="franka", daemon=True)
         self._thread.start()

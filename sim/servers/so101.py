@@ -22,7 +22,7 @@ from qtopt.errors import ConfigError, RobotError
 from robot_bridge.robot import ToolPose
 from sim.plant import Plant, PlantState
 from sim.servers.feetech import GOAL, TORQUE_ENABLE, TORQUE_LIMIT, Bus, Servo
-from sim.servers.truth import plant_trace, plant_truth
+from sim.servers.truth import lead_to, plant_trace, plant_truth
 from sim.servers.ur_lines import TextServer, faults
 
 BASE_X_M, BASE_Z_M = 0.41, 0.10
@@ -65,7 +65,7 @@ class So101Cell:
     def __init__(self, plant: Plant, host: str, port: Path, spoil_camera: Callable[[str], None]) -> None:
         self._plant, self._port, self._spoil_camera = plant, port, spoil_camera
         start = steps_at(*_START_M)
-        _lead(plant, tool_at(start))
+        lead_to(plant, tool_at(start))
         self._bus = Bus([*start, _OPEN])
         for servo in self._bus.servos.values():
             _aim(servo, servo.position)
@@ -219,13 +219,6 @@ def write_calibration(path: Path) -> None:
 
 def _aim(servo: Servo, steps: float) -> None:
     servo.memory[GOAL : GOAL + 2] = round(steps).to_bytes(2, "little")
-
-
-def _lead(plant: Plant, start: ToolPose) -> None:
-    """Brings the hand to where the arm holds it in the beginning."""
-    plant.move_to(start, 0.25, 1.0)
-    while plant.state().moving:
-        time.sleep(_IDLE_S)
 
 
 def steps_at(x_m: float, z_m: float) -> list[float]:

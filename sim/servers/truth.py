@@ -1,9 +1,15 @@
-"""What all simulated controllers do on their fault ports with the plant behind: tell the truth and the tool's way."""
+"""What simulated controllers do with the plant behind: tell its truth and the tool's way, and lead it."""
 
 import dataclasses
-from typing import Any
+import time
+from typing import Any, Final
 
+from qtopt.errors import RobotError
+from robot_bridge.robot import ToolPose
 from sim.plant import Plant
+
+_THERE_S: Final = 20.0
+_LOOK_S: Final = 0.01
 
 
 def plant_truth(plant: Plant) -> dict[str, Any]:
@@ -31,3 +37,13 @@ def lead_up(plant: Plant, lift_m: float) -> None:
     if lift_m:
         here = plant.state().told
         plant.move_to(dataclasses.replace(here, z_m=here.z_m + lift_m), 0.05, 0.5)
+
+
+def lead_to(plant: Plant, start: ToolPose) -> None:
+    """Brings the hand to where an arm holds it in the beginning; raises RobotError where it does not come to rest."""
+    plant.move_to(start, 0.25, 1.0)
+    deadline = time.monotonic() + _THERE_S
+    while plant.state().moving or plant.state().gripper_moving:
+        if time.monotonic() > deadline:
+            raise RobotError(f"the simulated hand did not come to rest at {start} within {_THERE_S:g} s")
+        time.sleep(_LOOK_S)
