@@ -95,7 +95,7 @@ class UrArm:
         """Returns the newest report at once."""
         if self._reader.lost:
             raise RobotError(f"the connection to {self._options.host} is lost: {self._reader.lost}")
-        return arm_state(*self._reader.newest())
+        return self._last()
 
     def move_to(self, target: Pose, speed_m_s: float, accel_m_s2: float, deadline_s: float) -> MotionResult:
         """Moves in a straight line and returns when the arm stands still, however that came about.
@@ -106,7 +106,7 @@ class UrArm:
         if refusal is not None:
             return refusal
         values = list(to_rotvec_pose(target))
-        speed_m_s = speed_within_turn(self.state().pose, target, speed_m_s, self._options.turn_rad_s)
+        speed_m_s = speed_within_turn(self._last().pose, target, speed_m_s, self._options.turn_rad_s)
         return self._move(Goal(pose=target), deadline_s, "moveL", values, speed_m_s, accel_m_s2)
 
     def move_joints(self, target_rad: tuple[float, ...], speed_rad_s: float, deadline_s: float) -> MotionResult:
@@ -122,9 +122,9 @@ class UrArm:
         if refusal is not None:
             return refusal
         if self._servo is None or not self._servo.follow(target, valid_for_s):
-            self._servo = UrServo(self._options, self._control, self._lock, self.state)
+            self._servo = UrServo(self._options, self._control, self._lock, self._last)
             self._servo.follow(target, valid_for_s)
-        return MotionResult(MotionOutcome.REACHED, "following", self.state().pose)
+        return MotionResult(MotionOutcome.REACHED, "following", self._last().pose)
 
     def hold(self) -> None:
         """Ends the motion smoothly and stands; no gentler than it began, or it would end beyond its goal."""
@@ -210,9 +210,13 @@ class UrArm:
             self._servo.join(deadline_s)
         with self._lock:
             begin = getattr(self._control, command)
-            accepted = stops == self._stops and begin(values, speed, accel, asynchronous=True)
+            try:
+                accepted = stops == self._stops and begin(values, speed, accel, asynchronous=True)
+            except RuntimeError as error:  # its connection broke, and the command may have arrived
+                self.stop(_DEADLINE_DECEL_M_S2)
+                return MotionResult(MotionOutcome.LINK_LOST, f"ur_rtde could not send {command}: {error}")
         if stops != self._stops and not accepted:
-            return MotionResult(MotionOutcome.STOPPED, "stopped before it began", self.state().pose)
+            return MotionResult(MotionOutcome.STOPPED, "stopped before it began", self._last().pose)
         if not accepted:
             return self._fault_or(MotionOutcome.REJECTED, f"the controller refused {command}")
         ended = watch(self.state, self._running, lambda: self._stops != stops, goal, started + deadline_s)
@@ -225,10 +229,17 @@ class UrArm:
     def _result(self, ended: Ended) -> MotionResult:
         if ended.outcome is MotionOutcome.LINK_LOST:
             return MotionResult(ended.outcome, ended.reason)
-        return MotionResult(ended.outcome, ended.reason, self.state().pose)
+        return MotionResult(ended.outcome, ended.reason, self._last().pose)
+
+    def _last(self) -> ArmState:
+        """Returns the last report, also over a link that was lost since: it may be lost at any moment of a motion."""
+        return arm_state(*self._reader.newest())
 
     def _running(self) -> bool:
-        return bool(self._control.getAsyncOperationProgressEx().isAsyncOperationRunning())
+        try:
+            return bool(self._control.getAsyncOperationProgressEx().isAsyncOperationRunning())
+        except RuntimeError:
+            return True  # its connection broke; ours tells what has come of the motion
 
     def _refusal(self) -> MotionResult | None:
         """Returns why no motion can start now, if that is so."""
@@ -236,7 +247,7 @@ class UrArm:
             return MotionResult(MotionOutcome.LINK_LOST, f"the connection is lost: {self._reader.lost}")
         if not self._fresh():
             return MotionResult(MotionOutcome.LINK_LOST, "no report came lately; the link may be lost")
-        state = self.state()
+        state = self._last()
         if not state.mode.can_move:
             return MotionResult(MotionOutcome.REJECTED, f"{state.mode}: {mode_hint(state.mode)}", state.pose)
         if self._control is None or not state.program_running:

@@ -216,12 +216,13 @@ def test_a_killed_driver_is_a_stopped_arm(controller, arm):
 
 def test_dropped_connections_end_the_driver_and_nobody_else(controller, keeper, arm):
     controller("drop_connections")
-    # The library may crash now. What answers until then says that the link is lost.
+    # The library may crash now. What answers until then says that the arm did not get there.
+    answer = {"outcome": "link_lost"}
     with contextlib.suppress(AssertionError, OSError):
         answer = arm("move", [0.6, 0.0, 0.2, 0.0], 0.2, 1.0, 5.0)
-        assert answer["outcome"] == "link_lost", answer
     arm.process.kill()
     arm.process.wait()
+    assert answer.get("outcome") in {"link_lost", "rejected", "fault"}, answer
     assert at_rest(controller)
     assert keeper.get() is not arm, "a new driver connects and moves"
 
