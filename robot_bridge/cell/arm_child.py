@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from qtopt.errors import RobotError
 from robot_bridge.cell import parts
-from robot_bridge.cell.ask import Ask
+from robot_bridge.cell.ask import Ask, Unheard
 from robot_bridge.cell.channel import Channel, ChannelClosed, Message, failure
 from robot_bridge.cell.launch import die_at_once, prefer
 from robot_bridge.cell.places import Places
@@ -89,6 +89,7 @@ class ArmChild:
             self._rise,
         )
         self._gripper = gripper
+        self._unheard = Unheard(cell.watchdog.collector_hold_s)
         self._holding = threading.Lock()
         self._facts, self._facts_ns = CellFacts(), 0
         self._state: ArmState | None = None
@@ -148,11 +149,12 @@ class ArmChild:
             judged = self._monitor.observe(self._state, now_ns)
         self._react(worst(worst(_ALLOW, judged), self._judge_safety()))
         silence_s = self._board.silence_s(Member.COLLECTOR)
+        self._unheard.note(silence_s)
         if silence_s is not None and silence_s >= self._cell.watchdog.collector_stop_s:
             self._leave(f"the collector has been silent for {silence_s:.1f} s")
         report = Report(
             arm=self._state,
-            gripper=self._worker.gripper_state,
+            gripper=self._worker.fingers.state,
             ready=True,
             moving=self._worker.current is not None,
             latch=self._latch,
@@ -174,7 +176,7 @@ class ArmChild:
         age_s = self._facts.camera_age_s
         if age_s is not None:
             age_s += (now_ns - self._facts_ns) / 1e9
-        return replace(self._facts, camera_age_s=age_s, gripper_fault=self._worker.gripper_fault)
+        return replace(self._facts, camera_age_s=age_s, gripper_fault=self._worker.fingers.fault)
 
     def _rise(self, rule: str, under_way: bool) -> MotionCommand:  # noqa: FBT001 (a callback's)
         """Returns the motion that leads out of a contact, from where the tool came to rest."""
@@ -308,7 +310,11 @@ class ArmChild:
                 self._monitor.finish_episode()
             self._tell_safety({"finish_episode": True})
         else:
-            self._worker.put(message)
+            held = self._unheard.judge(do, self._monitor.phase)
+            if held is None:
+                self._worker.put(message)
+            else:
+                self._reply({"id": message["id"], **held})
             return
         if do in ("stop", "hold"):
             self._mark("asked", f"the collector asked to {do}")

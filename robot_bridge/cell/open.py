@@ -103,20 +103,24 @@ class PhysicalCell:
         """
         failures: list[str] = []
         while True:
-            self.await_person()
+            if self.await_person():
+                failures = []
             self._await_room()
             try:
                 self._recover()
                 self.robot.rise()
                 return self.environment.start_episode(seed)
             except RobotError as error:
+                if self._stop():
+                    raise
                 failures.append(str(error))
                 _log.warning("the episode did not begin: %s", error)
                 if self._lock() is None and len(failures) >= _TRIES:
                     why = "; ".join(dict.fromkeys(failures))
                     failures = []
                     self._locks.lock(_NOT_BEGUN, f"an episode could not begin {_TRIES} times in a row: {why}")
-                    self._begin_anew()  # however soon a person acknowledged: what hangs may be a vendor's library
+                    self.robot.processes.close()  # a vendor's library that comes back late moves nothing then
+                    self._begin_anew()
                 time.sleep(_LOOK_S)
 
     def act(self, action: FloatArray) -> StepResult:
@@ -142,19 +146,22 @@ class PhysicalCell:
         """Leaves the arm standing and the fingers as they are, and ends the processes; a second call does nothing."""
         self._parts.close()
 
-    def await_person(self) -> None:
+    def await_person(self) -> bool:
         """Waits until nothing locks motion, and starts processes that were locked anew; those that ended lock it.
+
+        Returns whether a person came.
 
         Raises:
             ConfigError, RobotError, UnkeptLock: as ``start_episode``.
         """
         if not self._is_locked() and self.robot.processes.alive:
-            return
+            return False
         if not self._is_locked():
             time.sleep(_LOOK_S)  # whoever saw them end may be about to say why
         if not self._is_locked():
             self._locks.lock(_ENDED, "the cell's processes have ended, and this collector did not ask them to")
         self._begin_anew()
+        return True
 
     def _begin_anew(self) -> None:
         """Waits for a person's acknowledgement and starts the processes anew, those that still live too."""
@@ -238,6 +245,8 @@ class PhysicalCell:
         recovery = self.cell.recovery
         deadline = time.monotonic() + recovery.wait_s + _CLEARED_S
         while recovery.auto_recover and self.robot.stopped_itself():
+            if self._stop():
+                raise RobotError("told to end while a protective stop was to be cleared")
             try:
                 self.robot.recover()
                 _log.warning("a protective stop was cleared without a person, as [recovery] allows")
@@ -245,7 +254,7 @@ class PhysicalCell:
                 if not self.robot.stopped_itself():
                     self._locks.lock(_NOT_RISEN, f"a protective stop was cleared, but not the way up: {error}")
                     raise
-                if time.monotonic() > deadline or self.robot.processes.lock or self._stop():
+                if time.monotonic() > deadline or self.robot.processes.lock:
                     raise
                 _log.info("not cleared yet: %s", error)
                 self._idle()

@@ -109,8 +109,9 @@ class CellRobot:
             StepHeld: something held the episode as they were to begin; they were not moved.
             RobotError: on a fault.
         """
-        if self._phase is Phase.EPISODE and _is_held(answer := self.processes.ask("may_move", _ANSWER_S)):
-            self._require_done("grip", self._end_step(answer))
+        if self._phase is Phase.EPISODE:
+            answer = self.processes.ask("may_move", _ANSWER_S)
+            self._require_done("grip", self._end_step(answer) if _is_held(answer) else answer)
         if close and not self._closed_fingers:
             self._opening_m = self._width_m()
         grasp = self._cell.grasp
@@ -312,7 +313,7 @@ class CellRobot:
     def _ask(self, do: str, timeout_s: float, **what: Any) -> dict[str, Any]:
         answer = self.processes.ask(do, timeout_s, **what)
         if _is_held(answer):
-            if do == "move" and self._phase is Phase.EPISODE:
+            if do in ("move", "grip") and self._phase is Phase.EPISODE:
                 answer = self._end_step(answer)
             else:
                 answer = self._sit_out(answer, lambda: self.processes.ask(do, timeout_s, **what))

@@ -8,13 +8,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from dataclasses import replace
 from typing import Final
 
 from qtopt.errors import QtOptError, RobotError
 from robot_bridge.cell.ask import Ask, said
 from robot_bridge.cell.channel import Message
+from robot_bridge.cell.fingers import Fingers
 from robot_bridge.contracts import (
     Arm,
     ArmState,
@@ -33,7 +34,6 @@ from robot_bridge.safety.region import Point
 from robot_bridge.safety.rules import RECOVERABLE_MODES
 
 _log = logging.getLogger(__name__)
-_GRIPPER_EVERY_S: Final = 0.05
 TOUCHED: Final = "contact_descend"
 ASIDE: Final = "contact_aside"
 EASED: Final = (TOUCHED, ASIDE)
@@ -48,7 +48,6 @@ _WAYS_OUT: Final = 3
 _YIELDS: Final = 10
 """Rises while the fingers move: 4 mm each."""
 _YIELD_LOOK_S: Final = 0.01
-_OVERDUE_S, _HANGS = 1.5, "the gripper's library does not come back from a motion, whose time is long over"
 _READY_S: Final = 3.0
 _ZERO_S: Final = 1.0
 _READY_LOOK_S: Final = 0.05
@@ -87,20 +86,16 @@ class Worker:
         self._barred, self._reply, self._entered = barred, reply, entered
         self._clears, self._rise = clears, rise
         self._asks: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
-        self._using_gripper = threading.Lock()
-        self._ending = threading.Event()
-        self._fingers = ThreadPoolExecutor(1, "fingers")
-        self._threads = [threading.Thread(target=body, daemon=True) for body in (self._run, self._watch_gripper)]
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.fingers = Fingers(gripper, barred)
         self.current: Ask | None = None
         self.connected = threading.Event()
         self.failure: Exception | None = None
-        self.gripper_state: GripperState | None = None
-        self.gripper_fault = ""
 
     def start(self, deadline_s: float) -> None:
         """Begins with connecting, without any motion; ``connected`` or ``failure`` is set when that has ended."""
         self._deadline_s = deadline_s
-        self._threads[0].start()
+        self._thread.start()
 
     def put(self, message: Message) -> None:
         """Takes what is asked for; answered in turn."""
@@ -108,12 +103,10 @@ class Worker:
 
     def end(self, wait_s: float) -> None:
         """Ends the threads when what is under way has ended, and frees arm and gripper."""
-        self._ending.set()
         self._asks.put(None)
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(wait_s)
-        self._fingers.shutdown(wait=False)
+        if self._thread.is_alive():
+            self._thread.join(wait_s)
+        self.fingers.end(wait_s)
         for part in (self._gripper, self._arm):
             if part is not None:
                 try:
@@ -124,15 +117,12 @@ class Worker:
     def _run(self) -> None:
         try:
             self._arm.connect(self._deadline_s)
-            if self._gripper is not None:
-                self._gripper.connect(self._deadline_s)
-                self.gripper_state = self._gripper.state()
+            self.fingers.connect(self._deadline_s)
         except Exception as error:  # a vendor's library may raise anything; the collector gets to know
             self.failure = error
             return
         self.connected.set()
-        if self._gripper is not None:
-            self._threads[1].start()
+        self.fingers.start()
         while (message := self._asks.get()) is not None:
             self._reply({"id": message["id"], **self._answer(message)})
 
@@ -274,9 +264,9 @@ class Worker:
         try:
             if self._arm.state().mode in RECOVERABLE_MODES:
                 return {}
-            moving, began_s = self._fingers.submit(self._move_fingers, ask, opening_m), time.monotonic()
+            moving, began_s = self.fingers.send(ask, opening_m), time.monotonic()
             while not wait([moving], _YIELD_LOOK_S).done:
-                self._require_in_time(ask, moving, began_s)
+                self.fingers.require_in_time(ask, moving, began_s)
             return {**_width(moving.result()), "undone": True}
         except RobotError as error:
             _log.warning("the fingers did not go back: %s", error)
@@ -326,13 +316,13 @@ class Worker:
 
         Fingers that close under a load wedge themselves in, and press several times as hard as their motor.
         """
-        if ask.message["do"] == "grip" and self.gripper_state is not None:
-            ask.opening_m = self.gripper_state.width_m
-        moving = self._fingers.submit(self._move_fingers, ask, ask.message.get("width"))
+        if ask.message["do"] == "grip" and self.fingers.state is not None:
+            ask.opening_m = self.fingers.state.width_m
+        moving = self.fingers.send(ask, ask.message.get("width"))
         yields, trouble = 0, None
         began_s = time.monotonic()
         while not wait([moving], _YIELD_LOOK_S).done:
-            self._require_in_time(ask, moving, began_s)
+            self.fingers.require_in_time(ask, moving, began_s)
             held = is_at_least(ask.ended_by, Reaction.STOP) or ask.told is not None
             free = not held and ask.message["do"] == "grip"
             if not free or yields == _YIELDS or trouble is not None:
@@ -349,44 +339,6 @@ class Worker:
         if yields:
             _log.info("the arm yielded %d times to what bore the closing fingers", yields)
         return {**_width(state), "yields": yields}
-
-    def _require_in_time(self, ask: Ask, moving: Future[GripperState], began_s: float) -> None:
-        """Raises RobotError where a motion of the fingers is long over its time: it may never come back."""
-        if time.monotonic() < began_s + ask.message["deadline_s"] + _OVERDUE_S:
-            return
-        self.gripper_fault = _HANGS  # until it comes back, and reports again
-        ask.told = ask.told or Verdict(Reaction.STOP, "gripper", _HANGS)  # or what waits to begin would begin then
-        moving.cancel()
-        raise RobotError(_HANGS)
-
-    def _move_fingers(self, ask: Ask, width_m: float | None) -> GripperState:
-        """Moves the fingers to an opening, or readies the gripper; returns where they ended."""
-        if self._gripper is None:
-            raise RobotError("this cell has no gripper")
-        message = ask.message
-        with self._using_gripper:
-            barred = self._barred() or ask.told  # it may have come while the gripper was asked something else
-            if barred is not None:
-                raise RobotError(f"the fingers were not moved: {barred.rule}: {barred.reason}")
-            if width_m is None:
-                self._gripper.activate(message["deadline_s"])
-                state = self._gripper.state()
-            else:
-                state = self._gripper.move(width_m, message["speed"], message["force"], message["deadline_s"])
-            self.gripper_state = state
-        return state
-
-    def _watch_gripper(self) -> None:
-        """Keeps the newest report; a moving gripper is left to the motion that moves it."""
-        while not self._ending.wait(_GRIPPER_EVERY_S):
-            if self._gripper is None or not self._using_gripper.acquire(timeout=0.01):
-                continue
-            try:
-                self.gripper_state, self.gripper_fault = self._gripper.state(), ""
-            except Exception as error:  # a vendor's library may raise anything; unheard, its reports would stay
-                self.gripper_fault = f"{type(error).__name__}: {error}"
-            finally:
-                self._using_gripper.release()
 
 
 def _width(state: GripperState) -> Message:

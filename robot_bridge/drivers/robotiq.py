@@ -6,7 +6,7 @@ Both wires carry the same registers; only how they are read and written differs.
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError, RobotError
@@ -26,6 +26,10 @@ FAULTS = {
     0x0E: "its motor draws too much current",
     0x0F: "an automatic release has ended; activate it again",
 }
+_TO_ACTIVATE = (0x05, 0x07, 0x0F)
+"""Those that activation ends: before it they are no reason to refuse."""
+_UNFIT = (0x0A, 0x0B, 0x0C, 0x0D, 0x0E)
+"""Those with which no activation succeeds."""
 _ACTIVE = 3
 _MOVING, _ON_OBJECT_OPENING, _ON_OBJECT_CLOSING = 0, 1, 2
 _POLL_S = 0.01
@@ -143,6 +147,7 @@ class RobotiqGripper:
     def __init__(self, wire: Wire, calibration: Calibration) -> None:
         self._wire, self._calibration = wire, calibration
         self._lock = threading.Lock()
+        self._readied = False
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -163,6 +168,7 @@ class RobotiqGripper:
     def activate(self, deadline_s: float) -> None:
         """Activates, which opens and closes the fingers once; does nothing when it is active and sound."""
         registers = self._registers()
+        self._readied = True
         if registers.activation == _ACTIVE and not registers.fault:
             return
         deadline = time.monotonic() + deadline_s
@@ -170,7 +176,7 @@ class RobotiqGripper:
             with self._lock:
                 self._wire.activate(on=on)
         while (registers := self._registers()).activation != _ACTIVE:
-            if registers.fault >= 0x0A or time.monotonic() > deadline:
+            if registers.fault in _UNFIT or time.monotonic() > deadline:
                 raise RobotError(f"gripper did not activate within {deadline_s:.1f} s: {_words(registers.fault)}")
             time.sleep(_POLL_S)
 
@@ -204,8 +210,13 @@ class RobotiqGripper:
             time.sleep(_POLL_S)
 
     def state(self) -> GripperState:
-        """Returns a fresh report; raises RobotError if the gripper is silent or at fault."""
+        """Returns a fresh report; raises RobotError if the gripper is silent or at fault.
+
+        Before ``activate`` was called, a fault that it ends is none.
+        """
         registers = self._registers()
+        if registers.fault in _TO_ACTIVATE and not self._readied:
+            return self._state(replace(registers, fault=0))
         if registers.fault:
             raise RobotError(f"gripper is at fault: {_words(registers.fault)}")
         return self._state(registers)

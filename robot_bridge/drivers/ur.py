@@ -214,6 +214,7 @@ class UrArm:
                 accepted = stops == self._stops and begin(values, speed, accel, asynchronous=True)
             except RuntimeError as error:  # its connection broke, and the command may have arrived
                 self.stop(_DEADLINE_DECEL_M_S2)
+                self._dashboard.stop()
                 return MotionResult(MotionOutcome.LINK_LOST, f"ur_rtde could not send {command}: {error}")
         if stops != self._stops and not accepted:
             return MotionResult(MotionOutcome.STOPPED, "stopped before it began", self._last().pose)

@@ -6,6 +6,7 @@ A latch that cannot be read is a latch. Acknowledging writes who, why and when t
 import contextlib
 import fcntl
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ CLEARED = "cleared_stops.json"
 GUARD = "latch.guard"
 _GUARDED_S, _LOOK_S = 1.0, 0.005
 _HOUR_S = 3600.0
+_SAME_M = 0.005
 
 
 class LatchFile:
@@ -96,19 +98,28 @@ class LatchFile:
         try:
             with self._alone():
                 try:
-                    # An empty file locks as well and fits onto a full disk.
-                    os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-                    flush(self.directory)
-                except FileExistsError:
-                    now_ns = time.time_ns()
-                    os.utime(self._path, ns=(now_ns, now_ns))
-                if self._path.stat().st_size == 0:
-                    write_durably(
-                        self._path,
-                        json.dumps({"rule": latch.rule, "reason": latch.reason, "time_s": latch.time_s}),
-                    )
+                    self._write(latch)
+                except FileNotFoundError:  # unlocked in between, by one that held the guard for longer than is waited
+                    self._write(latch)
         except OSError as error:
             raise RobotError(f"the latch ({latch.rule}: {latch.reason}) could not be stored: {error}") from error
+
+    def _write(self, latch: Latch) -> None:
+        try:
+            # An empty file locks as well and fits onto a full disk.
+            os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+            flush(self.directory)
+        except FileExistsError:
+            now_ns = time.time_ns()
+            try:
+                os.utime(self._path, ns=(now_ns, now_ns))
+            except PermissionError:  # another account's
+                write_durably(self._path, self._path.read_text())
+        if self._path.stat().st_size == 0:
+            write_durably(
+                self._path,
+                json.dumps({"rule": latch.rule, "reason": latch.reason, "time_s": latch.time_s}),
+            )
 
     def acknowledge(self, operator: str, reason: str, stamp: int | None = None) -> None:
         """Unlocks motion in a person's name and writes that down; the living monitor must have agreed before.
@@ -119,8 +130,8 @@ class LatchFile:
             stamp: of the lock that was looked at; None for whatever there is.
 
         Raises:
-            RobotError: nobody's name or no reason is given, somebody locked motion since ``stamp``, or the disk
-                refused; motion then stays locked.
+            RobotError: nobody's name or no reason is given, somebody locked motion since ``stamp`` or meanwhile, or
+                the disk refused; motion then stays locked.
         """
         if not operator.strip() or not reason.strip():
             raise RobotError("an acknowledgement needs the operator's name and a reason")
@@ -134,28 +145,40 @@ class LatchFile:
             "latch": {"rule": latch.rule, "reason": latch.reason, "time_s": latch.time_s},
         }
         try:
-            with self._alone():
-                if stamp is not None and stamp != self.stamp():
-                    raise RobotError("somebody locked motion again while the arm was looked at; look once more")
+            with self._alone() as alone:
+                if not alone:
+                    raise RobotError(f"{self.directory / GUARD} is held: somebody locks or unlocks now; try again")
+                seen = self.stamp() if stamp is None else stamp
+                self._require_same(seen)
                 with (self.directory / LOG).open("a") as file:
                     file.write(json.dumps(entry) + "\n")
                     file.flush()
                     os.fsync(file.fileno())
+                self._require_same(seen)  # a slow disk kept us for longer than whoever locks waits for the guard
                 self._path.unlink()
                 flush(self.directory)
         except OSError as error:
             raise RobotError(f"the acknowledgement could not be stored, motion stays locked: {error}") from error
 
+    def _require_same(self, stamp: int) -> None:
+        if stamp != self.stamp():
+            raise RobotError("somebody locked motion again while the arm was looked at; look once more")
+
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One at a time locks or unlocks; who holds that up for a second, frozen say, keeps no lock from being made."""
+    def _alone(self) -> Iterator[bool]:
+        """One at a time locks or unlocks; gives whether that is so, for at most a second is waited for the others.
+
+        Who holds that up, frozen say, keeps no lock from being made.
+        """
         with contextlib.ExitStack() as parts:
+            taken = False
             with contextlib.suppress(OSError):
-                file = parts.enter_context((self.directory / GUARD).open("a"))
+                guard = os.open(self.directory / GUARD, os.O_RDONLY | os.O_CREAT, 0o644)  # also one of another account
+                parts.callback(os.close, guard)
                 end_s = time.monotonic() + _GUARDED_S
-                while not _taken(file.fileno()) and time.monotonic() < end_s:
+                while not (taken := _taken(guard)) and time.monotonic() < end_s:
                     time.sleep(_LOOK_S)
-            yield
+            yield taken
 
 
 def _taken(descriptor: int) -> bool:
@@ -215,9 +238,14 @@ class ClearedStops:
         return [(max(0.0, age_s), place_m) for age_s, place_m in stops if age_s < _HOUR_S]
 
     def add(self, place_m: Point) -> None:
-        """Notes one more, before it is cleared; raises RobotError where the disk refuses: then it must not be."""
+        """Notes one more, before it is cleared; raises RobotError where the disk refuses: then it must not be.
+
+        One that is tried again, because the controller did not clear it, is noted once.
+        """
         now_s = time.time()
         stops = [] if (known := self.ages()) is None else [(now_s - age_s, where) for age_s, where in known]
+        if stops and math.dist(stops[-1][1], place_m) < _SAME_M:
+            return  # a second stop so near to another waits for a person, whatever is noted
         try:
             write_durably(self._path, json.dumps([*stops, (now_s, place_m)]))
         except OSError as error:

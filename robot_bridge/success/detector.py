@@ -99,11 +99,11 @@ class DropTestDetector:
     def put_back(self) -> None:
         """Lets go of what the fingers hold, over a random point of the bin, and rises; raises RobotError.
 
-        Fingers that look empty open high up: lowered into a heap they would move it, and what moved looks like an
-        object. What they may hold all the same is thin, and may fall.
+        Fingers that look empty, or did not close, open high up: lowered into a heap they would move it, and what moved
+        looks like an object. What they may hold all the same is thin, and may fall.
         """
         self._leave_bin()
-        low_down, limits, config = self.lifted(), self._cell.limits, self._config
+        low_down, limits, config = self.lifted() and self._did_close(), self._cell.limits, self._config
         low, high = np.array(limits.low_m[:2]), np.array(limits.high_m[:2])
         x, y = ((low + high) / 2 + config.drop_share * (high - low) * self._rng.uniform(-0.5, 0.5, 2)).tolist()
         here = self._robot.state().tool
@@ -124,9 +124,8 @@ class DropTestDetector:
         elif stage is Stage.WIDTH_CLEAR:
             if self._go_clear():
                 self._sleep(config.clear_wait_s)
-                state = self._robot.state()
-                self._judge.feed(stage, width_m=state.gripper_width_m)
-                if state.gripper_closed and state.gripper_closed_by_m < _CLOSED_M:
+                self._judge.feed(stage, width_m=self._robot.state().gripper_width_m)
+                if not self._did_close():
                     # They would be lowered into what lies there, and what they move looks like an object.
                     self._judge.spoil("the fingers did not close: they stand as far apart as before")
         elif stage is Stage.PICTURE_BEFORE:
@@ -136,6 +135,10 @@ class DropTestDetector:
             if self._go_clear():
                 self._sleep(config.settle_s)
                 self._judge.feed(stage, picture=self._picture())
+
+    def _did_close(self) -> bool:
+        state = self._robot.state()
+        return not state.gripper_closed or state.gripper_closed_by_m >= _CLOSED_M
 
     def _go_clear(self) -> bool:
         """Moves out of view; where that fails the verdict is unknown, as the arm hides a part of the bin.

@@ -1,7 +1,8 @@
 """The faults of the matrix: what goes wrong, in which cells, and what must follow.
 
-Three kinds: faults in the middle of an action, judged by the tool's way; faults while a grasp is made and judged, whose
-label is held against what the fingers really held; faults of the computer that the collector runs on.
+Four kinds: faults in the middle of an action, judged by the tool's way; protective stops that may be cleared without a
+person; faults while a grasp is made and judged, whose label is held against what the fingers really held; faults of the
+computer that the collector runs on.
 """
 
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-Target = Literal["controller", "arm", "safety", "server", "clock"]
+Target = Literal["controller", "arm", "safety", "camera", "server", "clock"]
 Reaction = Literal["nothing", "hold", "stop", "latch", "any"]
 
 UR, XARM, HTTP, SO101, FRANKA = "ur", "xarm", "http", "so101", "franka"
@@ -55,6 +56,25 @@ class Case:
 
 
 @dataclass(frozen=True)
+class ClearCase:
+    """A protective stop in the middle of an action, in a cell that may clear it by itself (``[recovery]``).
+
+    The episode is aborted, and nothing moves before the controller has really cleared its stop.
+
+    Attributes:
+        name: in the table, unique.
+        obstacle: as the fault ports call what is wrong with the clearing; empty for nothing.
+        must: in the table.
+        protocols: of the cells that can have it.
+    """
+
+    name: str
+    obstacle: Literal["", "unlock_refused", "unlock_lies"]
+    must: str
+    protocols: tuple[str, ...] = CONTROLLED
+
+
+@dataclass(frozen=True)
 class GraspCase:
     """A fault while a grasp is made and judged. A success must be one in truth, and a failure, too.
 
@@ -90,17 +110,19 @@ class HostCase:
         fault: what is done.
         must: in the table.
         within_s: from the fault to the beginning of braking; 0 where the arm is not meant.
+        signal: the name of what the collector gets; empty where it gets none.
         protocols: of the cells that it is done with.
     """
 
     name: str
-    fault: Literal["collector killed", "disk full", "server away"]
+    fault: Literal["collector signalled", "disk full", "server away"]
     must: str
     within_s: float = 0.0
+    signal: Literal["", "SIGKILL", "SIGSEGV", "SIGSTOP"] = ""
     protocols: tuple[str, ...] = (UR,)
 
 
-AnyCase = Case | GraspCase | HostCase
+AnyCase = Case | ClearCase | GraspCase | HostCase
 
 
 def _how(**details: Any) -> Mapping[str, Any]:
@@ -197,6 +219,10 @@ _ACTIONS: Final = (
         protocols=_MORE, grips=True, lasts_s=0.12,
     ),
     Case("gripper silent", "gripper", "stop", 2.5, ("gripper",), how=_how(what="silent"), protocols=CONTROLLED),
+    Case(
+        "gripper silent, on the arm's own bus", "gripper", "latch", _STILL_S, _SILENCE, how=_how(what="silent"),
+        protocols=(SO101,),
+    ),
     Case("camera freezes", "camera", "hold", 1.4, ("camera_age", "camera"), how=_how(what="freeze")),
     Case("camera stalls", "camera", "hold", 0.9, ("camera_age",), how=_how(what="stall")),
     Case(
@@ -204,7 +230,23 @@ _ACTIONS: Final = (
     ),
     Case("camera black", "camera", "hold", 1.4, ("camera_age", "camera"), how=_how(what="black")),
     Case("camera's connections cut", "camera", "hold", 0.9, ("camera_age",), how=_how(what="close")),
-    Case("collector's wall clock steps by an hour", "3600", "nothing", label="goes on", target="clock"),
+    Case("camera's process: SIGKILL", "SIGKILL", "hold", 0.9, ("camera_age", "camera"), target="camera"),
+    Case("camera's process: SIGSEGV", "SIGSEGV", "hold", 0.9, ("camera_age", "camera"), target="camera"),
+    Case("camera's process: SIGSTOP", "SIGSTOP", "hold", 0.9, ("camera_age", "camera"), target="camera"),
+    Case("collector's wall clock steps on by an hour", "3600", "nothing", label="goes on", target="clock"),
+    Case("collector's wall clock steps back by an hour", "-3600", "nothing", label="goes on", target="clock"),
+)  # fmt: skip
+
+_CLEARS: Final = (
+    ClearCase("protective stop", "", "stands; cleared after 6 s, then slowly up, and the next episode begins"),
+    ClearCase(
+        "protective stop, clearing it refused for 10 s", "unlock_refused",
+        "stands until the controller clears it, then slowly up, and the next episode begins",
+    ),
+    ClearCase(
+        "protective stop, clearing it said and not done", "unlock_lies",
+        "stands; locked, and goes on only when a person has come",
+    ),
 )  # fmt: skip
 
 _GRASPS: Final = (
@@ -212,7 +254,9 @@ _GRASPS: Final = (
     GraspCase("the same, nothing grasped", "camera", _MOVED, "let_go", "air", ("unknown",)),
     GraspCase("exposure up by 40 % between the pictures", "camera", _EXPOSED, "let_go", "object", ("unknown",)),
     GraspCase("exposure up, nothing grasped", "camera", _EXPOSED, "let_go", "air", ("unknown",)),
-    GraspCase("gripper jammed, open", "gripper", _JAMMED, "begins", "object", ("unknown", "aborted")),
+    GraspCase(
+        "gripper jammed, open", "gripper", _JAMMED, "begins", "object", ("unknown", "aborted", "nothing_grasped"), ALL
+    ),
     GraspCase("gripper drops the object on the way", "slip", _how(), "carried", "object", _FAILED),
     GraspCase("gripper feels an object in the air", "gripper", _FEELS, "begins", "air", _FAILED),
     GraspCase(
@@ -222,8 +266,16 @@ _GRASPS: Final = (
 
 _HOSTS: Final = (
     HostCase(
-        "collector SIGKILLed on the way down", "collector killed",
-        "stands; braking within 0.3 s; the next collector goes on", 0.3, ALL,
+        "collector on the way down: SIGKILL", "collector signalled",
+        "stands; braking within 0.3 s; the next collector goes on", 0.3, "SIGKILL", ALL,
+    ),
+    HostCase(
+        "collector on the way down: SIGSEGV", "collector signalled",
+        "stands; braking within 0.3 s; the next collector goes on", 0.3, "SIGSEGV", ALL,
+    ),
+    HostCase(
+        "collector on the way down: SIGSTOP, SIGCONT after 3 s", "collector signalled",
+        "stands; braking within 0.65 s; the same collector goes on", 0.65, "SIGSTOP", ALL,
     ),
     HostCase("the spool's disk is full", "disk full", "no new episode, the arm stands; goes on when there is room"),
     HostCase(
@@ -232,7 +284,7 @@ _HOSTS: Final = (
     ),
 )  # fmt: skip
 
-CASES: Final[tuple[AnyCase, ...]] = (*_ACTIONS, *_GRASPS, *_HOSTS)
+CASES: Final[tuple[AnyCase, ...]] = (*_ACTIONS, *_CLEARS, *_GRASPS, *_HOSTS)
 
 
 def named(name: str) -> AnyCase:

@@ -26,7 +26,7 @@ _LIFT_M: Final = 0.1
 _HIGH_M: Final = 0.35
 _HEAL: Final = (
     "silent", "frozen_clock", "split_frames", "duplicate_frames", "late_frames", "emergency_stop", "safeguard", "nan",
-    "wrong_units", "pose_jump", "gripper", "camera",
+    "wrong_units", "pose_jump", "gripper", "camera", "unlock_refused", "unlock_lies",
 )  # fmt: skip
 _HAS_NOT: Final[Mapping[str, tuple[str, ...]]] = {
     "ur": (),
@@ -34,7 +34,7 @@ _HAS_NOT: Final[Mapping[str, tuple[str, ...]]] = {
     "http": ("split_frames", "duplicate_frames", "late_frames"),
     "so101": (
         "frozen_clock", "duplicate_frames", "late_frames", "emergency_stop", "safeguard", "nan", "wrong_units",
-        "speed_slider",
+        "speed_slider", "unlock_refused", "unlock_lies",
     ),
     "franka": ("split_frames", "late_frames", "emergency_stop", "speed_slider"),
 }  # fmt: skip

@@ -12,6 +12,7 @@ from typing import Any, Final
 from sim.faults.cells import SimulatedCell
 
 Processes = Callable[[], Mapping[str, int]]
+_PROCESSES: Final = ("arm", "safety", "camera", "collector")
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ TROUBLES: Final = (
     Trouble("camera freezes", 2.0, "camera", {"what": "freeze"}),
     Trouble("camera stalls", 0.8, "camera", {"what": "stall"}),
     Trouble("camera black", 2.0, "camera", {"what": "black"}),
-    *(Trouble(f"{who}: SIGKILL", 0.5, process=who, number=signal.SIGKILL) for who in ("arm", "safety", "collector")),
-    *(Trouble(f"{who}: SIGSTOP", 3.0, process=who, number=signal.SIGSTOP) for who in ("arm", "safety", "collector")),
+    *(Trouble(f"{who}: SIGKILL", 0.5, process=who, number=signal.SIGKILL) for who in _PROCESSES),
+    *(Trouble(f"{who}: SIGSTOP", 3.0, process=who, number=signal.SIGSTOP) for who in _PROCESSES),
     Trouble("server killed, back after 15 s", 15.0, process="server", number=signal.SIGKILL),
 )
 

@@ -200,7 +200,8 @@ class Matrix:
                 time.sleep(2.0)
                 self._sim.signal(signal.SIGCONT)
             else:
-                os.kill(processes.arm.pid if case.target == "arm" else processes.safety.pid, number)
+                pids = {"arm": processes.arm.pid, "safety": processes.safety.pid, "camera": cell.camera.process_id}
+                os.kill(pids[case.target], number)
             yield
 
     def _stands(self, sim: SimulatedCell) -> bool:
@@ -215,6 +216,8 @@ class Matrix:
         places = Places(load_cell_file(self._sim.path))
         if places.latched() is not None:
             places.latch_file.acknowledge("the fault matrix", "the fault was taken back")
+        if self._cell is not None:
+            self._cell.camera.acknowledge()
 
 
 def _is_being_written(cell: PhysicalCell) -> bool:

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sim.faults.cases import ALL, CASES, AnyCase, Case, GraspCase, HostCase
+from sim.faults.cases import ALL, CASES, AnyCase, Case, ClearCase, GraspCase, HostCase
 
 BEGIN: Final = "<!-- from docs/results/faults/result.json by qtopt robot faults: begin -->"
 END: Final = "<!-- end -->"
 _KINDS: Final = (
     (Case, "fault in the middle of an action"),
+    (ClearCase, "in a cell that may clear it without a person"),
     (GraspCase, "fault while a grasp is made and judged"),
     (HostCase, "fault of the computer"),
 )
@@ -54,11 +55,13 @@ def placed(document: str, rows: str) -> str:
 def _label(case: AnyCase) -> str:
     if isinstance(case, GraspCase):
         return " or ".join(each.replace("_", " ") for each in case.labels)
+    if isinstance(case, ClearCase):
+        return "aborted"
     return "" if isinstance(case, HostCase) else case.label
 
 
 def _must(case: AnyCase) -> str:
-    if isinstance(case, HostCase):
+    if isinstance(case, (ClearCase, HostCase)):
         return case.must
     if isinstance(case, GraspCase):
         return "no label that is not true" if case.labels != ("unknown",) else "no success, no failure"

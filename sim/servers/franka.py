@@ -159,6 +159,8 @@ class FrankaCell:
         actions: dict[str, Callable[[], dict[str, Any] | None]] = {
             "truth": lambda: plant_truth(self._plant),
             "trace": lambda: plant_trace(self._plant, float(request["since_s"])),
+            "unlock_refused": lambda: order(recovery="refused" if switch else "") and None,
+            "unlock_lies": lambda: order(recovery="lies" if switch else "") and None,
             "drop_connections": lambda: order(drop_s=float(request.get("away_s", 0.0))) and None,
             "push": lambda: self._plant.push(request["force_n"], float(request.get("grows_s", 0.0))),
             "slip": self._plant.slip,

@@ -41,11 +41,13 @@ class SpoiltArm(SimArm):
         units_in_m: its lengths are told in so many units to the metre.
         slider: the operator's speed slider, 0 to 1.
         stopped: the mode that a stop left it in; None for none.
+        unlock_refused: its protective stop may not be cleared.
+        unlock_lies: clearing that is answered as if it had been done.
     """
 
     def __init__(self, plant: Plant) -> None:
         super().__init__(SimArmOptions(), plant)
-        self.silent = self.frozen = self.not_a_number = False
+        self.silent = self.frozen = self.not_a_number = self.unlock_refused = self.unlock_lies = False
         self.jump_m, self.slider, self.units_in_m = (0.0, 0.0, 0.0), 1.0, 1.0
         self.stopped: ArmMode | None = None
         self._last: ArmState | None = None
@@ -71,6 +73,13 @@ class SpoiltArm(SimArm):
             return MotionResult(MotionOutcome.REJECTED, self._why())
         result = super().move_to(target, speed_m_s * self.slider, accel_m_s2, deadline_s)
         return MotionResult(MotionOutcome.FAULT, self._why(), result.pose) if self._why() else result
+
+    def recover(self) -> None:
+        """Clears a protective stop, and no other; raises RobotError where that is refused."""
+        if self.stopped is ArmMode.PROTECTIVE_STOP and not self.unlock_lies:
+            if self.unlock_refused:
+                raise RobotError("the safety controller refuses to clear its protective stop")
+            self.stopped = None
 
     def _why(self) -> str:
         return "" if self.stopped is None else f"the arm is in {self.stopped}"
@@ -153,6 +162,8 @@ class HttpArmCell:
             "silent": lambda: setattr(arm, "silent", switch),
             "frozen_clock": lambda: setattr(arm, "frozen", switch),
             "nan": lambda: setattr(arm, "not_a_number", switch),
+            "unlock_refused": lambda: setattr(arm, "unlock_refused", switch),
+            "unlock_lies": lambda: setattr(arm, "unlock_lies", switch),
             "wrong_units": lambda: setattr(arm, "units_in_m", 1000.0 if switch else 1.0),
             "pose_jump": lambda: setattr(arm, "jump_m", (0.0, 0.0, 0.08) if switch else (0.0, 0.0, 0.0)),
             "speed_slider": lambda: setattr(arm, "slider", float(request["fraction"])),

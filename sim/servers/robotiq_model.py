@@ -2,13 +2,14 @@
 
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 _OPEN, _CLOSED = 3, 230
 """Counts at the ends of a 2F-85's stroke."""
 _AT_REQUEST, _CLOSING_BLOCKED, _OPENING_BLOCKED = 3, 2, 1
 _TOLERANCE = 3
+_ENDED_BY_ACTIVATION = (0x05, 0x07, 0x0F)
 _STARTS_S = 0.05
 _SPEED_M_S, _FORCE_N = (0.02, 0.15), (20.0, 235.0)
 
@@ -83,6 +84,8 @@ class RobotiqModel:
             if changes.get("ACT", self._request["ACT"]) != self._request["ACT"]:
                 on = changes["ACT"] == 1
                 self._active_at = time.monotonic() + self._activation_s if on else float("inf")
+                if on and self.fault.code in _ENDED_BY_ACTIVATION:
+                    self.fault = replace(self.fault, code=0)
             self._request |= changes
             if self._request["GTO"] and self._activation() == 3 and changes.keys() & {"POS", "GTO"}:
                 self._go()

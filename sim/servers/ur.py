@@ -72,7 +72,7 @@ class UrServer:
             ConfigError: there is no such fault.
         """
         fault, switch = str(request.get("fault")), bool(request.get("on", True))
-        streams = {"silent": "silent", "split_frames": "split", "duplicate_frames": "duplicate"}
+        streams = {"silent": "silent", "split_frames": "split", "duplicate_frames": "duplicate", "old_rtde": "old"}
         if fault in streams:
             setattr(self._rtde.faults, streams[fault], switch)
             return {}
@@ -89,6 +89,7 @@ class UrServer:
             "pose_jump": lambda: self._jump(request.get("by_m", [0.0, 0.0, 0.08]) if switch else [0.0] * 3),
             "nan": lambda: setattr(self._controller, "not_a_number", switch),
             "wrong_units": lambda: setattr(self._controller, "units_in_m", 1000.0 if switch else 1.0),
+            "unlock_refused": lambda: setattr(self._controller, "unlock_refused", switch),
             "unlock_lies": lambda: setattr(self._controller, "unlock_lies", switch),
             "program_stop": lambda: self._controller.end_program("stopped from the pendant"),
             "speed_slider": lambda: self._controller.set_slider(float(request["fraction"])),

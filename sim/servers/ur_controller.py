@@ -53,7 +53,7 @@ class Controller:
         self.not_a_number = False
         self.units_in_m = 1.0
         """Reported lengths are told in so many units to the metre."""
-        self.unlock_lies = False
+        self.unlock_refused = self.unlock_lies = False
         self.log: list[str] = []
         self._program: Program | None = None
         self._program_from = 0.0
@@ -135,7 +135,7 @@ class Controller:
         with self.lock:
             if self.safety_mode != PROTECTIVE:
                 return "Protective stop releasing"
-            if time.monotonic() - self._protective_since < UNLOCK_AFTER_S:
+            if self.unlock_refused or time.monotonic() - self._protective_since < UNLOCK_AFTER_S:
                 return (
                     "Cannot unlock protective stop until 5s after occurrence. Always inspect cause of protective stop "
                     "before unlocking"

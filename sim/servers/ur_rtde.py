@@ -16,10 +16,10 @@ _HEADER = struct.Struct(">HB")
 
 
 class Faults:
-    """What is wrong with the stream, for tests: silence, split, doubled and late frames; names that are denied."""
+    """What is wrong, for tests: a stream silent, split, doubled, late; names that are denied; an old protocol."""
 
     def __init__(self) -> None:
-        self.silent = self.split = self.duplicate = False
+        self.silent = self.split = self.duplicate = self.old = False
         self.late_s = 0.0
         self.unknown_fields: frozenset[str] = frozenset()
         self.owned_fields: frozenset[str] = frozenset()
@@ -182,7 +182,8 @@ class _Client:
 
     def _take(self, kind: int, body: bytes) -> None:
         if kind == 86:
-            self._send(86, bytes((int(struct.unpack(">H", body)[0] == 2),)))
+            wanted, newest = struct.unpack(">H", body)[0], 1 if self._server.faults.old else 2
+            self._send(86, bytes((int(wanted <= newest),)))
         elif kind == 118:
             self._send(118, struct.pack(">4I", *_VERSION))
         elif kind == 79:

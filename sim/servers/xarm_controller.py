@@ -55,7 +55,7 @@ class Controller:
         self.state, self.mode = READY, POSITION
         self.error = self.warning = 0
         self.enabled = True
-        self.e_stop_pressed = False
+        self.e_stop_pressed = self.unlock_refused = self.unlock_lies = False
         self.sensitivity = 3
         self.tcp_offset = [0.0, 0.0, 172.0, 0.0, 0.0, 0.0]
         self.load = [0.82, 0.0, 0.0, 48.0]
@@ -123,7 +123,8 @@ class Controller:
     def clear_error(self) -> None:
         """Clears the error unless its cause is still there; a stop."""
         self._halt(STOP_DECEL_M_S2)
-        self.error = E_STOP if self.e_stop_pressed else 0
+        if not self.unlock_refused:
+            self.error = E_STOP if self.e_stop_pressed else 0
         self.state = STOPPED
 
     def press_e_stop(self, *, pressed: bool) -> None:
@@ -135,7 +136,7 @@ class Controller:
 
     def person_clears(self) -> None:
         """Does what a person does in the vendor's program after a stop: clears, switches on. Nothing moves by that."""
-        self.e_stop_pressed = False
+        self.e_stop_pressed = self.unlock_refused = self.unlock_lies = False
         self.clear_error()
         self.enable(on=True)
         self.set_mode(POSITION)
@@ -199,7 +200,7 @@ class Controller:
         )  # fmt: skip
 
     def _go(self) -> None:
-        if self.error or not self.enabled:
+        if self.error or not self.enabled or self.unlock_lies:
             return
         if self.state == PAUSED and self._current is not None:
             self._start(self._current)

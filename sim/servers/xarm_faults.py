@@ -62,6 +62,8 @@ class Faults:
             "collision": lambda value: controller.fault(COLLISION),
             "error": lambda value: controller.fault(int(value)),
             "program_stop": lambda value: self._stop(),
+            "unlock_refused": lambda value: setattr(controller, "unlock_refused", bool(value)),
+            "unlock_lies": lambda value: setattr(controller, "unlock_lies", bool(value)),
             "emergency_stop": lambda value: controller.press_e_stop(pressed=bool(value)),
             "push": lambda value: plant.push(value),
             "slip": lambda value: plant.slip(),

@@ -122,6 +122,25 @@ def test_an_arm_that_waits_for_a_person_is_not_ready_rather_than_out_of_reach(qt
     assert (code, arm["code"]) == (4, 4), arm
 
 
+@pytest.mark.parametrize(
+    ("fault", "how", "named"),
+    [
+        ("in_use", {"names": ["input_int_register_0"]}, "registers are already in use"),
+        ("not_found", {"names": ["actual_TCP_force"]}, "actual_TCP_force: NOT_FOUND"),
+        ("old_rtde", {}, "its PolyScope is too old"),
+    ],
+)
+def test_check_names_what_a_controller_does_not_give(qtopt, sim, fault, how, named):
+    sim.inject(fault, **how)
+    try:
+        code, out, _ = qtopt("robot", "check", sim.path, "--json")
+    finally:
+        sim.inject(fault, names=[], on=False)
+    (arm,) = [row for row in json.loads(out)["findings"] if row["name"] == "arm, gripper"]
+    assert (code, arm["code"]) == (3, 3), arm
+    assert named in arm["seen"], arm
+
+
 def test_estop_and_status_say_where_they_looked(qtopt, sim, tmp_path):
     assert f"none noted in {tmp_path / 'state'}" in qtopt("robot", "status", sim.path)[1]
     assert f"no collector is noted in {tmp_path / 'state'}" in qtopt("robot", "estop", sim.path)[1]

@@ -12,13 +12,13 @@ from typing import Any
 
 from qtopt.apps.hardware import hardware
 from qtopt.apps.process import end_on_sigterm, say
-from qtopt.apps.robot import Faults, grasp_faults, host_faults
+from qtopt.apps.robot import Faults, clear_faults, grasp_faults, host_faults
 from qtopt.apps.rundir import provenance
 from qtopt.durable import write_text
 from qtopt.errors import ConfigError
 from robot_bridge.cell.launch import prefer
 from robot_bridge.cell.places import STATE_VARIABLE
-from sim.faults.cases import ALL, CASES, AnyCase, Case, GraspCase, HostCase
+from sim.faults.cases import ALL, CASES, AnyCase, Case, ClearCase, GraspCase, HostCase
 from sim.faults.cells import SimulatedCell
 from sim.faults.run import Finding, Matrix
 from sim.faults.table import placed, table
@@ -50,10 +50,12 @@ def run(protocol: str, cases: Sequence[AnyCase]) -> Iterator[Finding | Told]:
     host = f"127.0.95.{10 + ALL.index(protocol)}"
     possible = [case for case in cases if protocol in case.protocols]
     actions = [case for case in possible if isinstance(case, Case)]
+    clears = [case for case in possible if isinstance(case, ClearCase)]
     grasps = [case for case in possible if isinstance(case, GraspCase)]
     hosts = [case for case in possible if isinstance(case, HostCase)]
     runs: list[Callable[[Path, str], Iterator[Finding | Told]]] = []
     runs += [partial(_actions, protocol, actions)] * bool(actions)
+    runs += [partial(clear_faults.run, protocol, clears)] * bool(clears)
     runs += [partial(grasp_faults.run, protocol, grasps)] * bool(grasps)
     runs += [partial(host_faults.run, protocol, hosts)] * bool(hosts)
     for findings in runs:
@@ -92,13 +94,14 @@ def _tell(finding: Finding | Told, took_s: float) -> None:
 
 
 def _write(directory: Path, finding: dict[str, Any], facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Writes a finding, beside those of other cases and cells that stand there; returns all of them."""
+    """Writes a finding, beside those of other cases and cells that stand there and still exist; returns all of them."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "result.json"
     known = json.loads(path.read_text())["findings"] if path.exists() else []
     new = finding["case"], finding["protocol"]
     run = {"commit": facts["commit"], "command": facts["command"], "hardware": hardware()}
-    told = [each for each in known if (each["case"], each["protocol"]) != new]
+    possible = {(case.name, protocol) for case in CASES for protocol in case.protocols} - {new}
+    told = [each for each in known if (each["case"], each["protocol"]) in possible]
     told.append({**finding, "commit": facts["commit"]})
     write_text(path, json.dumps({**run, "findings": told}, indent=1) + "\n")
     return told

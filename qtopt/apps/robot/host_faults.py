@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import logging
 import math
-import os
 import shutil
 import signal
 import subprocess
@@ -12,8 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
-
-import psutil
 
 from qtopt.apps.drills.disks import small_disk
 from qtopt.apps.robot.soaked import Roles, delivered, finished, left_behind, unaccounted
@@ -67,9 +64,11 @@ def _run(case: HostCase, protocol: str, room: Path, host: str) -> Told:
         lateness = parts.enter_context(Lateness())
         fault = _Fault(case, sim, roles)
         fault.await_episodes(1)
-        {"collector killed": fault.kill_collector, "disk full": fault.fill_disk, "server away": fault.miss_server}[
-            case.fault
-        ]()
+        {
+            "collector signalled": fault.signal_collector,
+            "disk full": fault.fill_disk,
+            "server away": fault.miss_server,
+        }[case.fault]()
         waiting, aside = roles.end(), roles.set_aside()
         told, stored = finished(roles.logs) + fault.put, delivered(roles.store)
     troubles = fault.troubles + unaccounted(told, stored, waiting) + aside + left_behind(str(room), host)
@@ -105,15 +104,17 @@ class _Fault:
         if not self._until(lambda: len(finished(self._roles.logs)) >= wanted, more * _EPISODE_S):
             raise RobotError(f"the collector did not finish {more} episodes in {more * _EPISODE_S:.0f} s")
 
-    def kill_collector(self) -> None:
-        """Kills the collector while the policy leads the tool down; a supervisor starts another."""
+    def signal_collector(self) -> None:
+        """Sends the collector a signal while the policy leads the tool down.
+
+        A frozen one goes on when it may; where it ended, a supervisor starts another.
+        """
         sim, places = self._sim, self._places
         if not self._until(self._goes_down, _EPISODE_S, 0.005):
             raise RobotError("the policy did not lead down")
-        processes = self._roles.processes(places)
         with Lateness() as lateness:
             before, fault_s = sim.truth(), time.monotonic()
-            os.kill(processes["collector"], signal.SIGKILL)
+            self._roles.signal_collector(getattr(signal, self._case.signal))
             time.sleep(_STANDS_S)
             seen, after = course(sim.trace(fault_s - 0.1), fault_s), sim.truth()
         speed_m_s = math.hypot(*before["twist"][:3])
@@ -125,14 +126,20 @@ class _Fault:
             f"it went on by {1e3 * seen.way_m:.0f} mm, allowed were {1e3 * allowed_m:.0f} mm",
         )
         self._demand(abs(after["width_m"] - before["width_m"]) < 0.002, "the fingers moved")
-        others = [processes[name] for name in ("arm", "safety")]
-        self._demand(until(lambda: not any(map(_lives, others)), 30.0, 0.1), "arm or safety process lived on")
-        lock = sim.unlock(places)
-        self._roles.revive()
+        lock, frozen = places.latched(), self._case.signal == "SIGSTOP"
+        if frozen:
+            self._demand(lock is None, "motion was locked, and not only held")
+            self._roles.signal_collector(signal.SIGCONT)
+        else:
+            gone = until(lambda: not {"arm", "safety"} & self._roles.processes().keys(), 30.0, 0.1)
+            self._demand(gone, "arm or safety process lived on")
+            sim.unlock(places)
+            self._roles.revive()
         self.await_episodes(1)
         self.seen = (
             f"stood after {seen.stood_s:.2f} s and {1e3 * seen.way_m:.0f} mm at {1e2 * speed_m_s:.0f} cm/s, "
-            f"{f'locked by `{lock.rule}`' if lock else 'not locked'}; the next collector went on"
+            f"{f'locked by `{lock.rule}`' if lock else 'not locked'}; {'the same' if frozen else 'the next'} collector "
+            "went on"
         )
         self.measured = {"stood_s": seen.stood_s, "way_m": seen.way_m, "speed_m_s": speed_m_s, "allowed_s": allowed_s}
 
@@ -215,10 +222,3 @@ class _Fault:
     def _demand(self, so: object, otherwise: str) -> None:
         if not so:
             self.troubles.append(otherwise)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

@@ -50,7 +50,7 @@ def main(config: Soak) -> int:
                 if config.every_s:
                     trouble = draw(rng, troubles)
                     troubles[trouble.name] += 1
-                    make(trouble, sim, lambda: roles.processes(places))
+                    make(trouble, sim, roles.processes)
                     roles.revive()
                     locks.append(sim.unlock(places))
                 samples.append({"minute": round((time.monotonic() - began) / 60, 2), **roles.sample(sim.process.pid)})

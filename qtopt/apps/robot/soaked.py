@@ -8,14 +8,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 import psutil
 
 from qtopt.replay.episode_store import EpisodeStore
-from robot_bridge.cell.places import Places
 from sim.faults.cells import until
 
 ROLES: Final = ("controller", "server", "collector")
@@ -69,6 +68,10 @@ class Roles:
         self._server.kill()
         self._server.wait()
 
+    def signal_collector(self, number: int) -> None:
+        """Sends the collector a signal."""
+        self._collector.send_signal(number)
+
     def end_collector(self) -> int:
         """Ends the collector, which delivers what it can; returns its exit code."""
         return self._end(self._collector)
@@ -77,23 +80,17 @@ class Roles:
         """Waits until the collector has ended by itself; returns its exit code, or raises TimeoutExpired."""
         return self._collector.wait(seconds)
 
-    def processes(self, places: Places) -> Mapping[str, int]:
-        """Returns the process ids of server, collector and, where the cell runs, arm and safety."""
-        running = places.running()
-        found = {"server": self._server.pid, "collector": self._collector.pid}
-        return found if running is None else {**found, "arm": running.arm, "safety": running.safety}
+    def processes(self) -> dict[str, int]:
+        """Returns the process ids of server, collector and, where the cell runs, arm, safety and camera.
+
+        Those three are the cell's own processes, started anew after each lock.
+        """
+        return {"server": self._server.pid, "collector": self._collector.pid, **_cell_roles(_of(self._directory))}
 
     def sample(self, controller: int) -> dict[str, float]:
-        """Returns memory [MiB] and descriptors of each process that is there, and how many processes there are.
-
-        Arm, safety and camera are the cell's own processes, started anew after each lock.
-        """
-        found = _of(self._directory)
-        named = {"controller": controller, "server": self._server.pid, "collector": self._collector.pid}
-        sample: dict[str, float] = {"processes": len(found)}
-        with contextlib.suppress(psutil.Error):
-            named |= {_role(process): process.pid for process in found if _role(process) in CELL_ROLES}
-        for name, pid in named.items():
+        """Returns memory [MiB] and descriptors of each process that is there, and how many processes there are."""
+        sample: dict[str, float] = {"processes": len(_of(self._directory))}
+        for name, pid in {"controller": controller, **self.processes()}.items():
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(pid)
                 sample[f"{name}_mib"] = round(process.memory_info().rss / 2**20, 1)
@@ -190,10 +187,16 @@ def _of(directory: Path) -> list[psutil.Process]:
     return found
 
 
-def _role(process: psutil.Process) -> str:
-    """Returns ``arm`` of ``python -m robot_bridge.cell.arm_child ...``; raises psutil.Error where it has ended."""
-    module = next((word for word in process.cmdline() if word.startswith("robot_bridge.cell.")), "")
-    return module.rpartition(".")[2].removesuffix("_child")
+def _cell_roles(processes: Iterable[psutil.Process]) -> dict[str, int]:
+    """Returns the process id of ``arm``, which is ``python -m robot_bridge.cell.arm_child ...``, and of its like."""
+    found = {}
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            module = next((word for word in process.cmdline() if word.startswith("robot_bridge.cell.")), "")
+            role = module.rpartition(".")[2].removesuffix("_child")
+            if role in CELL_ROLES:
+                found[role] = process.pid
+    return found
 
 
 def _listening(host: str) -> list[int]:

@@ -8,6 +8,7 @@ order, answered by one line that tells where arm and hand are. What an order may
     width_m    opening of the fingers in its reports; null: that of the fingers in MuJoCo
     moving     those fingers are under way, so no motion of the hand has ended
     spoil      some of silent, frozen_clock, duplicate_frames, nan, wrong_units, pose_jump
+    recovery   refused: a reflex may not be left; lies: that is only said; or empty
     hand       silent, jammed, "flag 2" (it feels an object), "flag 3" (it feels none), or empty
     lift_m     a person leads the tool straight up
     drop_s     resets every connection, and listens for others after so long
@@ -70,6 +71,7 @@ class Spoilt:
     fingers_move: bool = False
     faults: frozenset[str] = frozenset()
     hand: str = ""
+    recovery: str = ""
     away_until: float = 0.0
 
 
@@ -207,11 +209,12 @@ class Recovery(AutomaticErrorRecoveryCommand):
     """The way out of a reflex, and of nothing else."""
 
     def handle(self, server: Any) -> None:
-        """Leaves a reflex; refuses while the user stop is pressed, or somebody else has the arm."""
-        if NOW.mode in REFUSED:
-            self.reply(REFUSED[NOW.mode])
+        """Leaves a reflex; refuses while the user stop is pressed, somebody else has the arm, or as it is told to."""
+        if NOW.mode in REFUSED or NOW.recovery == "refused":
+            self.reply(REFUSED.get(NOW.mode, AutomaticErrorRecoveryStatus.kCommandNotPossibleRejected))
             return
-        NOW.mode = RobotMode.kIdle
+        if NOW.recovery != "lies":
+            NOW.mode = RobotMode.kIdle
         self.reply(AutomaticErrorRecoveryStatus.kSuccess)
 
 
@@ -241,6 +244,7 @@ def obey(server: Controller, fingers: Fingers, order: dict[str, Any], time_s: fl
     NOW.fingers_move = order.get("moving", NOW.fingers_move)
     NOW.faults = frozenset(order.get("spoil", NOW.faults))
     NOW.hand = order.get("hand", NOW.hand)
+    NOW.recovery = order.get("recovery", NOW.recovery)
     if "mode" in order:
         server.go_into(RobotMode[order["mode"]])
     if "lift_m" in order:

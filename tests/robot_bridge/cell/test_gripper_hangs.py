@@ -2,6 +2,7 @@
 
 import threading
 
+from sim.faults.cells import until
 from tests.robot_bridge.cell.test_worker import Bench, Fingers
 
 
@@ -24,6 +25,22 @@ def test_a_library_that_hangs_is_a_fault_and_keeps_nobody_waiting():
     try:
         answer = bench.put({"id": 1, "do": "grip", "width": 0.0, "speed": 0.1, "force": 20.0, "deadline_s": 0.1})
         assert "does not come back" in answer["error"]
-        assert "does not come back" in bench.worker.gripper_fault
+        assert "does not come back" in bench.worker.fingers.fault
     finally:
         fingers.freed.set()
+
+
+def test_a_library_that_hangs_while_it_is_only_asked_is_a_fault_too(monkeypatch):
+    monkeypatch.setattr("robot_bridge.cell.fingers._SILENT_S", 0.3)
+    bench = Bench()
+    fingers = Hanging(bench)
+    bench.worker = bench.worker_with(fingers)
+    bench.worker.start(1.0)
+    assert bench.worker.connected.wait(5.0)
+    assert bench.worker.fingers.fault == ""
+    tell = fingers.state
+    fingers.state = lambda: fingers.freed.wait(20.0) and tell()
+    assert until(lambda: "no report of the gripper" in bench.worker.fingers.fault, 5.0)
+    fingers.freed.set()
+    assert until(lambda: not bench.worker.fingers.fault, 5.0)
+    bench.worker.end(5.0)

@@ -1,16 +1,19 @@
-"""The collector of a cell is killed, frozen or ended while the arm moves, and a lock outlives everybody.
+"""The collector of a cell is killed, frozen or ended while the arm moves or stands, and a lock outlives everybody.
 
 ``sim.faults`` does the same to the arm's and the safety process, in the middle of an episode.
 """
 
+import json
 import math
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from qtopt.errors import RobotError
+from qtopt.specs import CLOSE, make_action
 from robot_bridge.cell.places import STATE_VARIABLE, Places
 from robot_bridge.cell.processes import CellProcesses
 from robot_bridge.cell.robot import CellRobot
@@ -100,3 +103,32 @@ def test_a_collector_that_dies_or_freezes_leaves_the_arm_standing(sim, places, n
         collector.kill()
         collector.wait()
     wait_still(sim)
+
+
+@pytest.mark.parametrize("close", [False, True])
+def test_what_a_frozen_collector_had_chosen_is_not_done_when_it_goes_on(sim, places, close):
+    code = (
+        "import json, os, signal, sys; from pathlib import Path; from qtopt.specs import make_action;"
+        "from robot_bridge.cell.open import PhysicalCell; cell = PhysicalCell(Path(sys.argv[1]), 72);"
+        "cell.start_episode(0); away = -1.0 if cell.robot.state().tool.y_m > 0 else 1.0;"
+        f"action = make_action((0.0, 0.0, 0.0) if {close} else (0.0, 0.04 * away, 0.0), close={close});"
+        "print('chosen', flush=True); os.kill(os.getpid(), signal.SIGSTOP);"
+        "results = [cell.act(action) for _ in range(2)];"
+        "print(json.dumps([each.executed.tolist() for each in results]), flush=True);"
+        "print(json.dumps([cell.robot.holds, *(each.outcome is None for each in results)]), flush=True); cell.close()"
+    )
+    collector = subprocess.Popen([sys.executable, "-c", code, str(sim.path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert collector.stdout.readline() == "chosen\n"
+        time.sleep(1.5)
+        collector.send_signal(signal.SIGCONT)
+        first, second = json.loads(collector.stdout.readline())
+        assert first == pytest.approx(make_action().tolist(), abs=2e-3), "held: neither moved nor gripped"
+        assert second[CLOSE] == close
+        assert close or abs(second[1]) == pytest.approx(0.04, abs=5e-3)
+        assert json.loads(collector.stdout.readline()) == [1, True, True]
+        assert collector.wait(30.0) == 0
+    finally:
+        collector.kill()
+        collector.wait()
+        collector.stdout.close()

@@ -273,7 +273,7 @@ def test_fingers_that_move_while_the_arm_says_nothing_are_waited_for_and_looked_
 
     bench.ends = [lambda _: setattr(bench, "state", silent)]
     assert bench.grip()["error"] == "no report"
-    assert bench.worker.gripper_state.t_host_ns > silent_ns[-1]
+    assert bench.worker.fingers.state.t_host_ns > silent_ns[-1]
 
 
 def test_the_arm_yields_no_more_than_four_centimetres():
@@ -348,7 +348,7 @@ def test_fingers_do_not_set_off_after_a_lock_that_came_while_the_gripper_was_ask
         def acquire(self, timeout):
             return False
 
-    bench.worker._using_gripper = Waiting()
+    bench.worker.fingers._using = Waiting()
     assert "estop" in bench.grip()["error"]
     assert fingers.widths == []
 
@@ -361,10 +361,10 @@ def test_a_gripper_whose_library_fails_in_its_own_way_has_a_fault():
     assert bench.worker.connected.wait(5.0)
     fingers.state = lambda: {}["position"]
     until = time.monotonic() + 5.0
-    while not bench.worker.gripper_fault and time.monotonic() < until:
+    while not bench.worker.fingers.fault and time.monotonic() < until:
         time.sleep(0.01)
     bench.worker.end(5.0)
-    assert bench.worker.gripper_fault == "KeyError: 'position'"
+    assert bench.worker.fingers.fault == "KeyError: 'position'"
 
 
 def test_fingers_stay_where_they_pressed_outside_an_episode():

@@ -253,6 +253,22 @@ def test_faults_over_either_wire(served):
     assert time.monotonic() - started < 3.0
 
 
+@pytest.mark.parametrize("code", [5, 7, 15])
+def test_a_gripper_that_wants_to_be_activated_is_not_refused_before(code):
+    model = RobotiqModel(PlainHand(), activation_s=0.01)
+    with RobotiqSocketServer(model, "127.0.0.1", 0) as server:
+        gripper = RobotiqGripper(SocketWire(*server.address), Calibration())
+        gripper.connect(5.0)
+        model.fault = GripperFault(code=code)
+        assert gripper.state().fault == ""
+        gripper.activate(5.0)
+        assert gripper.move(0.05, *FAST).width_m == pytest.approx(0.05, abs=0.001)
+        model.fault = GripperFault(code=code)
+        with pytest.raises(RobotError, match="activat"):
+            gripper.state()
+        gripper.close()
+
+
 @pytest.mark.realtime
 def test_a_killed_gripper_is_an_error_soon(served):
     served.fault("none")

@@ -1,5 +1,6 @@
 """Locks that outlive their process, whatever ends it."""
 
+import fcntl
 import json
 import os
 import signal
@@ -12,7 +13,16 @@ import pytest
 
 from qtopt.errors import RobotError
 from robot_bridge.contracts import Latch
-from robot_bridge.safety.latch_file import CLEARED, COMMISSIONING, LATCH, LOG, ClearedStops, Commissioning, LatchFile
+from robot_bridge.safety.latch_file import (
+    CLEARED,
+    COMMISSIONING,
+    GUARD,
+    LATCH,
+    LOG,
+    ClearedStops,
+    Commissioning,
+    LatchFile,
+)
 
 REASON = Latch("box", "the tool is outside", 12.5)
 
@@ -62,6 +72,44 @@ def test_who_locks_while_somebody_looks_is_not_unlocked_with_the_rest(latch_file
     assert latch_file.read() == REASON
     latch_file.acknowledge("ann", "looked once more", latch_file.stamp())
     assert (latch_file.read(), latch_file.stamp()) == (None, 0)
+
+
+def test_who_locks_while_the_acknowledgement_is_being_stored_is_not_unlocked(latch_file, tmp_path, monkeypatch):
+    latch_file.write(REASON)
+    fsync = os.fsync
+
+    def slow(descriptor):
+        monkeypatch.setattr(os, "fsync", fsync)
+        LatchFile(tmp_path / "state").write(Latch("estop", "a person pressed it", 13.0))  # waits a second for the guard
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    with pytest.raises(RobotError, match="locked motion again"):
+        latch_file.acknowledge("ann", "looked before")
+    assert latch_file.read() == REASON
+
+
+def test_nobody_unlocks_beside_somebody_who_locks(latch_file, tmp_path):
+    latch_file.write(REASON)
+    with (tmp_path / "state" / GUARD).open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        latch_file.write(REASON)
+        with pytest.raises(RobotError, match="try again"):
+            latch_file.acknowledge("ann", "looked")
+    latch_file.acknowledge("ann", "looked")
+    assert latch_file.read() is None
+
+
+def test_another_accounts_lock_is_made_new_as_well(latch_file, monkeypatch):
+    latch_file.write(REASON)
+    stamp = latch_file.stamp()
+
+    def refused(*_, **__):
+        raise PermissionError("not its owner")
+
+    monkeypatch.setattr(os, "utime", refused)
+    latch_file.write(Latch("estop", "a person pressed it", 13.0))
+    assert (latch_file.read(), latch_file.stamp() > stamp) == (REASON, True)
 
 
 def test_a_name_and_a_reason_are_needed(latch_file):
@@ -139,6 +187,7 @@ def test_a_damaged_counter_means_a_new_cell(tmp_path, content):
 
 def test_stops_that_were_cleared_are_known_to_the_next_process_for_an_hour(tmp_path, monkeypatch):
     ClearedStops(tmp_path).add((0.1, 0.2, 0.3))
+    ClearedStops(tmp_path).add((0.1, 0.2, 0.3001))  # tried again
     ((age_s, place_m),) = ClearedStops(tmp_path).ages()
     assert 0.0 <= age_s < 60.0
     assert place_m == (0.1, 0.2, 0.3)

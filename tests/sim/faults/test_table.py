@@ -47,9 +47,9 @@ def test_each_kind_of_fault_has_a_table_of_its_own():
     seen = "unknown after 3 s: nothing new lies in the bin; in truth not held"
     told = {"case": case.name, "protocol": "ur", "failure": "", "seen": seen}
     tables = table([told]).split("\n\n")
-    assert len(tables) == 3
-    row = next(line for line in tables[1].splitlines() if line.startswith(f"| {case.name}"))
-    assert row.endswith(f"| unknown or aborted | {seen} |")
+    assert len(tables) == 4
+    row = next(line for line in tables[2].splitlines() if line.startswith(f"| {case.name}"))
+    assert row.endswith(f"| unknown or aborted or nothing grasped | {seen} |")
 
 
 def test_a_document_without_markers_is_refused():
