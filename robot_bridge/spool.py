@@ -38,7 +38,7 @@ from robot_bridge.spooled import decode_episode, encode_episode, said_digest
 _log = logging.getLogger(__name__)
 _SUFFIX = ".safetensors"
 _PARTIAL = ".partial"
-_QUARANTINE = "quarantine"
+QUARANTINE = "quarantine"
 _PATIENCE = 10
 """Refusals of one episode before those behind it are tried: what was damaged on the way is sound the next time."""
 _OFFERED_AGAIN = 3
@@ -104,7 +104,7 @@ class Spool:
     @property
     def set_aside(self) -> int:
         """Episodes that were set aside, by earlier processes too."""
-        return sum(1 for _ in (self._directory / _QUARANTINE).glob(f"*{_SUFFIX}"))
+        return sum(1 for _ in (self._directory / QUARANTINE).glob(f"*{_SUFFIX}"))
 
     def put(self, episode: Episode) -> None:
         """Keeps an episode; when this returns it survives a power cut. The same episode is kept once.
@@ -253,13 +253,13 @@ class Spool:
     def _keep_aside(self, episode: Episode, error: SchemaMismatch) -> None:
         """Sets an episode aside that never waited; there is as much room for these as for those that wait."""
         content = encode_episode(episode)
-        place = self._directory / _QUARANTINE
+        place = self._directory / QUARANTINE
         with self._changing:
             taken = _bytes_in(place)
             if taken + len(content) > self._max_bytes:
                 raise StoreFull(
                     f"spool {self._directory}: {error}; to set it aside there is no room beside {taken} bytes in "
-                    f"{_QUARANTINE}, of {self._max_bytes} allowed: see why such episodes are made, and empty it"
+                    f"{QUARANTINE}, of {self._max_bytes} allowed: see why such episodes are made, and empty it"
                 ) from error
             uuid = episode.uuid if _HARMLESS.fullmatch(episode.uuid) else new_episode_uuid()
             aside = self._write(uuid, content, place)
@@ -295,7 +295,7 @@ class Spool:
         return known.path
 
     def _put_aside(self, uuid: str, error: Exception) -> None:
-        place = self._directory / _QUARANTINE
+        place = self._directory / QUARANTINE
         with self._changing:
             path = self._forget(uuid)
             assert path is not None  # only who delivers forgets

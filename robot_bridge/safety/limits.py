@@ -190,7 +190,7 @@ class WatchdogLimits:
         collector_hold_s: silence of the collector at which the arm holds.
         collector_stop_s: at which it stops.
         policy_hold_s: lateness of an action at which the arm holds.
-        policy_home_s: at which it is to go home.
+        policy_home_s: at which the episode is over.
         arm_latch_s: silence of the arm's process at which the safety process stops the arm and locks motion.
         camera_warn_s: age of a picture that is worth a warning.
         camera_hold_s: that holds the arm.

@@ -105,7 +105,7 @@ def _silence(source: Heartbeat, silent_s: float, limits: WatchdogLimits) -> Verd
         return Verdict(Reaction.LATCH, rule, reason)
     if source is Heartbeat.POLICY:
         if silent_s > limits.policy_home_s:
-            return Verdict(Reaction.STOP, POLICY_GONE, f"{reason}; the arm is to go home")
+            return Verdict(Reaction.STOP, POLICY_GONE, f"{reason}; the episode is over")
         return Verdict(Reaction.HOLD, rule, reason)
     reaction = Reaction.STOP if silent_s > limits.collector_stop_s else Reaction.HOLD
     return Verdict(reaction, rule, reason)

@@ -15,6 +15,7 @@ from typing import Final
 import psutil
 
 from qtopt.replay.episode_store import EpisodeStore
+from robot_bridge.spool import QUARANTINE
 from sim.faults.cells import until
 
 ROLES: Final = ("controller", "server", "collector")
@@ -109,7 +110,7 @@ class Roles:
 
     def set_aside(self) -> list[str]:
         """Returns what the collector found not fit to be delivered, as a list of troubles."""
-        return [f"set aside: {each.name}" for each in sorted((self.spool / "quarantine").glob("*"))]
+        return [f"set aside: {each.name}" for each in sorted((self.spool / QUARANTINE).glob("*"))]
 
     def _end(self, process: "subprocess.Popen[bytes]") -> int:
         process.send_signal(signal.SIGTERM)

@@ -10,7 +10,7 @@ from robot_bridge.cell.records import Report, speed_m_s, unpack_report
 from robot_bridge.cell.shared import Board, Member
 from robot_bridge.cell_file import CellFile, load_cell_file
 from robot_bridge.contracts import Latch
-from robot_bridge.spool import episode_files
+from robot_bridge.spool import QUARANTINE, episode_files
 
 _LATELY_S = 1.0
 
@@ -31,11 +31,13 @@ def main(config: Status) -> int:
 def describe(cell: CellFile, places: Places) -> list[str]:
     """Returns what there is to say, a line each."""
     latch, running = places.latched(), places.running()
-    waiting = len(episode_files(cell.spool.dir))
+    waiting, aside = len(episode_files(cell.spool.dir)), len(episode_files(cell.spool.dir / QUARANTINE))
     lines = [
         f"cell       {cell.cell}, configuration {cell.config_hash[:12]}, {places.episodes_done()} episodes with it",
         f"motion     {_motion(latch, locked_in_memory(running))}",
         f"spool      {waiting} episodes wait in {cell.spool.dir}",
+        *[f"set aside  {aside} episodes in {QUARANTINE} there, which cannot be delivered; the collector's log says why"]
+        * bool(aside),
     ]
     if running is None:
         return [*lines, f"processes  none noted in {places.root}"]

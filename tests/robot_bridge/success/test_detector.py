@@ -102,12 +102,14 @@ def test_what_slipped_away_unseen_is_unknown(cell):
 
 @pytest.mark.parametrize("drop_test", ["auto", "always", "never"])
 def test_fingers_that_did_not_close_prove_nothing_and_are_not_lowered_into_the_bin(cell, drop_test):
-    _, _, environment = judged(cell, dataclasses.replace(QUICK, drop_test=drop_test))
+    _, keeper, environment = judged(cell, dataclasses.replace(QUICK, drop_test=drop_test))
     cell.grip_finds, cell.hidden = 0.0995, True  # jammed; and what they would move looks like an object
     result = grasp(environment)
     assert result.outcome is Outcome.UNKNOWN
     assert "did not close" in result.metadata["verdict"]["reason"]
     assert cell.let_go_at is None
+    keeper.prepare(None)
+    assert cell.let_go_at.z_m > QUICK.drop_height_m + 0.1, "nor afterwards"
 
 
 def test_every_third_empty_close_is_audited_and_misses_are_counted(cell):
