@@ -1,6 +1,7 @@
 """The two wires to a Robotiq 2F's registers: the text socket of the UR cap, and Modbus RTU on a serial port."""
 
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,6 +10,7 @@ from qtopt.errors import RobotError
 
 _REPLY_S = 0.5
 _TAIL_S = 0.1
+_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,16 @@ class Wire(Protocol):
 
 
 class SocketWire:
-    """The text protocol: ``GET VAR`` is answered ``VAR value``, ``SET VAR value ...`` is answered ``ack``."""
+    """The text protocol: ``GET VAR`` is answered ``VAR value``, ``SET VAR value ...`` is answered ``ack``.
+
+    A connection that broke, or is silent, is made anew by the next ``read``: reading moves nothing, and until it has
+    answered the gripper is at fault.
+    """
 
     def __init__(self, host: str, port: int) -> None:
         self._address = (host, port)
         self._socket: socket.socket | None = None
+        self._broke_s: float | None = None
 
     def open(self, deadline_s: float) -> None:
         """Connects; raises RobotError."""
@@ -73,9 +80,13 @@ class SocketWire:
                 "installed and the controller on?"
             ) from error
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._broke_s = None
 
     def read(self) -> Registers:
         """Returns the registers; six questions."""
+        if self._broke_s is not None and time.monotonic() - self._broke_s > _AGAIN_S:
+            self._broke_s = time.monotonic()
+            self.open(_REPLY_S)
         names = ("STA", "GTO", "OBJ", "FLT", "PRE", "POS")
         activation, going, motion, fault, echo, position = (self._get(name) for name in names)
         return Registers(activation, going == 1, motion, fault, echo, position)
@@ -90,6 +101,10 @@ class SocketWire:
 
     def close(self) -> None:
         """Closes the socket."""
+        self._broke_s = None
+        self._drop()
+
+    def _drop(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -109,7 +124,8 @@ class SocketWire:
     def _ask(self, line: str, whole: Callable[[str], bool]) -> str:
         """Sends a line and gathers the answer; after a number the newline is waited for only a little."""
         if self._socket is None:
-            raise RobotError("gripper is not connected; call connect() first")
+            broke = self._broke_s is not None
+            raise RobotError(f"gripper is not connected{', and is again soon' if broke else '; call connect() first'}")
         answer = ""
         try:
             self._socket.settimeout(_REPLY_S)
@@ -117,18 +133,19 @@ class SocketWire:
             while not whole(answer):
                 received = self._socket.recv(1024)
                 if not received:
-                    raise RobotError(f"gripper closed the connection at {line!r}; connect again")
+                    raise OSError("closed by the other side")
                 answer = (answer + received.decode("ascii", "replace")).lstrip()
                 self._socket.settimeout(_TAIL_S if answer[-1:].isdigit() else _REPLY_S)
         except TimeoutError:
             if not answer:
                 # A late answer would be taken for that of the next question.
-                self.close()
-                raise RobotError(
-                    f"gripper is silent: no answer to {line!r} within {_REPLY_S} s; connect again"
-                ) from None
+                self._broke_s = time.monotonic()
+                self._drop()
+                raise RobotError(f"gripper is silent: no answer to {line!r} within {_REPLY_S} s") from None
         except OSError as error:
-            raise RobotError(f"gripper's connection broke at {line!r}: {error}; connect again") from error
+            self._broke_s = time.monotonic()
+            self._drop()
+            raise RobotError(f"gripper's connection broke at {line!r}: {error}") from error
         return answer
 
 

@@ -251,6 +251,9 @@ def test_faults_over_either_wire(served):
     with pytest.raises(RobotError, match="silent"):
         gripper.state()
     assert time.monotonic() - started < 3.0
+    served.fault("none")
+    time.sleep(1.0)
+    assert gripper.state().fault == "", "heard again, without a word of ours"
 
 
 @pytest.mark.parametrize("code", [5, 7, 15])
