@@ -7,8 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from qtopt.errors import RobotError
-from robot_bridge.cell.ask import Ask
+from robot_bridge.cell.ask import PRESSED, Ask
 from robot_bridge.contracts import Gripper, GripperState, Reaction, Verdict
+from robot_bridge.safety.facts import is_at_least
 
 _EVERY_S: Final = 0.05
 _SILENT_S: Final = 2.0
@@ -82,7 +83,8 @@ class Fingers:
             raise RobotError("this cell has no gripper")
         message = ask.message
         with self._using:
-            barred = self._barred() or ask.told  # it may have come while the gripper was asked something else
+            # It may have come while the gripper was asked something else.
+            barred = self._barred() or ask.told or (ask.ended_by if _forbids(ask.ended_by) else None)
             if barred is not None:
                 raise RobotError(f"the fingers were not moved: {barred.rule}: {barred.reason}")
             self._moves = True
@@ -103,8 +105,13 @@ class Fingers:
                 continue
             try:
                 self.state, self._fault = self._gripper.state(), ""
-                self._heard_s = time.monotonic()
+                self._heard_s = max(self._heard_s, self.state.t_host_ns / 1e9)
             except Exception as error:  # a vendor's library may raise anything; unheard, its reports would stay
                 self._fault = f"{type(error).__name__}: {error}"
             finally:
                 self._using.release()
+
+
+def _forbids(ended_by: Verdict | None) -> bool:
+    """Whether fingers may not set off under what ended the motion that they belong to; out of a press they may."""
+    return is_at_least(ended_by, Reaction.STOP) and ended_by is not None and ended_by.rule != PRESSED

@@ -111,7 +111,7 @@ class PhysicalCell:
                 self.robot.rise()
                 return self.environment.start_episode(seed)
             except RobotError as error:
-                if self._stop():
+                if self._stop() and not self._is_locked():
                     raise
                 failures.append(str(error))
                 _log.warning("the episode did not begin: %s", error)

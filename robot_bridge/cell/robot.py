@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from qtopt.errors import RobotError
+from robot_bridge.cell.ask import PRESSED
 from robot_bridge.cell.processes import CellProcesses
 from robot_bridge.cell.records import speed_m_s
 from robot_bridge.cell_file import CellFile
@@ -38,7 +39,6 @@ _FROM_ASIDE: Final = "contact_aside"
 _BLOCKED: Final = "contact"
 """Not a rule of ours: the arm itself ended a motion on something."""
 _IN_THE_WAY: Final = (_TOUCHED, _FROM_ASIDE, _BLOCKED)
-_PRESSED: Final = "contact_retract"
 
 
 class CellRobot:
@@ -111,7 +111,8 @@ class CellRobot:
         """
         if self._phase is Phase.EPISODE:
             answer = self.processes.ask("may_move", _ANSWER_S)
-            self._require_done("grip", self._end_step(answer) if _is_held(answer) else answer)
+            if answer.get("rule") != PRESSED:  # which the grip itself leads out of
+                self._require_done("grip", self._end_step(answer) if _is_held(answer) else answer)
         if close and not self._closed_fingers:
             self._opening_m = self._width_m()
         grasp = self._cell.grasp
@@ -305,7 +306,7 @@ class CellRobot:
             yaw_rate=limits.yaw_rate_rad_s,
             deadline_s=deadline_s,
         )
-        self.contacts += answer.get("rule") == _PRESSED
+        self.contacts += answer.get("rule") == PRESSED
         numbers = answer.get("pose")
         pose = self.arm().pose if numbers is None else Pose(tuple(numbers[:3]), tuple(numbers[3:]))
         return self._tool(pose, leg.yaw_rad), str(answer.get("rule") or _BLOCKED) if _touched(answer) else ""

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from qtopt.errors import RobotError
 from robot_bridge.cell import parts
+from robot_bridge.cell.ask import PRESSED
 from robot_bridge.cell.channel import Channel, ChannelClosed, Message, failure
 from robot_bridge.cell.last_way import LastWay
 from robot_bridge.cell.launch import die_at_once, prefer
@@ -37,7 +38,6 @@ _TICK_S: Final = 0.01
 _AGAIN_S: Final = 0.1
 _ORPHAN_S: Final = 10.0
 _GRACE_S: Final = 0.5
-_RETREAT: Final = "contact_retract"
 _ENDED: Final = "program_stopped"
 _STILL_M_S: Final = 0.002
 _CONNECT_S: Final = 10.0
@@ -149,7 +149,7 @@ class SafetyChild:
             self._stop_now()
             self._locking = self._places.latch_aside(verdict.rule, verdict.reason)
             _tell(self._arm, {"latch": [verdict.rule, verdict.reason]})
-        elif verdict.reaction is Reaction.STOP and not self._latch and verdict.rule != _RETREAT:
+        elif verdict.reaction is Reaction.STOP and not self._latch and verdict.rule != PRESSED:
             # Out of a contact the arm's own process leads; from 60 N on this one stops the arm all the same.
             self._second(verdict)
 

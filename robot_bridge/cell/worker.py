@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from qtopt.errors import QtOptError, RobotError
-from robot_bridge.cell.ask import Ask, said
+from robot_bridge.cell.ask import PRESSED, Ask, said
 from robot_bridge.cell.channel import Message
 from robot_bridge.cell.fingers import Fingers
 from robot_bridge.contracts import (
@@ -38,7 +38,6 @@ TOUCHED: Final = "contact_descend"
 ASIDE: Final = "contact_aside"
 EASED: Final = (TOUCHED, ASIDE)
 """What ends a motion, which an episode goes on from after a small step out of it."""
-_PRESSED: Final = "contact_retract"
 _RISES: Final = 2
 """The stop that belongs to the contact may come as a first rise out of it begins, and end it."""
 _SETTLE_S: Final = 0.1
@@ -138,7 +137,7 @@ class Worker:
             touched = ask.ended_by
             if isinstance(result, MotionResult) and touched is not None and touched.rule in EASED:
                 result = self._relieve(ask, touched, result)
-            if message["do"] in _MOVES and ask.was_ended_by(_PRESSED):  # also on the way out of what it touched
+            if message["do"] in _MOVES and ask.was_ended_by(PRESSED):  # also on the way out of what it touched
                 return self._after_press(ask, result)
             if not isinstance(result, MotionResult):
                 return result
@@ -250,7 +249,7 @@ class Worker:
             result |= undone
         for number in range(_WAYS_OUT if phase is Phase.EPISODE else 1):
             risen = self._lead_out(ask, under_way=number == 0 and under_way)
-            if ask.told is not None or ask.was_ended_by_another_than(_PRESSED):
+            if ask.told is not None or ask.was_ended_by_another_than(PRESSED):
                 break
             free = risen.outcome is MotionOutcome.REACHED and ask.ended_by is None
             if free and phase is Phase.EPISODE and not self._enter(phase):
@@ -278,7 +277,7 @@ class Worker:
         refused = self._enter(Phase.RETRACT)
         if refused:
             return MotionResult(MotionOutcome.REJECTED, refused["reason"])
-        risen = self._rise_out(ask, _PRESSED, 10.0, under_way=under_way)
+        risen = self._rise_out(ask, PRESSED, 10.0, under_way=under_way)
         if risen.outcome is not MotionOutcome.REACHED:
             _log.warning("the tool was not led out of the contact: %s %s", risen.outcome.value, risen.reason)
         return risen

@@ -114,12 +114,10 @@ class LatchFile:
             try:
                 os.utime(self._path, ns=(now_ns, now_ns))
             except PermissionError:  # another account's
-                write_durably(self._path, self._path.read_text())
+                older = self.read() or latch
+                write_durably(self._path, _text(latch if older.rule == UNREADABLE else older))
         if self._path.stat().st_size == 0:
-            write_durably(
-                self._path,
-                json.dumps({"rule": latch.rule, "reason": latch.reason, "time_s": latch.time_s}),
-            )
+            write_durably(self._path, _text(latch))
 
     def acknowledge(self, operator: str, reason: str, stamp: int | None = None) -> None:
         """Unlocks motion in a person's name and writes that down; the living monitor must have agreed before.
@@ -145,9 +143,9 @@ class LatchFile:
             "latch": {"rule": latch.rule, "reason": latch.reason, "time_s": latch.time_s},
         }
         try:
-            with self._alone() as alone:
-                if not alone:
-                    raise RobotError(f"{self.directory / GUARD} is held: somebody locks or unlocks now; try again")
+            with self._alone() as trouble:
+                if trouble:
+                    raise RobotError(f"{self.directory / GUARD} {trouble}; try again")
                 seen = self.stamp() if stamp is None else stamp
                 self._require_same(seen)
                 with (self.directory / LOG).open("a") as file:
@@ -165,20 +163,34 @@ class LatchFile:
             raise RobotError("somebody locked motion again while the arm was looked at; look once more")
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[bool]:
-        """One at a time locks or unlocks; gives whether that is so, for at most a second is waited for the others.
+    def _alone(self) -> Iterator[str]:
+        """One at a time locks or unlocks; gives why that is not so, for at most a second is waited for the others.
 
         Who holds that up, frozen say, keeps no lock from being made.
         """
         with contextlib.ExitStack() as parts:
-            taken = False
-            with contextlib.suppress(OSError):
-                guard = os.open(self.directory / GUARD, os.O_RDONLY | os.O_CREAT, 0o644)  # also one of another account
+            trouble = "is held: somebody locks or unlocks now"
+            try:
+                guard = self._open_guard()
                 parts.callback(os.close, guard)
                 end_s = time.monotonic() + _GUARDED_S
                 while not (taken := _taken(guard)) and time.monotonic() < end_s:
                     time.sleep(_LOOK_S)
-            yield taken
+                trouble = "" if taken else trouble
+            except OSError as error:
+                trouble = f"cannot be had: {error}"
+            yield trouble
+
+    def _open_guard(self) -> int:
+        path = self.directory / GUARD
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # a network's disk locks only what could be written
+        except PermissionError:
+            return os.open(path, os.O_RDONLY)  # another account's
+
+
+def _text(latch: Latch) -> str:
+    return json.dumps({"rule": latch.rule, "reason": latch.reason, "time_s": latch.time_s})
 
 
 def _taken(descriptor: int) -> bool:

@@ -30,6 +30,19 @@ def test_a_library_that_hangs_is_a_fault_and_keeps_nobody_waiting():
         fingers.freed.set()
 
 
+def test_old_reports_are_no_reports(monkeypatch):
+    monkeypatch.setattr("robot_bridge.cell.fingers._SILENT_S", 0.3)
+    bench = Bench()
+    fingers = Hanging(bench)
+    bench.worker = bench.worker_with(fingers)
+    bench.worker.start(1.0)
+    assert bench.worker.connected.wait(5.0)
+    last = fingers.state()
+    fingers.state = lambda: last  # as a server whose gripper hangs tells
+    assert until(lambda: "no report of the gripper" in bench.worker.fingers.fault, 5.0)
+    bench.worker.end(5.0)
+
+
 def test_a_library_that_hangs_while_it_is_only_asked_is_a_fault_too(monkeypatch):
     monkeypatch.setattr("robot_bridge.cell.fingers._SILENT_S", 0.3)
     bench = Bench()

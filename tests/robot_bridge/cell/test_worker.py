@@ -333,14 +333,20 @@ def test_fingers_do_not_go_back_while_the_controller_stands_in_a_stop_of_its_own
     assert fingers.widths == [0.0]
 
 
-def test_fingers_do_not_set_off_after_a_lock_that_came_while_the_gripper_was_asked_something_else():
+@pytest.mark.parametrize(
+    "stop", [Verdict(Reaction.LATCH, "estop", "pressed"), Verdict(Reaction.STOP, "gripper", "silent")]
+)
+def test_fingers_do_not_set_off_after_a_stop_that_came_while_the_gripper_was_asked_something_else(stop):
     bench = Bench()
     fingers = PressingFingers(bench, 0.0)
     bench.worker = bench.worker_with(fingers)
 
     class Waiting:
         def __enter__(self):
-            bench.barred = Verdict(Reaction.LATCH, "estop", "somebody stopped it")
+            if stop.reaction is Reaction.LATCH:
+                bench.barred = stop
+            else:
+                bench.worker.current.ended_by = stop
 
         def __exit__(self, *_):
             pass
@@ -349,7 +355,7 @@ def test_fingers_do_not_set_off_after_a_lock_that_came_while_the_gripper_was_ask
             return False
 
     bench.worker.fingers._using = Waiting()
-    assert "estop" in bench.grip()["error"]
+    assert stop.rule in bench.grip()["error"]
     assert fingers.widths == []
 
 
