@@ -3,10 +3,15 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 Sample = Sequence[float]
 """Clock (``time.monotonic``) [s], x, y, z [m], as ``sim.plant.Sample`` and as JSON has it."""
 
+BRAKE_M_S2: Final = 1.0
+"""The gentlest braking in these cells: a hold's."""
+SLACK_M: Final = 0.003
+"""What the motors lag behind, and the ripple of their brakes."""
 STILL_M_S = 0.002
 _TREMBLE_M = 0.0002
 _SPAN_S = 0.02
@@ -28,6 +33,36 @@ class Course:
     way_m: float
     drift_m: float
     watched_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """By when [s] after a fault, and within which way [m], a tool has to stand."""
+
+    stood_s: float
+    way_m: float
+
+
+def allowed(speed_m_s: float, within_s: float, late_s: float) -> Allowed:
+    """Returns what reaction and braking take, and by how much the machine was late meanwhile.
+
+    Args:
+        speed_m_s: of the tool at the fault.
+        within_s: from the fault to the beginning of braking.
+        late_s: so late the machine woke a sleeper.
+    """
+    braking_m = speed_m_s**2 / (2 * BRAKE_M_S2)
+    return Allowed(within_s + speed_m_s / BRAKE_M_S2 + late_s, speed_m_s * (within_s + late_s) + braking_m + SLACK_M)
+
+
+def overrun(seen: Course, most: Allowed) -> list[str]:
+    """Returns in words where a tool stood later or farther than allowed; what never stood did."""
+    troubles = []
+    if not seen.stood_s <= most.stood_s:
+        troubles.append(f"it stood after {seen.stood_s:.2f} s, allowed were {most.stood_s:.2f} s")
+    if not seen.way_m <= most.way_m:
+        troubles.append(f"it went on by {1e3 * seen.way_m:.0f} mm, allowed were {1e3 * most.way_m:.0f} mm")
+    return troubles
 
 
 def course(trace: Sequence[Sample], fault_s: float) -> Course:

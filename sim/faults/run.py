@@ -21,14 +21,10 @@ from robot_bridge.cell.places import Places
 from robot_bridge.cell_file import load_cell_file
 from sim.faults.cases import Case
 from sim.faults.cells import SLOW_M_S, SPEED_M_S, SimulatedCell, until
-from sim.faults.judge import Course, course, descent
+from sim.faults.judge import Course, allowed, course, descent, overrun
 from sim.faults.lateness import Lateness
 
 _log = logging.getLogger(__name__)
-BRAKE_M_S2: Final = 1.0
-"""The gentlest braking in these cells: a hold's."""
-SLACK_M: Final = 0.003
-"""What the motors lag behind, and the ripple of their brakes."""
 STAYS_M: Final = 0.001
 YIELDS_N_M: Final = 7000.0
 """A pushed hand gives way, and comes back when the push ends."""
@@ -255,8 +251,7 @@ def _judge(
             if latched
             else replace(case, reaction="nothing", label="goes on")
         )
-    allowed_s = case.within_s + SPEED_M_S / BRAKE_M_S2 + late_s
-    allowed_m = SPEED_M_S * (case.within_s + late_s) + SPEED_M_S**2 / (2 * BRAKE_M_S2) + SLACK_M
+    most = allowed(SPEED_M_S, case.within_s, late_s)
     troubles = []
     if label != case.label:
         troubles.append(f"the label is {label}, expected {case.label}")
@@ -265,15 +260,12 @@ def _judge(
     if case.rules and rule not in case.rules and case.label == Outcome.ABORTED.name.lower():
         troubles.append(f"the rule is {rule or 'none'}, expected {' or '.join(case.rules)}")
     if case.reaction != "nothing" or case.rises:
-        if not seen.stood_s <= allowed_s:
-            troubles.append(f"it stood after {seen.stood_s:.2f} s, allowed were {allowed_s:.2f} s")
-        if not seen.way_m <= allowed_m:
-            troubles.append(f"it went on by {1e3 * seen.way_m:.0f} mm, allowed were {1e3 * allowed_m:.0f} mm")
+        troubles += overrun(seen, most)
     push_n = math.hypot(*case.how.get("force_n", (0.0,)))
     if not later.way_m <= STAYS_M + push_n / YIELDS_N_M:
         troubles.append(f"it moved by itself afterwards, by {1e3 * later.way_m:.1f} mm")
     return Finding(
-        case.name, protocol, label, rule, latched, seen.stood_s, seen.way_m, allowed_s, allowed_m, late_s, tries,
+        case.name, protocol, label, rule, latched, seen.stood_s, seen.way_m, most.stood_s, most.way_m, late_s, tries,
         "; ".join(troubles),
     )  # fmt: skip
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from sim.faults.judge import course, descent
+from sim.faults.judge import SLACK_M, Course, allowed, course, descent, overrun
 
 STEP_S = 1 / 240
 
@@ -49,3 +49,13 @@ def test_creeping_is_no_standing():
 def test_a_record_that_ends_too_early_is_refused():
     with pytest.raises(ValueError, match="ends before the fault"):
         course(record((0.1, 0.1)), 5.0)
+
+
+def test_what_is_allowed_is_reaction_braking_and_the_machines_lateness():
+    most = allowed(0.07, 0.3, 0.0)
+    assert (most.stood_s, most.way_m) == pytest.approx((0.37, 0.07 * 0.3 + 0.07**2 / 2 + SLACK_M))
+    late = allowed(0.07, 0.3, 0.1)
+    assert (late.stood_s, late.way_m) == pytest.approx((most.stood_s + 0.1, most.way_m + 0.007))
+    assert overrun(Course(0.36, 0.02, 0.0, 1.0), most) == []
+    assert len(overrun(Course(0.38, 0.03, 0.0, 1.0), most)) == 2
+    assert len(overrun(Course(math.nan, math.nan, math.nan, 0.0), most)) == 2, "it never stood"
