@@ -94,7 +94,7 @@ class PhysicalCell:
     def start_episode(self, seed: int | None = None) -> ResetResult:
         """Waits until motion is allowed and the disk has room, goes to a start pose, and begins an episode.
 
-        What cannot begin three times in a row is locked, and waits for a person.
+        What cannot begin three times in a row, some seconds apart, is locked, and waits for a person.
 
         Raises:
             ConfigError: the cell's processes cannot be started again as the cell file and its parts are now.
@@ -121,7 +121,8 @@ class PhysicalCell:
                     self._locks.lock(_NOT_BEGUN, f"an episode could not begin {_TRIES} times in a row: {why}")
                     self.robot.processes.close()  # a vendor's library that comes back late moves nothing then
                     self._begin_anew()
-                time.sleep(_LOOK_S)
+                elif not self._is_locked():
+                    self._pause(_AGAIN_S, f"an episode did not begin: {error}")  # a device may be back by then
 
     def act(self, action: FloatArray) -> StepResult:
         """Executes one action; an episode that ended without a safety event counts for the cell's commissioning.

@@ -174,3 +174,17 @@ def test_a_protective_stop_is_cleared_late_and_once_in_a_place_where_the_cell_al
         sim.inject("protective_stop")
         assert until(lambda: (cell.places.latched() or LOCKING).rule == "protective_stop", 5.0)
         assert "in the same place before" in cell.places.latched().reason
+
+
+def test_a_gripper_that_is_silent_for_a_while_costs_an_episode_and_no_person(sim):
+    with contextlib.closing(PhysicalCell(sim.path, 72)) as cell:
+        cell.start_episode()
+        sim.inject("gripper", what="silent")
+        assert until(lambda: "silent" in cell.robot.processes.report().note, 5.0)
+        assert cell.act(make_action((0.0, 0.0, -0.02))).outcome is Outcome.ABORTED
+        heard = threading.Timer(3.0, lambda: sim.inject("gripper", on=False))
+        heard.start()
+        cell.start_episode()
+        heard.join()
+        assert cell.act(make_action((0.0, 0.0, -0.02))).outcome is None
+        assert cell.places.latched() is None
