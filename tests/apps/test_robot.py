@@ -126,8 +126,10 @@ def test_an_arm_that_waits_for_a_person_is_not_ready_rather_than_out_of_reach(qt
     ("fault", "how", "named"),
     [
         ("in_use", {"names": ["input_int_register_0"]}, "registers are already in use"),
-        ("not_found", {"names": ["actual_TCP_force"]}, "actual_TCP_force: NOT_FOUND"),
-        ("old_rtde", {}, "its PolyScope is too old"),
+        pytest.param(
+            "not_found", {"names": ["actual_TCP_force"]}, "actual_TCP_force: NOT_FOUND", marks=pytest.mark.drill
+        ),
+        pytest.param("old_rtde", {}, "its PolyScope is too old", marks=pytest.mark.drill),
     ],
 )
 def test_check_names_what_a_controller_does_not_give(qtopt, sim, fault, how, named):

@@ -160,7 +160,6 @@ def test_what_is_acknowledged_goes_on_once_the_brakes_are_released(sim):
 
 
 @pytest.mark.drill
-@pytest.mark.drill
 def test_a_lock_while_the_cell_cannot_be_started_is_waited_for_as_well(sim):
     with Beginning(sim.path) as begun:
         cell, place = begun.cell, sim.truth()["tool"]
@@ -188,7 +187,6 @@ def test_processes_that_somebody_else_ended_wait_for_a_person(sim):
         assert moves(sim, place)
 
 
-@pytest.mark.drill
 @pytest.mark.drill
 def test_a_look_at_the_cell_is_not_good_for_ever(sim, monkeypatch):
     monkeypatch.setattr("robot_bridge.cell.open._GOOD_FOR_S", 2.0)

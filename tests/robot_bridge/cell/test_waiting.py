@@ -73,6 +73,7 @@ def test_a_full_disk_and_a_lock_are_waited_for(sim, small, tmp_path):
         assert 0.15 < sim.truth()["tool"][2] < 0.21  # at an episode's start
 
 
+@pytest.mark.drill
 def test_what_cannot_begin_waits_for_a_person(sim):
     stopping = threading.Event()
     cell = PhysicalCell(sim.path, 72, stop=stopping.is_set)
