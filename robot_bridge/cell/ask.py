@@ -54,7 +54,7 @@ class Unheard:
     Wherever between its picture and its word it was frozen: in an episode that word is held, so that it looks again.
 
     Args:
-        hold_s: the silence that counts.
+        hold_s: the silence that counts [s].
     """
 
     def __init__(self, hold_s: float) -> None:

@@ -66,7 +66,10 @@ class Fingers:
         self._aside.shutdown(wait=False)
 
     def send(self, ask: Ask, width_m: float | None) -> Future[GripperState]:
-        """Has the fingers go to an opening, or the gripper made ready for None; gives where they ended."""
+        """Has the fingers go to an opening [m], or the gripper made ready for None; gives where they ended.
+
+        What is given raises RobotError where the fingers may not set off, or did not get there.
+        """
         return self._aside.submit(self._move, ask, width_m)
 
     def require_in_time(self, ask: Ask, moving: Future[GripperState], began_s: float) -> None:

@@ -2,6 +2,8 @@
 
 import threading
 
+import pytest
+
 from sim.faults.cells import until
 from tests.robot_bridge.cell.test_worker import Bench, Fingers
 
@@ -30,30 +32,31 @@ def test_a_library_that_hangs_is_a_fault_and_keeps_nobody_waiting():
         fingers.freed.set()
 
 
-def test_old_reports_are_no_reports(monkeypatch):
+@pytest.fixture
+def watched(monkeypatch):
+    """A bench whose gripper is watched, with a short patience, and its fingers."""
     monkeypatch.setattr("robot_bridge.cell.fingers._SILENT_S", 0.3)
     bench = Bench()
     fingers = Hanging(bench)
     bench.worker = bench.worker_with(fingers)
     bench.worker.start(1.0)
     assert bench.worker.connected.wait(5.0)
-    last = fingers.state()
-    fingers.state = lambda: last  # as a server whose gripper hangs tells
-    assert until(lambda: "no report of the gripper" in bench.worker.fingers.fault, 5.0)
+    yield bench, fingers
     bench.worker.end(5.0)
 
 
-def test_a_library_that_hangs_while_it_is_only_asked_is_a_fault_too(monkeypatch):
-    monkeypatch.setattr("robot_bridge.cell.fingers._SILENT_S", 0.3)
-    bench = Bench()
-    fingers = Hanging(bench)
-    bench.worker = bench.worker_with(fingers)
-    bench.worker.start(1.0)
-    assert bench.worker.connected.wait(5.0)
+def test_old_reports_are_no_reports(watched):
+    bench, fingers = watched
+    last = fingers.state()
+    fingers.state = lambda: last  # as a server whose gripper hangs tells
+    assert until(lambda: "no report of the gripper" in bench.worker.fingers.fault, 5.0)
+
+
+def test_a_library_that_hangs_while_it_is_only_asked_is_a_fault_too(watched):
+    bench, fingers = watched
     assert bench.worker.fingers.fault == ""
     tell = fingers.state
     fingers.state = lambda: fingers.freed.wait(20.0) and tell()
     assert until(lambda: "no report of the gripper" in bench.worker.fingers.fault, 5.0)
     fingers.freed.set()
     assert until(lambda: not bench.worker.fingers.fault, 5.0)
-    bench.worker.end(5.0)
