@@ -104,6 +104,10 @@ class SocketWire:
         self._broke_s = None
         self._drop()
 
+    def _lose(self) -> None:
+        self._broke_s = time.monotonic()
+        self._drop()
+
     def _drop(self) -> None:
         if self._socket is not None:
             self._socket.close()
@@ -139,12 +143,10 @@ class SocketWire:
         except TimeoutError:
             if not answer:
                 # A late answer would be taken for that of the next question.
-                self._broke_s = time.monotonic()
-                self._drop()
+                self._lose()
                 raise RobotError(f"gripper is silent: no answer to {line!r} within {_REPLY_S} s") from None
         except OSError as error:
-            self._broke_s = time.monotonic()
-            self._drop()
+            self._lose()
             raise RobotError(f"gripper's connection broke at {line!r}: {error}") from error
         return answer
 
