@@ -2,8 +2,9 @@
 
 import datetime
 import json
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from qtopt.loops.metrics import Every, Proportion
 from qtopt.loops.report import read_report, success_of_report
 from qtopt.rpc.connection import Connection
 
-_COUNTERS = ("collector/", "updater/"), ("/episodes", "/labels")
+_COUNTER = re.compile(r"collector/.+/episodes|updater/.+/labels")
 _LOG_EVERY_S = 10.0
 
 
@@ -40,21 +41,30 @@ class State:
 
 
 class Totals:
-    """Counters that go on where they were when the process that counts is started again."""
+    """Counters that go on where they were when the process that counts is started again, or is not heard for a while.
 
-    def __init__(self, start: Mapping[str, float]) -> None:
-        self._base = {key: value for key, value in start.items() if _counts(key)}
+    Args:
+        rows: what earlier sessions kept, oldest first. A counter's last value counts, whichever row has it: the last
+            row may be of a moment in which not every role had reported.
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._base: dict[str, float] = {}
         self._last: dict[str, float] = {}
+        for row in rows:
+            self._base.update({key: value for key, value in row.items() if _COUNTER.fullmatch(key)})
 
     def apply_to(self, figures: dict[str, dict[str, float]]) -> None:
-        """Replaces each role's counters by their totals over all restarts."""
+        """Replaces each role's counters by their totals over all restarts; adds those of roles that are not heard."""
         for role, values in figures.items():
-            for name in [name for name in values if _counts(f"{role}/{name}")]:
-                key, value = f"{role}/{name}", values[name]
-                if value < self._last.get(key, 0.0):
-                    self._base[key] = self._base.get(key, 0.0) + self._last[key]
-                self._last[key] = value
-                values[name] = value + self._base.get(key, 0.0)
+            for name, value in values.items():
+                if _COUNTER.fullmatch(key := f"{role}/{name}"):
+                    if value < self._last.get(key, 0.0):
+                        self._base[key] = self._base.get(key, 0.0) + self._last[key]
+                    self._last[key] = value
+        for key in self._base.keys() | self._last.keys():
+            role, _, name = key.rpartition("/")
+            figures.setdefault(role, {})[name] = self._base.get(key, 0.0) + self._last.get(key, 0.0)
 
 
 class Progress:
@@ -64,7 +74,7 @@ class Progress:
         self._directory, self._display, self._of = directory, display, minutes
         self._state, self._started = state, time.monotonic()
         earlier = directory.read_metrics()
-        self._totals = Totals(next((row for row in reversed(earlier) if "evaluation" not in row), {}))
+        self._totals = Totals(earlier)
         self._log, self._look = Every(_LOG_EVERY_S), Every(2.0, at_once=True)
         self._events = EventWriter(directory.tensorboard)
         self._seen = {path.name for path in directory.evaluations.glob("*.json")}
@@ -144,7 +154,3 @@ def draw_curve(directory: RunDirectory) -> None:
         directory.curve,
         f"{directory.root.parent.name}/{directory.root.name}",
     )
-
-
-def _counts(key: str) -> bool:
-    return key.startswith(_COUNTERS[0]) and key.endswith(_COUNTERS[1])

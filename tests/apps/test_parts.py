@@ -33,7 +33,7 @@ CEM = CemConfig(samples=8, elites=2, iterations=2)
 
 
 def test_counters_go_on_where_a_restarted_process_begins_anew():
-    totals = Totals({"collector/sim-0/episodes": 100.0, "trainer/loss": 3.0})
+    totals = Totals([{"collector/sim-0/episodes": 100.0, "trainer/loss": 3.0}])
     seen = []
     for episodes in (5.0, 9.0, 2.0, 4.0):
         figures = {"collector/sim-0": {"episodes": episodes}, "trainer": {"step": 7.0}}
@@ -41,6 +41,22 @@ def test_counters_go_on_where_a_restarted_process_begins_anew():
         seen.append(figures["collector/sim-0"]["episodes"])
         assert figures["trainer"]["step"] == 7.0
     assert seen == [105.0, 109.0, 111.0, 113.0]
+
+
+def test_counters_outlast_moments_in_which_their_role_is_not_heard():
+    earlier = [
+        {"collector/sim-0/episodes": 90.0, "collector/sim-1/episodes": 40.0, "collector/episodes": 130.0},
+        {"collector/sim-0/episodes": 100.0, "collector/episodes": 100.0, "trainer/step": 3.0},
+        {"minutes": 1.0, "evaluation": {"policy": "learned"}},
+        {"trainer/step": 7.0, "collector/episodes": 0.0},  # a session killed before its collectors had reported
+    ]
+    totals = Totals(earlier)
+    seen = []
+    for heard in ({}, {"collector/sim-0": {"episodes": 5.0}}, {}, {"collector/sim-0": {"episodes": 2.0}}):
+        figures = {role: dict(values) for role, values in heard.items()} | {"trainer": {"step": 8.0}}
+        totals.apply_to(figures)
+        seen.append(live.gather(figures, {})["collector/episodes"])
+    assert seen == [140.0, 145.0, 145.0, 147.0]
 
 
 ROW = live.gather(
