@@ -27,12 +27,13 @@ from robot_bridge.cell.launch import die_at_once, prefer
 from robot_bridge.cell.places import Places
 from robot_bridge.cell.records import Report, pack_report, speed_m_s
 from robot_bridge.cell.shared import Board, Member
-from robot_bridge.cell.worker import ASIDE, EASED, TOUCHED, Worker
+from robot_bridge.cell.worker import Worker
 from robot_bridge.cell_file import CellFile
 from robot_bridge.contracts import Arm, ArmState, Gripper, MotionCommand, Reaction, Verdict
 from robot_bridge.safety.commands import straight_up
 from robot_bridge.safety.facts import CellFacts, Heartbeat, Phase, is_at_least, worst
 from robot_bridge.safety.monitor import CellSafetyMonitor
+from robot_bridge.safety.rules import EASED, FROM_ASIDE, TOUCHED
 
 _log = logging.getLogger(__name__)
 _TICK_S: Final = 0.008
@@ -180,10 +181,10 @@ class ArmChild:
 
     def _rise(self, rule: str, under_way: bool) -> MotionCommand:  # noqa: FBT001 (a callback's)
         """Returns the motion that leads out of a contact, from where the tool came to rest."""
-        if rule == TOUCHED or (rule == ASIDE and not under_way):
+        if rule == TOUCHED or (rule == FROM_ASIDE and not under_way):
             return straight_up(self._arm.state(), _RELIEF_M, self._cell.limits.slow_speed_m_s)
         with self._judging:
-            if rule == ASIDE:
+            if rule == FROM_ASIDE:
                 return self._monitor.step_back(self._arm.state(), _RELIEF_M)
             return self._monitor.lead_out(self._arm.state(), under_way=under_way)
 

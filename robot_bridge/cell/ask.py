@@ -9,8 +9,6 @@ from robot_bridge.cell.channel import Message
 from robot_bridge.contracts import MotionOutcome, MotionResult, Reaction, Verdict
 from robot_bridge.safety.facts import Phase
 
-PRESSED: Final = "contact_retract"
-"""The rule that ends what presses on the tool from anywhere, and after which it is led out."""
 _CHOSEN: Final = ("move", "grip", "may_move")
 _TOO_OLD: Final = Verdict(
     Reaction.HOLD,

@@ -7,9 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from qtopt.errors import RobotError
-from robot_bridge.cell.ask import PRESSED, Ask
+from robot_bridge.cell.ask import Ask
 from robot_bridge.contracts import Gripper, GripperState, Reaction, Verdict
 from robot_bridge.safety.facts import is_at_least
+from robot_bridge.safety.rules import PRESSED
 
 _EVERY_S: Final = 0.05
 _SILENT_S: Final = 2.0

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 from qtopt.errors import RobotError
-from robot_bridge.cell.ask import PRESSED
 from robot_bridge.cell.processes import CellProcesses
 from robot_bridge.cell.records import speed_m_s
 from robot_bridge.cell_file import CellFile
@@ -15,7 +14,7 @@ from robot_bridge.contracts import ArmState, MotionOutcome, Pose, Reaction
 from robot_bridge.displacement import TURN_PER_M, tilt_rad, to_pose, to_tool, waypoints
 from robot_bridge.robot import RobotState, StepHeld, ToolPose
 from robot_bridge.safety.facts import Phase
-from robot_bridge.safety.rules import RECOVERABLE_MODES
+from robot_bridge.safety.rules import EASED, PRESSED, RECOVERABLE_MODES
 
 _EXTRA_S: Final = 4.0
 _ANSWER_S: Final = 2.0
@@ -34,11 +33,9 @@ _OVER_M: Final = 0.03
 _LEAST_OVER_M: Final = 0.005
 _REST_S: Final = 2.0
 _STILL_M_S: Final = 0.002
-_TOUCHED: Final = "contact_descend"
-_FROM_ASIDE: Final = "contact_aside"
 _BLOCKED: Final = "contact"
 """Not a rule of ours: the arm itself ended a motion on something."""
-_IN_THE_WAY: Final = (_TOUCHED, _FROM_ASIDE, _BLOCKED)
+_IN_THE_WAY: Final = (*EASED, _BLOCKED)
 
 
 class CellRobot:
@@ -393,4 +390,4 @@ def _is_over(reached: ToolPose, target: ToolPose) -> bool:
 
 def _touched(answer: dict[str, Any]) -> bool:
     """Returns whether a motion ended on something that a descent may end on: no fault, but how a bottom is found."""
-    return answer.get("outcome") == MotionOutcome.CONTACT or answer.get("rule") in (_TOUCHED, _FROM_ASIDE)
+    return answer.get("outcome") == MotionOutcome.CONTACT or answer.get("rule") in EASED

@@ -20,7 +20,6 @@ from typing import Any, Final
 
 from qtopt.errors import RobotError
 from robot_bridge.cell import parts
-from robot_bridge.cell.ask import PRESSED
 from robot_bridge.cell.channel import Channel, ChannelClosed, Message, failure
 from robot_bridge.cell.last_way import LastWay
 from robot_bridge.cell.launch import die_at_once, prefer
@@ -32,6 +31,7 @@ from robot_bridge.contracts import ArmMode, ArmState, Reaction, StopChannel, Ver
 from robot_bridge.drivers.no_stop import NoStopChannel
 from robot_bridge.safety.facts import Phase
 from robot_bridge.safety.monitor import CellSafetyMonitor
+from robot_bridge.safety.rules import PRESSED
 
 _log = logging.getLogger(__name__)
 _TICK_S: Final = 0.01

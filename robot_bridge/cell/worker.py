@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from qtopt.errors import QtOptError, RobotError
-from robot_bridge.cell.ask import PRESSED, Ask, said
+from robot_bridge.cell.ask import Ask, said
 from robot_bridge.cell.channel import Message
 from robot_bridge.cell.fingers import Fingers
 from robot_bridge.contracts import (
@@ -31,13 +31,9 @@ from robot_bridge.contracts import (
 from robot_bridge.safety.facts import Phase, is_at_least
 from robot_bridge.safety.monitor import CellSafetyMonitor
 from robot_bridge.safety.region import Point
-from robot_bridge.safety.rules import RECOVERABLE_MODES
+from robot_bridge.safety.rules import EASED, PRESSED, RECOVERABLE_MODES, TOUCHED
 
 _log = logging.getLogger(__name__)
-TOUCHED: Final = "contact_descend"
-ASIDE: Final = "contact_aside"
-EASED: Final = (TOUCHED, ASIDE)
-"""What ends a motion, which an episode goes on from after a small step out of it."""
 _RISES: Final = 2
 """The stop that belongs to the contact may come as a first rise out of it begins, and end it."""
 _SETTLE_S: Final = 0.1

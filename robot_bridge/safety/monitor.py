@@ -103,7 +103,7 @@ class CellSafetyMonitor:
                 return self._fresh
             if self._phase is Phase.RETRACT and self._report.force_n >= self._cell.contact.retract_n:
                 reason = f"{self._report.force_n:.0f} N press on the tool still"
-                return Verdict(Reaction.STOP, "contact_retract", reason)
+                return Verdict(Reaction.STOP, rules.PRESSED, reason)
             self._stopped = None
         if phase is Phase.EPISODE:
             if self._facts.disk_free < self._cell.spool.min_free:
@@ -287,15 +287,15 @@ class CellSafetyMonitor:
         if force_n >= contact.latch_n:
             return Verdict(Reaction.LATCH, "contact_latch", reason)
         if force_n >= max(contact.retract_n, self._borne_n):
-            return Verdict(Reaction.STOP, "contact_retract", reason, self.lead_out(state, under_way=True))
+            return Verdict(Reaction.STOP, rules.PRESSED, reason, self.lead_out(state, under_way=True))
         if state.wrench is None or not descending or self._phase is Phase.RETRACT:
             return ALLOWED
         if self.is_borne(state):
-            return Verdict(Reaction.HOLD, "contact_descend", f"{abs(state.wrench[2]):.0f} N bear the tool")
+            return Verdict(Reaction.HOLD, rules.TOUCHED, f"{abs(state.wrench[2]):.0f} N bear the tool")
         # Objects are pushed aside with less, and a tool that comes down between them rubs.
         aside_n = math.hypot(*state.wrench[:2])
         if aside_n >= contact.press_n and self._phase is Phase.EPISODE:
-            return Verdict(Reaction.HOLD, "contact_aside", f"{aside_n:.0f} N press on the tool from aside")
+            return Verdict(Reaction.HOLD, rules.FROM_ASIDE, f"{aside_n:.0f} N press on the tool from aside")
         return ALLOWED
 
     def _speed(self, state: ArmState, now_ns: int) -> Verdict:

@@ -14,6 +14,13 @@ JUMP_M = 0.020
 RESTART_S = 0.5
 """A controller's clock that falls back by more has started anew."""
 POLICY_GONE = "policy_gone"
+TOUCHED = "contact_descend"
+"""A motion that led down has met something, which bears the tool."""
+FROM_ASIDE = "contact_aside"
+EASED = (TOUCHED, FROM_ASIDE)
+"""What ends a motion, which an episode goes on from after a small step out of it."""
+PRESSED = "contact_retract"
+"""The rule that ends what presses on the tool from anywhere, and after which it is led out."""
 _MOVING_MODES = frozenset(each for each in ArmMode if each.can_move)
 _PERSON_MODES = (ArmMode.EMERGENCY_STOP, ArmMode.SAFEGUARD_STOP, ArmMode.FAULT)
 RECOVERABLE_MODES = frozenset({ArmMode.PROTECTIVE_STOP, ArmMode.REFLEX})

@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import os
+import select
 import shutil
 import subprocess
 import threading
@@ -30,6 +31,7 @@ START_RAD: Final = (0.0, 0.1796, 0.0, -1.91, 0.0, 2.0896, 0.785)
 _PROGRAM: Final = Path(__file__).with_name("franka_controller")
 _FOLLOW_M_S, _FOLLOW_M_S2, _FOLLOW_RAD_S = 1.0, 40.0, 4.0
 _PERIOD_S: Final = 0.005
+_SILENT_S: Final = 60.0
 _LED_M_S: Final = 0.05
 _STANDS: Final = np.array([2e-4, 2e-4, 2e-4, 2e-3])
 """Metres and radians that the arm trembles on the spot."""
@@ -78,23 +80,29 @@ class FrankySim:
             env={name: each for name, each in os.environ.items() if name != "PYTHONPATH"} | _ONE_THREAD,
         )
         self._asking = threading.Lock()
-        assert self.process.stdout is not None
-        if self.process.stdout.readline() != "serving\n":
+        if self._next_line() != "serving\n":
             self.close()
             raise RobotError(f"franky-sim, run by {python}, ended before it served; its words are above")
 
     def ask(self, **order: Any) -> dict[str, Any]:
         """Gives an order as ``franka_controller`` has them; returns where arm and hand are. Raises RobotError."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         with self._asking:
             try:
                 self.process.stdin.write(json.dumps(order) + "\n")
                 self.process.stdin.flush()
-                answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+                answer: dict[str, Any] = json.loads(self._next_line())
             except (OSError, ValueError) as error:
                 raise RobotError("franky-sim has ended; its words are above") from error
         return answer
+
+    def _next_line(self) -> str:
+        """Returns what it says next, one line to each order; ends it where it says nothing, and returns nothing."""
+        assert self.process.stdout is not None
+        heard, _, _ = select.select([self.process.stdout], [], [], _SILENT_S)
+        if not heard:
+            self.process.kill()
+        return self.process.stdout.readline()
 
     def close(self) -> None:
         """Ends the process; a second call does nothing."""

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from qtopt.errors import RobotError
-from robot_bridge.cell.worker import ASIDE, TOUCHED, Worker
+from robot_bridge.cell.worker import Worker
 from robot_bridge.contracts import (
     ArmMode,
     ArmState,
@@ -23,6 +23,7 @@ from robot_bridge.robot import ToolPose
 from robot_bridge.safety.commands import straight_up
 from robot_bridge.safety.facts import CellFacts, Heartbeat, Phase
 from robot_bridge.safety.monitor import CellSafetyMonitor
+from robot_bridge.safety.rules import FROM_ASIDE, TOUCHED
 from tests.robot_bridge.safety.cells import STILL, cell, command
 
 STANDS = ToolPose(0.57, 0.0, 0.1, 0.0)
@@ -106,7 +107,7 @@ class Bench:
 
     def rise(self, rule, under_way):
         self.ways.append(under_way)
-        return straight_up(self.state(), 0.004 if rule in (TOUCHED, ASIDE) else 0.03, 0.05)
+        return straight_up(self.state(), 0.004 if rule in (TOUCHED, FROM_ASIDE) else 0.03, 0.05)
 
     def move_to(self, target, speed_m_s, accel_m_s2, deadline_s):
         self.moves.append(round(target.position_m[2] - self.pose.position_m[2], 4))
@@ -175,8 +176,8 @@ def test_only_a_tool_that_was_on_its_way_goes_back_along_it():
 
 
 def test_what_pressed_from_aside_is_left_as_well():
-    bench = Bench(ended_by(Verdict(Reaction.HOLD, ASIDE, "25 N press on the tool from aside")))
-    assert bench.ask() == (MotionOutcome.STOPPED, ASIDE)
+    bench = Bench(ended_by(Verdict(Reaction.HOLD, FROM_ASIDE, "25 N press on the tool from aside")))
+    assert bench.ask() == (MotionOutcome.STOPPED, FROM_ASIDE)
     assert bench.moves == [-0.02, 0.004]
 
 
