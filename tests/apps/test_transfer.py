@@ -9,12 +9,16 @@ from robot_bridge.cell.places import STATE_VARIABLE
 pytestmark = [pytest.mark.realtime, pytest.mark.drill, pytest.mark.timeout(600)]
 
 
-def test_both_ways_meet_the_same_scenes(qtopt, tmp_path, monkeypatch):
+@pytest.mark.parametrize("words", [(), ("--as-delivered",)])
+def test_both_ways_meet_the_same_scenes(qtopt, tmp_path, monkeypatch, words):
     monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))
-    code, out, err = qtopt("robot", "transfer", "--episodes", 1, "--seed", 3, "--output", tmp_path / "out")
+    code, out, err = qtopt("robot", "transfer", "--episodes", 1, "--seed", 3, "--output", tmp_path / "out", *words)
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert json.loads(out.splitlines()[-1]) == result, err
     reports = [json.loads((tmp_path / "out" / f"{name}.json").read_text()) for name in ("plain", "path")]
+    limits, contact = (reports[1]["path"][name] for name in ("limits", "contact"))
+    steps_m = [limits["step_m"], reports[0]["sim"]["cell"]["limits"]["step_xy_m"]]
+    assert (steps_m, contact["descend_n"]) == (([0.05, 0.1], 15.0) if words else ([0.1, 0.1], 30.0))
     assert len({(row["index"], row["scene_seed"]) for report in reports for row in report["rows"]}) == 1
     paired = result["plain_minus_path"]
     assert paired["pairs"] + paired["void"] == sum(result["labels"].values()) == 1

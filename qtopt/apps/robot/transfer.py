@@ -53,7 +53,11 @@ _REST_S: Final = 10.0
 _TRIES: Final = 3
 """Ways up that fail before the simulated person frees a tool that is caught in something."""
 _RESULT: Final = "result.json"
-_PLAN: Final = ("episodes", "seed", "objects", "object_set", "camera_px", "contact_n", "retract_m")
+_PLAN: Final = ("episodes", "seed", "objects", "object_set", "camera_px", "contact_n", "retract_m", "as_delivered")
+_MOTION: Final = (
+    "speed_m_s", "slow_speed_m_s", "slow_height_m", "accel_m_s2", "stop_decel_m_s2", "yaw_rate_rad_s", "step_m",
+    "step_yaw_rad",
+)  # fmt: skip
 _KEPT: Final = ("success", "successes", "episodes", "aborted", "outcomes")
 
 
@@ -226,6 +230,7 @@ def _part(config: Transfer, exported: Path, number: int, output: Path) -> "subpr
         "output": output,
     }
     command = [sys.executable, "-m", "qtopt.cli", "robot", "transfer", "--contact-n", *map(str, config.contact_n)]
+    command += ["--as-delivered"] * config.as_delivered
     return subprocess.Popen([*command, *(str(word) for name, value in words.items() for word in (f"--{name}", value))])
 
 
@@ -245,20 +250,20 @@ def _run(
     plan = EvaluationConfig(config.episodes, config.seed, shard=config.shard or 0, shards=config.shards)
     episodes = len(range(config.shard or 0, config.episodes, config.shards))
     with SimulatedCell("ur", room, config.host, None, options=options) as sim:
-        limits = zip(("descend_n", "aside_n", "retract_n", "latch_n"), config.contact_n, strict=True)
-        lines = [f"{name} = {force_n}" for name, force_n in limits]
-        text = "\n".join(["", "[contact]", *lines, f"retract_m = {config.retract_m}", ""])
-        sim.path.write_text(sim.path.read_text() + text)
-        cell = load_cell_file(sim.path)
         same = SimConfig(
-            objects=config.object_set, object_count=(config.objects, config.objects), cell=cell_config(cell)
+            objects=config.object_set,
+            object_count=(config.objects, config.objects),
+            cell=cell_config(load_cell_file(sim.path)),
         )
+        sim.path.write_text(_limited(sim.path.read_text(), config))
+        cell = load_cell_file(sim.path)
         facts: Report = {
             "policy": "learned",
             "objects": config.object_set,
             "protocol": "fresh",
             "seed": config.seed,
             "sim": to_plain(same),
+            "path": {name: to_plain(getattr(cell, name)) for name in ("limits", "contact")},
         }
 
         def report(name: str, environment: Environment, deadline_s: float | None) -> tuple[Report, list[Evaluated]]:
@@ -279,6 +284,15 @@ def _run(
         if label.startswith("false"):
             logger().warning("a label differs from the truth", episode=each.index, label=label)
     return plain, path, Counter(labels), filled.locks
+
+
+def _limited(text: str, config: Transfer) -> str:
+    """Returns the text of a cell file with the limits of the path."""
+    if config.as_delivered:
+        return "\n".join(line for line in text.splitlines() if line.partition(" = ")[0] not in _MOTION)
+    forces = zip(("descend_n", "aside_n", "retract_n", "latch_n"), config.contact_n, strict=True)
+    lines = [f"{name} = {force_n}" for name, force_n in forces]
+    return "\n".join([text, "[contact]", *lines, f"retract_m = {config.retract_m}", ""])
 
 
 def _told(name: str, evaluated: Iterator[Evaluated], episodes: int, kept: list[Evaluated]) -> Iterator[Evaluated]:
