@@ -15,7 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from qtopt.config import STRICT, from_plain
@@ -30,6 +30,7 @@ from robot_bridge.safety.limits import (
     WatchdogLimits,
     check_bounds,
 )
+from robot_bridge.success_config import SuccessConfig
 
 SCHEMA = 1
 _FEWEST_SLOW = 20
@@ -96,50 +97,6 @@ class HomeConfig:
 
     def __post_init__(self) -> None:
         check_bounds(self, {"yaw_rad": (-3.1416, 3.1416)}, "home")
-
-
-@dataclass(frozen=True)
-class SuccessConfig:
-    """How a grasp is judged.
-
-    Attributes:
-        width_margin_m: fingers this much wider than when closed on nothing hold something.
-        drop_test: whether what is held is dropped back and looked for in the picture: where width leaves doubt
-            (``auto``), after every episode, or never.
-        diff_t: change of a pixel, 0 to 255, that counts.
-        diff_area_px: area of the largest changed blob that is an object; ``calibrate success`` finds it.
-        calibrated: the day on which it did; empty: never, and it is a guess.
-        drop_height_m: height of the finger tips above the floor when they let go.
-        bin_region: corners of the bin's rim in the camera's picture [pixels x, y], three or more; what changes outside
-            of it makes the verdict unknown. Empty: the whole picture is the bin, and nothing is outside.
-        unknown_max: share of unknown verdicts in a hundred that stops collecting.
-        aborted_max: share of aborted episodes in a hundred, or in all since a person looked, 20 at least, that does.
-    """
-
-    __pydantic_config__ = STRICT
-
-    width_margin_m: float = 0.002
-    drop_test: Literal["auto", "always", "never"] = "auto"
-    diff_t: float = 25.0
-    diff_area_px: float = 150.0
-    calibrated: str = ""
-    drop_height_m: float = 0.06
-    bin_region: tuple[tuple[int, int], ...] = ()
-    unknown_max: float = 0.05
-    aborted_max: float = 0.5
-
-    def __post_init__(self) -> None:
-        bounds = {
-            "width_margin_m": (0.0002, 0.02),
-            "diff_t": (1.0, 255.0),
-            "diff_area_px": (1.0, 1e6),
-            "drop_height_m": (0.001, 0.3),
-            "unknown_max": (0.0, 1.0),
-            "aborted_max": (0.0, 1.0),
-        }
-        check_bounds(self, bounds, "success")
-        if len(self.bin_region) in (1, 2) or any(value < 0 for corner in self.bin_region for value in corner):
-            raise ConfigError(f"[success] bin_region is {self.bin_region}, expected three corners or more, or none")
 
 
 @dataclass(frozen=True)

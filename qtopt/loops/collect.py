@@ -84,6 +84,7 @@ class Follower(Generic[T]):
         self.current: T | None = None
         self.version = 0
         self.step = 0
+        self.digest = ""
 
     def refresh(self) -> bool:
         """Takes newer networks if there are any; returns whether there were.
@@ -117,7 +118,7 @@ class Follower(Generic[T]):
             self._seen = snapshot.version
             return False
         self.current, self._seen = current, snapshot.version
-        self.version, self.step = snapshot.version, snapshot.step
+        self.version, self.step, self.digest = snapshot.version, snapshot.step, snapshot.digest
         return True
 
 
@@ -149,7 +150,7 @@ def collect(
         rng: the source of all chance.
         config: how long to go on.
         name: the collector's name, stored with each episode.
-        facts: metadata to store with each episode.
+        facts: metadata to store with each episode, beside ``policy_sha256`` of the networks held, if there are any.
         stop: asked between actions; an unfinished episode is dropped.
         clock: measures where the time goes [s].
 
@@ -182,7 +183,7 @@ def collect(
                 seed=seed,
                 policy_version=follower.version,
                 collector=name,
-                facts=facts,
+                facts={**facts, "policy_sha256": follower.digest} if follower.digest else facts,
             )
             if ran is None:
                 break

@@ -21,8 +21,9 @@ from robot_bridge.cell.robot import CellRobot
 from robot_bridge.cell_file import CellFile, cell_config, load_cell_file
 from robot_bridge.contracts import Latch
 from robot_bridge.grasp_env import GraspEnv
+from robot_bridge.safety import rules
 from robot_bridge.safety.facts import CellFacts, Phase
-from robot_bridge.success import DropTestDetector, PhysicalBin, SuccessConfig
+from robot_bridge.success import DropTestDetector, PhysicalBin
 from robot_bridge.view import CellCamera
 
 _log = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ _AGAIN_S: Final = 3.0
 _GOOD_FOR_S: Final = 600.0
 """An acknowledgement means a look at the cell: one that cannot be started for so long waits for another."""
 _TRIES: Final = 3
+_COOLED_K: Final = 5.0
+"""A joint that was too hot cools by so much before it moves again, not to stop in the middle of the next episode."""
 _CLEARED_S: Final = 10.0
 _ENDED: Final = "process_ended"
 """The rule by which motion is locked when arm's and safety process ended in order or at once, but not by our word."""
@@ -92,7 +95,7 @@ class PhysicalCell:
         self.environment = GraspEnv(self.robot, picture, detector, self._keeper, cell_config(self.cell), seed)
 
     def start_episode(self, seed: int | None = None) -> ResetResult:
-        """Waits until motion is allowed and the disk has room, goes to a start pose, and begins an episode.
+        """Waits until motion is allowed, the disk has room and the arm does not pause; goes to a start pose and begins.
 
         What cannot begin three times in a row, some seconds apart, is locked, and waits for a person.
 
@@ -106,6 +109,7 @@ class PhysicalCell:
             if self.await_person():
                 failures = []
             self._await_room()
+            self._await_pause()
             try:
                 self._recover()
                 self.robot.rise()
@@ -273,6 +277,21 @@ class PhysicalCell:
             _log.error("%s", obstacle)
             self._wait(lambda: bool(self.places.latch_file.obstacle()), "no lock could be written")
 
+    def _await_pause(self) -> None:
+        """Waits while a joint is hot or an operator's slider is low: that ends by itself, or by who is there anyway."""
+        if paused := self._paused():
+            _log.error("%s: no episode begins before that is over", paused)
+            self._wait(lambda: bool(self._paused(_COOLED_K)), f"the arm paused: {paused}")
+
+    def _paused(self, cooled_k: float = 0.0) -> str:
+        """Returns why the arm pauses; nothing where it must not move for another reason, or reports nothing."""
+        if self._is_locked() or not self.robot.processes.alive:
+            return ""
+        try:
+            return rules.pause(self.robot.arm(), self.cell.limits, cooled_k).reason
+        except RobotError:
+            return ""
+
     def _pause(self, seconds: float, why: str) -> None:
         due = time.monotonic() + seconds
         self._wait(lambda: time.monotonic() < due, why)
@@ -303,19 +322,9 @@ class PhysicalCell:
 
 def make_detector(cell: CellFile, robot: CellRobot, camera: ChildCamera, seed: int = 0) -> DropTestDetector:
     """Returns the judge of a cell's grasps, with what its calibration found."""
-    known = cell.success
-    config = SuccessConfig(
-        empty_width_m=max(0.0, cell.grasp.closed_empty_width_m),
-        width_margin_m=known.width_margin_m,
-        drop_test=known.drop_test,
-        diff_area_px=round(known.diff_area_px),
-        diff_t=known.diff_t,
-        drop_height_m=known.drop_height_m,
-        bin_region=known.bin_region,
-    )
     whole = CellCamera(camera, max_age_s=cell.watchdog.camera_stop_s)
     return DropTestDetector(
-        robot, whole, config, cell_config(cell), robot.clear_m, seed, leave_bin=lambda: robot.enter(Phase.TRANSIT)
+        robot, whole, cell.success, cell_config(cell), robot.clear_m, seed, leave_bin=lambda: robot.enter(Phase.TRANSIT)
     )
 
 

@@ -46,6 +46,14 @@ _HINTS = {
     ArmMode.EMERGENCY_STOP: "release the emergency stop, switch the arm on and release the brakes at the pendant",
     ArmMode.FAULT: "restart the safety system at the pendant",
 }
+_MOST = {
+    "turn_rad_s": 1.6,
+    "servo_speed_m_s": 0.5,
+    "servo_accel_m_s2": 2.0,
+    "servo_turn_rad_s": 1.6,
+    "hold_decel_m_s2": 10.0,
+}
+"""As high as the limits of a cell go (``robot_bridge.safety.limits``)."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +105,9 @@ class UrOptions:
             )
         if not 1.0 <= self.watchdog_hz <= 60.0:
             raise ConfigError(f"watchdog_hz is {self.watchdog_hz}, expected 1 to 60; no cell file can switch it off")
-        for name in ("turn_rad_s", "servo_speed_m_s", "servo_accel_m_s2", "servo_turn_rad_s", "hold_decel_m_s2"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected more than 0")
+        for name, most in _MOST.items():
+            if not 0.0 < getattr(self, name) <= most:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected more than 0, at most {most:g}")
 
     @property
     def measures_force(self) -> bool:

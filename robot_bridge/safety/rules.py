@@ -77,10 +77,10 @@ def mode(state: ArmState, *, was_ready: bool) -> Verdict:
     return Verdict(lost, "program_stopped", f"the arm's program does not run{codes}; was it stopped at the pendant?")
 
 
-def pause(state: ArmState, limits: SafetyLimits) -> Verdict:
-    """Judges temperature and the operator's slider."""
+def pause(state: ArmState, limits: SafetyLimits, cooled_k: float = 0.0) -> Verdict:
+    """Judges temperature, which must be lower by ``cooled_k``, and the operator's slider."""
     hot = state.joint_temperature_c
-    if hot is not None and not hot <= limits.joint_temperature_c:
+    if hot is not None and not hot <= limits.joint_temperature_c - cooled_k:
         reason = f"a joint is at {hot:.0f} C, above {limits.joint_temperature_c:.0f} C"
         return Verdict(Reaction.HOLD, "temperature", reason)
     if not state.speed_scale >= limits.speed_scale_min:

@@ -13,9 +13,9 @@ from qtopt.errors import ConfigError
 from qtopt.types import UInt8Array
 from robot_bridge.config import CellConfig
 from robot_bridge.robot import ImageSource, Robot, ToolPose
-from robot_bridge.success.config import SuccessConfig
 from robot_bridge.success.images import median_picture
 from robot_bridge.success.staged import GraspVerdict, Stage, StagedJudge
+from robot_bridge.success_config import SuccessConfig
 
 _CLOSED_M = 0.002
 """Fingers that were told to close came so much nearer, or did not close."""
@@ -28,7 +28,7 @@ class DropTestDetector:
         robot: the arm with its fingers.
         camera: looks at the bin in full resolution, not in the network's.
         config: limits and thresholds, as calibrated.
-        cell: heights and the workspace.
+        cell: heights, the workspace, and the width from which on closed fingers hold something.
         clear_m: tool point [m] at which the arm is out of the camera's view, however the tool is turned; at least at
             the cell's clear height.
         seed: of the points over which objects are let go, and of nothing else.
@@ -56,7 +56,7 @@ class DropTestDetector:
         self._robot, self._camera, self._config, self._cell = robot, camera, config, cell
         self._clear_m, self._sleep, self._leave_bin = clear_m, sleep, leave_bin
         self._rng = np.random.default_rng([seed, 2])
-        self._judge = StagedJudge(config)
+        self._judge = StagedJudge(config, cell.empty_width_m)
         self._empties = 0
         self._audit = False
         self._last: GraspVerdict | None = None
@@ -64,7 +64,7 @@ class DropTestDetector:
     def lifted(self) -> bool:
         """Returns whether the closed fingers are further apart than empty ones."""
         state = self._robot.state()
-        return state.gripper_closed and state.gripper_width_m >= self._config.full_width_m
+        return state.gripper_closed and state.gripper_width_m >= self._cell.empty_width_m
 
     def doubts(self) -> bool:
         """Returns whether fingers that seem empty are to be judged all the same: always, never, or every twentieth."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from qtopt.errors import ConfigError, RobotError
 from qtopt.types import BoolArray, UInt8Array
-from robot_bridge.success.config import Polygon, SuccessConfig
+from robot_bridge.success_config import Polygon, SuccessConfig
 
 _BLUR_PX = 2.0
 _USABLE = (16, 250)

@@ -16,8 +16,8 @@ from enum import StrEnum
 
 from qtopt.errors import RobotError
 from qtopt.types import UInt8Array
-from robot_bridge.success.config import SuccessConfig
 from robot_bridge.success.images import Change, compare
+from robot_bridge.success_config import SuccessConfig
 
 _SLIPPED = "what the fingers held slipped out of them on the way to the clear pose"
 
@@ -80,10 +80,11 @@ class StagedJudge:
 
     Args:
         config: limits and thresholds.
+        held_width_m: closed fingers at least this far apart hold something [m].
     """
 
-    def __init__(self, config: SuccessConfig) -> None:
-        self._config = config
+    def __init__(self, config: SuccessConfig, held_width_m: float) -> None:
+        self._config, self._held_width_m = config, held_width_m
         self._begun = self._audit = False
         self._spoilt = ""
         self._widths: list[float] = []
@@ -131,8 +132,7 @@ class StagedJudge:
             return self._conclude(Judgement.UNKNOWN, self._spoilt, 0.0)
         if self._pictures:
             return self._compare()
-        margin = self._config.full_width_m - self._config.empty_width_m
-        score = (max(self._widths) - self._config.empty_width_m) / margin
+        score = 1.0 + (max(self._widths) - self._held_width_m) / self._config.width_margin_m
         if self._full and not self._slipped:
             return self._conclude(Judgement.SUCCESS, "the fingers are apart; no drop test was wanted", score)
         return self._conclude(
@@ -141,12 +141,12 @@ class StagedJudge:
 
     @property
     def _full(self) -> bool:
-        return max(self._widths, default=0.0) >= self._config.full_width_m
+        return max(self._widths, default=0.0) >= self._held_width_m
 
     @property
     def _slipped(self) -> bool:
         """Whether fingers that held something came to the clear pose without it."""
-        return self._full and self._widths[-1] < self._config.full_width_m
+        return self._full and self._widths[-1] < self._held_width_m
 
     def _drop_test_wanted(self) -> bool:
         if self._config.drop_test == "never":

@@ -92,6 +92,7 @@ class UrServer:
             "unlock_refused": lambda: setattr(self._controller, "unlock_refused", switch),
             "unlock_lies": lambda: setattr(self._controller, "unlock_lies", switch),
             "program_stop": lambda: self._controller.end_program("stopped from the pendant"),
+            "hot_joint": lambda: setattr(self._controller, "hottest_joint_c", float(request["celsius"])),
             "speed_slider": lambda: self._controller.set_slider(float(request["fraction"])),
             "drop_connections": lambda: self._drop(float(request.get("away_s", 0.0))),
             "not_found": lambda: self._deny("unknown_fields", request),

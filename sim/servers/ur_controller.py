@@ -45,6 +45,7 @@ class Controller:
         self.robot_mode, self.safety_mode = _RUNNING, NORMAL
         self.remote_control = True
         self.slider = 1.0
+        self.hottest_joint_c = 32.5
         self.payload: tuple[float, tuple[float, ...]] = (1.0, (0.0, 0.0, 0.05))
         self.tcp: tuple[float, ...] = (0.0, 0.0, TOOL_LENGTH_M, 0.0, 0.0, 0.0)
         self.registers: dict[str, object] = {}
@@ -316,7 +317,7 @@ class Controller:
             "actual_TCP_force": force,
             "ft_raw_wrench": state.wrench,
             "tcp_force_scalar": float(np.linalg.norm(force[:3])),
-            "joint_temperatures": (31.0, 32.0, 32.5, 30.0, 29.0, 28.5),
+            "joint_temperatures": (31.0, 32.0, self.hottest_joint_c, 30.0, 29.0, 28.5),
             "joint_mode": ((253,) if powered else (239,)) * 6,
             "robot_mode": self.robot_mode,
             "safety_mode": self.safety_mode,

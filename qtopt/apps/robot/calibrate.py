@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 from qtopt.apps.process import begin_motion, say
@@ -21,7 +22,6 @@ from robot_bridge.drivers.no_stop import NoStopChannel
 from robot_bridge.robot import ToolPose
 from robot_bridge.safety.facts import Phase
 from robot_bridge.safety.limits import BinGeometry
-from robot_bridge.success import SuccessConfig
 from robot_bridge.success.calibrate import (
     CLOSES,
     PAIRS,
@@ -103,10 +103,17 @@ def _success(physical: PhysicalCell, repeats: int) -> int:
         physical.robot.go_clear()
         pictures.append(median_picture([camera.capture() for _ in range(_FRAMES)]))
     pairs = list(pairwise(pictures))
-    config = SuccessConfig(diff_t=pixel_threshold(pairs))
-    areas = [compare(*pair, config).area_px for pair in pairs]
-    say(f"# {repeats} pairs of an untouched bin: largest change {max(areas)} pixels")
-    say(f"[success]\ndiff_t = {config.diff_t:g}\ndiff_area_px = {blob_threshold(areas)}")
+    config = replace(physical.cell.success, diff_t=pixel_threshold(pairs))
+    changes = [compare(*pair, config) for pair in pairs]
+    inside, around = [change.area_px for change in changes], [change.control_px for change in changes]
+    say(
+        f"# {repeats} pairs of an untouched bin: largest change {max(inside)} pixels, {max(around)} in its surroundings"
+    )
+    say(f"[success]\ndiff_t = {config.diff_t:g}\ndiff_area_px = {blob_threshold(inside)}")
+    if config.bin_region:
+        say(f"control_area_px = {blob_threshold(around)}")
+    else:
+        say("# no surroundings are watched: write bin_region, then calibrate again")
     say(f'calibrated = "{datetime.datetime.now(datetime.UTC).date()}"')
     return 0
 

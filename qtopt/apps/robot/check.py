@@ -31,7 +31,7 @@ from robot_bridge.cell_file import CellFile, load_cell_file
 from robot_bridge.contracts import ArmMode, ArmState, Capability
 from robot_bridge.drivers.no_stop import NoStopChannel
 from robot_bridge.onnx_policy import OnnxPolicy
-from robot_bridge.success.config import Polygon
+from robot_bridge.success_config import Polygon
 
 OK, CONFIG, UNREACHABLE, UNSAFE, CAMERA, SUCCESS = 0, 2, 3, 4, 5, 6
 _LOOK_S: Final = 1.0
@@ -215,8 +215,11 @@ class Examination:
         age_s = (time.monotonic_ns() - last.t_capture_ns) / 1e9
         height, width, _ = last.rgb.shape
         text = f"{width} x {height}, {rate:.0f} frames/s, {1000 * age_s:.0f} ms old, brightness {last.rgb.mean():.0f}"
-        good = rate > 1.0 and age_s < cell.watchdog.camera_stop_s
-        self.findings.append(Finding(f"camera {name}", text, OK if good else CAMERA))
+        oldest_s, hold_s = age_s + 1.0 / max(rate, 1e-3), cell.watchdog.camera_hold_s
+        if oldest_s < hold_s:
+            self._good(f"camera {name}", text)
+        else:
+            self._bad(f"camera {name}", f"{text}; the arm holds where the newest is {hold_s:g} s old", CAMERA)
         outside = [corner for corner in cell.success.bin_region if corner[0] >= width or corner[1] >= height]
         if name == "main" and outside:
             text = (
@@ -230,7 +233,10 @@ class Examination:
         try:
             self._good(f"{name} settings", f"fixed: {dict(camera.lock_settings())}")
         except RobotError as error:
-            self._note(f"{name} settings", str(error))
+            if cell.cameras[name].options.get("exposure") is None:
+                self._note(f"{name} settings", str(error))
+            else:  # it was to stay as the file says; one that changes breaks the drop test
+                self._bad(f"{name} settings", str(error), CAMERA)
 
     def _draw(self, path: Path, rgb: UInt8Array, bin_region: Polygon) -> None:
         """Writes a picture, with the bin's corners in it where they are marked."""

@@ -190,3 +190,25 @@ def test_a_gripper_that_is_silent_for_a_while_costs_an_episode_and_no_person(sim
         heard.join()
         assert cell.act(make_action((0.0, 0.0, -0.02))).outcome is None
         assert cell.places.latched() is None
+
+
+def test_a_hot_joint_is_waited_for_until_it_has_cooled(sim):
+    with contextlib.closing(PhysicalCell(sim.path, 72)) as cell:
+        cell.start_episode()
+        sim.inject("hot_joint", celsius=71.0)
+        try:
+            assert cell.act(make_action((0.0, 0.0, -0.02))).outcome is Outcome.ABORTED
+            place = wait_still(sim)["tool"]
+            beginning = threading.Thread(target=cell.start_episode)
+            beginning.start()
+            for celsius in (71.0, 66.0):
+                sim.inject("hot_joint", celsius=celsius)
+                time.sleep(2.5)
+                assert beginning.is_alive()
+                assert sim.truth()["tool"] == pytest.approx(place, abs=1e-3)
+        finally:
+            sim.inject("hot_joint", celsius=64.0)
+        beginning.join(30.0)
+        assert not beginning.is_alive()
+        assert cell.act(make_action((0.0, 0.0, -0.02))).outcome is None
+        assert cell.places.latched() is None

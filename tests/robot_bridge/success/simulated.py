@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from qtopt.config import CameraConfig
-from robot_bridge.success import SuccessConfig
+from robot_bridge.success_config import SuccessConfig
 from sim import SimConfig
 from sim.bullet import bullet
 from sim.cell import make_cell
@@ -14,7 +14,7 @@ from sim.config import Randomisation
 
 SIZE_PX = 256
 CLEAR_M = (0.35, -0.45, 0.30)
-NO_WAITING = SuccessConfig(check_wait_s=0.0, clear_wait_s=0.0, settle_s=0.0)
+NO_WAITING = SuccessConfig(drop_height_m=0.08, check_wait_s=0.0, clear_wait_s=0.0, settle_s=0.0)
 
 
 @dataclasses.dataclass

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qtopt.errors import RobotError
-from robot_bridge.success import SuccessConfig
 from robot_bridge.success.calibrate import (
     blob_threshold,
     empty_width,
@@ -17,6 +16,7 @@ from robot_bridge.success.calibrate import (
     signal_latency,
 )
 from robot_bridge.success.images import compare, median_picture
+from robot_bridge.success_config import SuccessConfig
 from tests.robot_bridge.success.simulated import BadCamera, Defects, simulated_cell
 
 

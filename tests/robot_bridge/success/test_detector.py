@@ -12,7 +12,8 @@ from qtopt.errors import ConfigError, RobotError
 from qtopt.specs import make_action
 from qtopt.types import Outcome
 from robot_bridge import CellConfig, GraspEnv
-from robot_bridge.success import DropTestDetector, PhysicalBin, SuccessConfig
+from robot_bridge.success import DropTestDetector, PhysicalBin
+from robot_bridge.success_config import SuccessConfig
 from tests.robot_bridge.fake_cell import FakeCell
 from tests.robot_bridge.success.test_images import CONFIG, table, with_square
 

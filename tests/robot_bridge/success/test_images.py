@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qtopt.errors import ConfigError, RobotError
-from robot_bridge.success import SuccessConfig
 from robot_bridge.success.images import compare, estimate_gain, largest_blob_px, median_picture, regions
+from robot_bridge.success_config import SuccessConfig
 
 SIZE = 96
 REGION = ((16, 16), (80, 16), (80, 80), (16, 80))

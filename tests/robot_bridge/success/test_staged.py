@@ -7,17 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qtopt.errors import ConfigError, RobotError
-from robot_bridge.success import Judgement, Stage, StagedJudge, SuccessConfig
+from robot_bridge.success import Judgement, Stage, StagedJudge
+from robot_bridge.success_config import SuccessConfig
 from tests.robot_bridge.success.test_images import CONFIG, table, with_square
 
 BEFORE, SAME, MORE = table(0), table(1), with_square(table(2), 40, 40)
 ELSEWHERE = with_square(table(3), 0, 40, 12)
 BRIGHT = (MORE * 0.7).astype("uint8")
-FULL, EMPTY = 0.03, 0.0005
+FULL, HELD, EMPTY = 0.03, 0.002, 0.0005
 
 
 def run(config, widths, after, *, audit=False):
-    judge = StagedJudge(config)
+    judge = StagedJudge(config, HELD)
     judge.begin(audit=audit)
     asked = []
     given_widths = iter(widths)
@@ -69,8 +70,8 @@ def test_widths_and_pictures_are_fused(drop_test, audit, widths, after, judgemen
 def test_no_success_without_evidence(widths, audit, drop_test, after):
     config = dataclasses.replace(CONFIG, drop_test=drop_test)
     verdict, _ = run(config, widths, after, audit=audit)
-    full = max(widths) >= config.full_width_m
-    there = widths[1] >= config.full_width_m
+    full = max(widths) >= HELD
+    there = widths[1] >= HELD
     assert verdict.width_full == full
     if verdict.judgement is Judgement.SUCCESS:
         assert (after is MORE and verdict.score >= 1.0) if verdict.pictures else (there and drop_test == "never")
@@ -78,13 +79,8 @@ def test_no_success_without_evidence(widths, audit, drop_test, after):
         assert not there
 
 
-def test_empty_is_three_sigma_or_the_margin():
-    assert SuccessConfig(empty_width_m=0.001, empty_sigma_m=0.0001).full_width_m == pytest.approx(0.003)
-    assert SuccessConfig(empty_width_m=0.001, empty_sigma_m=0.001).full_width_m == pytest.approx(0.004)
-
-
 def test_what_was_not_asked_for_is_refused():
-    judge = StagedJudge(CONFIG)
+    judge = StagedJudge(CONFIG, HELD)
     with pytest.raises(RobotError, match="begin"):
         judge.needs()
     judge.begin()
@@ -96,7 +92,7 @@ def test_what_was_not_asked_for_is_refused():
 
 
 def test_a_spoilt_procedure_is_unknown_and_a_new_one_knows_nothing_of_it():
-    judge = StagedJudge(CONFIG)
+    judge = StagedJudge(CONFIG, HELD)
     judge.begin()
     judge.feed(Stage.WIDTH_CHECK, width_m=FULL)
     judge.spoil("the arm is in the way")
@@ -109,8 +105,8 @@ def test_a_spoilt_procedure_is_unknown_and_a_new_one_knows_nothing_of_it():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"empty_width_m": -0.1},
-        {"empty_sigma_m": 0.01},
+        {"control_area_px": 0.0},
+        {"gain_limit": float("nan")},
         {"width_margin_m": 0.0},
         {"frames": 0},
         {"settle_s": -1.0},
