@@ -1,15 +1,18 @@
 """A policy over the whole path of a cell, beside the plain simulator in the same scene."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+import robot_bridge.cells
 from robot_bridge.cell.places import STATE_VARIABLE
 
+CELLS = Path(robot_bridge.cells.__file__).parent
 pytestmark = [pytest.mark.realtime, pytest.mark.drill, pytest.mark.timeout(600)]
 
 
-@pytest.mark.parametrize("words", [(), ("--as-delivered",)])
+@pytest.mark.parametrize("words", [(), ("--limits-of", CELLS / "ur5e-robotiq.toml")])
 def test_both_ways_meet_the_same_scenes(qtopt, tmp_path, monkeypatch, words):
     monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))
     code, out, err = qtopt("robot", "transfer", "--episodes", 1, "--seed", 3, "--output", tmp_path / "out", *words)

@@ -273,8 +273,8 @@ class Transfer:
             to stop at 25 N stands at some 40 N. A cell with the defaults of 15, 22.5, 30 and 60 N ends some motions
             earlier.
         retract_m: how far up such a retreat leads [m]; the plain simulator's tool stays where it was stopped.
-        as_delivered: speeds, steps and forces over the path are those of a cell file that leaves them out, in place of
-            the simulated cell's own and of ``contact_n`` and ``retract_m``: what a lab has before it changes anything.
+        limits_of: a cell file whose speeds, steps and forces hold over the path, in place of the simulated cell's own
+            and of ``contact_n`` and ``retract_m``: what a lab has that uses it.
         output: a directory for reports, pictures, what was really held (truth.jsonl), and result.json.
     """
 
@@ -292,7 +292,7 @@ class Transfer:
     shards: int = 1
     contact_n: tuple[float, float, float, float] = (30.0, 40.0, 60.0, 95.0)
     retract_m: float = 0.01
-    as_delivered: bool = False
+    limits_of: Path | None = None
     output: Path = Path("outputs/transfer")
 
     def __post_init__(self) -> None:

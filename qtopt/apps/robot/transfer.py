@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +41,7 @@ from robot_bridge.cell.open import PhysicalCell
 from robot_bridge.cell.places import STATE_VARIABLE
 from robot_bridge.cell_file import cell_config, load_cell_file
 from robot_bridge.onnx_policy import OnnxPolicy
+from robot_bridge.safety.limits import ContactLimits
 from sim.cell import make_environment
 from sim.config import SimConfig
 from sim.faults.cells import SimulatedCell, until
@@ -53,7 +54,7 @@ _REST_S: Final = 10.0
 _TRIES: Final = 3
 """Ways up that fail before the simulated person frees a tool that is caught in something."""
 _RESULT: Final = "result.json"
-_PLAN: Final = ("episodes", "seed", "objects", "object_set", "camera_px", "contact_n", "retract_m", "as_delivered")
+_PLAN: Final = ("episodes", "seed", "objects", "object_set", "camera_px", "contact_n", "retract_m", "limits_of")
 _MOTION: Final = (
     "speed_m_s", "slow_speed_m_s", "slow_height_m", "accel_m_s2", "stop_decel_m_s2", "yaw_rate_rad_s", "step_m",
     "step_yaw_rad",
@@ -230,7 +231,8 @@ def _part(config: Transfer, exported: Path, number: int, output: Path) -> "subpr
         "output": output,
     }
     command = [sys.executable, "-m", "qtopt.cli", "robot", "transfer", "--contact-n", *map(str, config.contact_n)]
-    command += ["--as-delivered"] * config.as_delivered
+    if config.limits_of is not None:
+        command += ["--limits-of", str(config.limits_of)]
     return subprocess.Popen([*command, *(str(word) for name, value in words.items() for word in (f"--{name}", value))])
 
 
@@ -288,11 +290,16 @@ def _run(
 
 def _limited(text: str, config: Transfer) -> str:
     """Returns the text of a cell file with the limits of the path."""
-    if config.as_delivered:
-        return "\n".join(line for line in text.splitlines() if line.partition(" = ")[0] not in _MOTION)
-    forces = zip(("descend_n", "aside_n", "retract_n", "latch_n"), config.contact_n, strict=True)
-    lines = [f"{name} = {force_n}" for name, force_n in forces]
-    return "\n".join([text, "[contact]", *lines, f"retract_m = {config.retract_m}", ""])
+    if config.limits_of is None:
+        descend_n, aside_n, retract_n, latch_n = config.contact_n
+        contact = ContactLimits(descend_n, retract_n, latch_n, config.retract_m, aside_n)
+    else:
+        lab = load_cell_file(config.limits_of)
+        kept = "\n".join(line for line in text.splitlines() if line.partition(" = ")[0] not in _MOTION)
+        motion = [f"{name} = {getattr(lab.limits, name)}" for name in _MOTION]
+        text, contact = kept.replace("[limits]", "\n".join(["[limits]", *motion])), lab.contact
+    lines = [f"{name} = {value}" for name, value in asdict(contact).items() if value is not None]
+    return "\n".join([text, "[contact]", *lines, ""])
 
 
 def _told(name: str, evaluated: Iterator[Evaluated], episodes: int, kept: list[Evaluated]) -> Iterator[Evaluated]:
