@@ -30,6 +30,7 @@ from robot_bridge.safety.limits import (
     WatchdogLimits,
     check_bounds,
 )
+from robot_bridge.safety.region import Region
 from robot_bridge.success_config import SuccessConfig
 
 SCHEMA = 1
@@ -111,6 +112,12 @@ class EpisodeConfig:
     top_height_m: float = 0.25
     max_steps: int = MAX_STEPS
     step_penalty: float = 0.05
+
+    def __post_init__(self) -> None:
+        heights = ("clear_height_m", "lifted_height_m", "top_height_m")
+        # A longer episode, or a reward beyond its bounds, is one that no server takes.
+        check_bounds(self, {"max_steps": (1, MAX_STEPS), "step_penalty": (0.0, 10.0)}, "episode")
+        check_bounds(self, dict.fromkeys(heights, (0.0, 1.5)), "episode")
 
 
 @dataclass(frozen=True)
@@ -289,6 +296,18 @@ def _build(values: dict[str, Any]) -> CellFile:
             "whose controller is simulated on this machine, at 127.x but not 127.0.0.1, may do without slow mode"
         )
     cell_config(cell)  # raises where bin, limits and heights do not fit together
+    clear_m = cell.home.clear_pose_m
+    if clear_m is not None and not Region(cell.bin, cell.limits).outside_m(clear_m) == 0.0:
+        raise ConfigError(
+            f"[home] clear_pose_m is {clear_m}, expected a place in metres where the tool may be: over the bin, or up "
+            f"to around_m {cell.bin.around_m} beside it and rim_clear_m {cell.limits.rim_clear_m} above its rim"
+        )
+    hosts = arm.options.get("host"), gripper.options.get("host")
+    if (arm.driver, gripper.driver) == ("ur", "robotiq-ur-socket") and None not in hosts and len(set(hosts)) == 2:
+        raise ConfigError(
+            f"[gripper] host is {hosts[1]!r}, expected the arm's own, {hosts[0]!r}: its controller serves the gripper, "
+            "and another arm's fingers would be moved"
+        )
     return cell
 
 

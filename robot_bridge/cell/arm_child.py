@@ -25,7 +25,7 @@ from robot_bridge.cell.ask import Ask, Unheard
 from robot_bridge.cell.channel import Channel, ChannelClosed, Message, failure
 from robot_bridge.cell.launch import die_at_once, prefer
 from robot_bridge.cell.places import Places
-from robot_bridge.cell.records import Report, pack_report, speed_m_s
+from robot_bridge.cell.records import Report, pack_report, stands
 from robot_bridge.cell.shared import Board, Member
 from robot_bridge.cell.worker import Worker
 from robot_bridge.cell_file import CellFile
@@ -39,7 +39,6 @@ _log = logging.getLogger(__name__)
 _TICK_S: Final = 0.008
 _AGAIN_S: Final = 0.1
 _BRAKE_FOR_S: Final = 3.0
-_STILL_M_S: Final = 0.002
 _CONNECT_S: Final = 15.0
 _CLOSE_S: Final = 10.0
 """A vendor's library that takes longer to say goodbye is left without."""
@@ -129,11 +128,9 @@ class ArmChild:
             return
         self._announced = True
         capabilities = set(self._arm.capabilities)
-        widths = (0.0, 0.0)
         if self._gripper is not None:
             capabilities |= self._gripper.capabilities
-            widths = self._gripper.width_range_m
-        self._reply({"ready": True, "capabilities": sorted(capabilities), "widths": widths})
+        self._reply({"ready": True, "capabilities": sorted(capabilities)})
         self._tell_safety({"ready": True})
 
     def _tick(self) -> None:
@@ -254,18 +251,15 @@ class ArmChild:
         now = time.monotonic()
         if self._stopping_since is None:
             self._stopping_since, self._braked_at, self._stood = now, 0.0, False
-        stands = self._worker.current is None and self._stands() and now - self._stopping_since > 2 * _AGAIN_S
-        self._stood = self._stood or stands
+        rests = self._worker.current is None and self._stands() and now - self._stopping_since > 2 * _AGAIN_S
+        self._stood = self._stood or rests
         if not self._stood and now - self._braked_at >= _AGAIN_S:
             self._braked_at = now
             self._arm.stop(self._cell.limits.stop_decel_m_s2)
 
     def _stands(self) -> bool:
         """Returns whether a report that is new shows the arm standing."""
-        if self._state is None:
-            return False
-        age_s = (time.monotonic_ns() - self._state.t_host_ns) / 1e9
-        return age_s < self._cell.watchdog.stop_after_s and speed_m_s(self._state) < _STILL_M_S
+        return stands(self._state, self._cell.watchdog.stop_after_s)
 
     def _lock(self, verdict: Verdict) -> None:
         _log.error("motion is locked: %s", self._latch)
@@ -350,7 +344,7 @@ class ArmChild:
             self._board.beat(Member.ARM)
             with contextlib.suppress(RobotError):
                 self._state = self._arm.state()
-                if self._worker.current is None and speed_m_s(self._state) < _STILL_M_S:
+                if self._worker.current is None and self._stands():
                     break
             time.sleep(0.05)
         self._tell_safety({"leaving": self._leaving})

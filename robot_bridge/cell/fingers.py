@@ -47,6 +47,11 @@ class Fingers:
         silent_s = time.monotonic() - self._heard_s
         return f"no report of the gripper for {silent_s:.1f} s" if silent_s > _SILENT_S else ""
 
+    @property
+    def width_range_m(self) -> tuple[float, float]:
+        """Smallest and largest opening [m]; some grippers know theirs only once they were made ready."""
+        return (0.0, 0.0) if self._gripper is None else self._gripper.width_range_m
+
     def connect(self, deadline_s: float) -> None:
         """Connects, without motion; raises what the gripper's library raises."""
         if self._gripper is not None:

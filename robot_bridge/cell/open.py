@@ -315,8 +315,11 @@ class PhysicalCell:
 
     def _disk_free(self) -> float:
         spool = self.cell.spool.dir
-        known = next((each for each in (spool, *spool.absolute().parents) if each.exists()), Path("/"))
-        usage = shutil.disk_usage(known)
+        try:
+            usage = shutil.disk_usage(next(each for each in (spool, *spool.absolute().parents) if each.exists()))
+        except OSError as error:  # a disk that cannot be asked takes no episode, either
+            _log.debug("%s cannot be asked: %s", spool, error)
+            return 0.0
         return usage.free / usage.total
 
 

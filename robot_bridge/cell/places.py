@@ -17,7 +17,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from qtopt.errors import ConfigError, RobotError
-from robot_bridge.cell_file import CellFile
+from robot_bridge.cell_file import CellFile, Table
 from robot_bridge.contracts import Latch
 from robot_bridge.safety.latch_file import CLEARED, ClearedStops, Commissioning, LatchFile
 from robot_bridge.safety.limits import RecoveryLimits
@@ -52,11 +52,16 @@ class Places:
         chosen = os.environ.get(STATE_VARIABLE)
         self.root = Path(chosen) if chosen else Path.home() / ".local/state/qtopt/cells"
         self.directory = self.root / cell.cell
-        self._arm_lock = self.root / f"{_arm_name(cell)}.lock"
+        self._locks = {
+            "arm": self.root / f"{_device_name(cell.arm)}.lock",
+            "gripper": self.root / f"{_device_name(cell.gripper)}.lock",
+            "cell's name": self.directory / "lock",
+        }
+        arm = self.root / _device_name(cell.arm)
         try:
             # An arm stays locked also where another file, or another name, tells of it.
-            self.latch_file = LatchFile(self.root / _arm_name(cell))
-            self.cleared = ClearedStops(self.root / _arm_name(cell))
+            self.latch_file = LatchFile(arm)
+            self.cleared = ClearedStops(arm)
             self._commissioning = Commissioning(self.directory, cell.config_hash)
         except OSError as error:
             raise ConfigError(
@@ -105,25 +110,10 @@ class Places:
 
     @contextlib.contextmanager
     def sole_client(self) -> Iterator[None]:
-        """Lets nobody else on this machine move the arm; raises ConfigError where somebody does."""
-        try:
-            file = self._arm_lock.open("a+")
-        except OSError as error:
-            raise ConfigError(
-                f"{self._arm_lock}: cannot be used: {error}; set {STATE_VARIABLE} to a directory that can be written"
-            ) from error
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                file.seek(0)
-                raise ConfigError(
-                    f"the arm is in use by process {file.read().strip() or 'unknown'}; an arm has one client: "
-                    "end that one first"
-                ) from error
-            with contextlib.suppress(OSError):  # the lock holds without its owner's number, too
-                os.ftruncate(file.fileno(), 0)
-                os.write(file.fileno(), str(os.getpid()).encode())
+        """Lets nobody else on this machine use the arm, its gripper or the cell's name; ConfigError where one does."""
+        with contextlib.ExitStack() as held:
+            for what, path in self._locks.items():
+                held.enter_context(_locked(what, path))
             yield
 
     def say_running(self, running: Running | None) -> None:
@@ -158,14 +148,38 @@ class Places:
         return running
 
 
+@contextlib.contextmanager
+def _locked(what: str, path: Path) -> Iterator[None]:
+    """Holds a lock that ends with this process; raises ConfigError where somebody else has it."""
+    try:
+        file = path.open("a+")
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be used: {error}; set {STATE_VARIABLE} to a directory that can be written"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise ConfigError(
+                f"the {what} is in use by process {file.read().strip() or 'unknown'}; it has one client: end that one "
+                "first, or correct the cell file"
+            ) from error
+        with contextlib.suppress(OSError):  # the lock holds without its owner's number, too
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), str(os.getpid()).encode())
+        yield
+
+
 def _boot() -> str:
     """Returns what tells this start of the computer from every other: process ids begin anew with each."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def _arm_name(cell: CellFile) -> str:
-    """Returns where the arm is reached, whatever else its options say: a change of those frees no lock."""
-    options = cell.arm.options
+def _device_name(device: Table) -> str:
+    """Returns where a device is reached, whatever else its options say: a change of those frees no lock."""
+    options = device.options
     address = next((str(options[key]) for key in _ADDRESSES if options.get(key)), "")
     with contextlib.suppress(ValueError):  # no URL at all names itself; its driver says what is wrong with it
         parts = urlsplit(address)
@@ -173,4 +187,4 @@ def _arm_name(cell: CellFile) -> str:
             address = parts._replace(netloc=parts.netloc.rpartition(":")[0]).geturl()
     place = address.rstrip("/").lower() or json.dumps(dict(options), sort_keys=True, default=str)
     readable = re.sub(r"[^a-zA-Z0-9.-]+", "-", place)[:40]
-    return f"{cell.arm.driver}-{readable}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"
+    return f"{device.driver}-{readable}-{hashlib.sha256(place.encode()).hexdigest()[:8]}"

@@ -45,7 +45,6 @@ class CellProcesses:
 
     Attributes:
         capabilities: of arm and gripper.
-        widths_m: smallest and largest opening of the gripper.
         arm: the arm's process.
         safety: the safety process.
 
@@ -69,7 +68,6 @@ class CellProcesses:
         self._sending = threading.Lock()
         self._closed, self._ready = threading.Event(), threading.Event()
         self.capabilities: frozenset[Capability] = frozenset()
-        self.widths_m = (0.0, 0.0)
         self._board.beat(Member.COLLECTOR)
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._heart.start()
@@ -185,8 +183,6 @@ class CellProcesses:
                     raise kind(f"the {name} process: {message['failed']}")
                 if message.get("ready"):
                     self.capabilities = frozenset(Capability(each) for each in message["capabilities"])
-                    low, high = message["widths"]
-                    self.widths_m = (low, high)
                     break
                 if message.get("watching"):
                     break

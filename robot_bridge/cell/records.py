@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +11,8 @@ import numpy as np
 from robot_bridge.cell.shared import RECORD_BYTES
 from robot_bridge.contracts import ArmMode, ArmState, GripperState, ObjectSensed, Pose
 
+STILL_M_S: Final = 0.002
+"""A tool point that is slower stands."""
 _MODES: Final = tuple(ArmMode)
 _SENSED: Final = tuple(ObjectSensed)
 _ARM: Final = struct.Struct("<qd 3d4d 6d 6d ? B ?d d?")
@@ -75,6 +78,14 @@ def unpack_report(record: bytes) -> Report:
 def speed_m_s(state: ArmState) -> float:
     """Returns the speed of the tool point [m/s]."""
     return float(np.linalg.norm(state.twist[:3]))
+
+
+def stands(state: ArmState | None, max_age_s: float) -> bool:
+    """Returns whether a report, at most so old [s], shows the tool point standing."""
+    if state is None:
+        return False
+    age_s = (time.monotonic_ns() - state.t_host_ns) / 1e9
+    return age_s < max_age_s and speed_m_s(state) < STILL_M_S
 
 
 def _words(report: Report, most: int) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from qtopt.errors import RobotError
 from robot_bridge.cell.processes import CellProcesses
-from robot_bridge.cell.records import speed_m_s
+from robot_bridge.cell.records import STILL_M_S, speed_m_s
 from robot_bridge.cell_file import CellFile
 from robot_bridge.contracts import ArmState, MotionOutcome, Pose, Reaction
 from robot_bridge.displacement import TURN_PER_M, tilt_rad, to_pose, to_tool, waypoints
@@ -32,7 +32,6 @@ _OVER_M: Final = 0.03
 """So far above where it was met, at least, where the workspace is high enough."""
 _LEAST_OVER_M: Final = 0.005
 _REST_S: Final = 2.0
-_STILL_M_S: Final = 0.002
 _BLOCKED: Final = "contact"
 """Not a rule of ours: the arm itself ended a motion on something."""
 _IN_THE_WAY: Final = (*EASED, _BLOCKED)
@@ -53,12 +52,14 @@ class CellRobot:
         detours: how often the rest of a step led over what was in the way, since then.
         holds: how often the rest of a step was given up because something had held it, since then.
         goes_over: whether steps of an episode lead over what is in the way.
+        widths_m: smallest and largest opening of the gripper; known once it was made ready.
         slow: whether every motion is made at the speed of a new cell, as for a calibration.
     """
 
     def __init__(self, cell: CellFile, processes: CellProcesses) -> None:
         self._cell, self.processes = cell, processes
         self._closed_fingers, self._opening_m = False, math.nan
+        self.widths_m = (0.0, 0.0)
         self._prepared = False
         self._phase = Phase.IDLE
         self.goes_over = True
@@ -113,8 +114,7 @@ class CellRobot:
         if close and not self._closed_fingers:
             self._opening_m = self._width_m()
         grasp = self._cell.grasp
-        low_m, high_m = self.processes.widths_m
-        width_m = low_m if close else min(high_m, grasp.open_width_m or high_m)
+        width_m = self.widths_m[0] if close else self._open_width_m()
         answer = self._ask(
             "grip",
             2 * grasp.timeout_s + _EXTRA_S,  # there, and back from what it pressed on
@@ -222,7 +222,10 @@ class CellRobot:
         here = self._require_known(self.arm())
         if not self._prepared:
             # It may move the fingers: never before a person asked for motion.
-            self._ask("activate", 12.0, deadline_s=10.0)
+            low_m, high_m = self._ask("activate", 12.0, deadline_s=10.0)["widths"]
+            if not 0.0 <= low_m < high_m:
+                raise RobotError(f"the gripper says that it opens from {low_m} to {high_m} m: it is not ready")
+            self.widths_m = low_m, high_m
             self._prepared = True
         if here.z_m < self.travel_z_m - 0.005:
             up = ToolPose(here.x_m, here.y_m, self.travel_z_m, here.yaw_rad)
@@ -231,7 +234,7 @@ class CellRobot:
     def _await_standing(self) -> None:
         """Lets a motion that was cut short come to rest: straight up is straight up from there."""
         deadline = time.monotonic() + _REST_S
-        while speed_m_s(self.arm()) > _STILL_M_S and time.monotonic() < deadline:
+        while speed_m_s(self.arm()) > STILL_M_S and time.monotonic() < deadline:
             time.sleep(_HOLD_S / 10)
 
     def _await_gripper_since(self, at_ns: int) -> None:
@@ -371,7 +374,7 @@ class CellRobot:
         return math.nan if gripper is None else gripper.width_m
 
     def _open_width_m(self) -> float:
-        high_m = self.processes.widths_m[1]
+        high_m = self.widths_m[1]
         return min(high_m, self._cell.grasp.open_width_m or high_m)
 
 

@@ -24,7 +24,7 @@ from robot_bridge.cell.channel import Channel, ChannelClosed, Message, failure
 from robot_bridge.cell.last_way import LastWay
 from robot_bridge.cell.launch import die_at_once, prefer
 from robot_bridge.cell.places import Places
-from robot_bridge.cell.records import Report, pack_report, speed_m_s, unpack_report
+from robot_bridge.cell.records import Report, pack_report, stands, unpack_report
 from robot_bridge.cell.shared import Board, Member
 from robot_bridge.cell_file import CellFile
 from robot_bridge.contracts import ArmMode, ArmState, Reaction, StopChannel, Verdict
@@ -39,7 +39,6 @@ _AGAIN_S: Final = 0.1
 _ORPHAN_S: Final = 10.0
 _GRACE_S: Final = 0.5
 _ENDED: Final = "program_stopped"
-_STILL_M_S: Final = 0.002
 _CONNECT_S: Final = 10.0
 
 
@@ -184,10 +183,7 @@ class SafetyChild:
         """Returns whether a new report shows the arm standing; without a second way, or its process has ended."""
         if self._alone and self._arm_gone:
             return True
-        if self._state is None:
-            return False
-        age_s = (time.monotonic_ns() - self._state.t_host_ns) / 1e9
-        return age_s < self._cell.watchdog.stop_after_s and speed_m_s(self._state) < _STILL_M_S
+        return stands(self._state, self._cell.watchdog.stop_after_s)
 
     def _listen(self, until: float) -> None:
         ends = [end for end in (self._collector, self._arm) if end.fileno() >= 0]
@@ -245,6 +241,8 @@ class SafetyChild:
         now = time.monotonic()
         if self._alone_since is None:
             self._alone_since = now
+            if self._arm_ready and not self._alone and not self._stands():
+                self._stop_now()  # whoever moved it has left before it was seen to stand
         return self._stopping_since is None or now - self._alone_since > _ORPHAN_S
 
 

@@ -171,7 +171,9 @@ class Worker:
 
     def _zero_wrench(self) -> None:
         """Takes the force on a tool that hangs free as zero, and sees that it is."""
+        before = self._arm.state()
         self._arm.zero_wrench()
+        time.sleep(_READY_LOOK_S)  # the newest report may still be of before
         deadline = time.monotonic() + _ZERO_S
         while not self._monitor.is_free(state := self._arm.state()):
             if time.monotonic() > deadline:
@@ -180,6 +182,8 @@ class Worker:
                     "expected next to none: see whether the payload is right, and whether this arm can zero its force"
                 )
             time.sleep(_READY_LOOK_S)
+        if refusal := self._monitor.was_zeroed(before, state):
+            raise RobotError(refusal)
 
     def _move(self, message: Message) -> MotionResult:
         pose = message["target"]
@@ -333,7 +337,7 @@ class Worker:
             raise trouble
         if yields:
             _log.info("the arm yielded %d times to what bore the closing fingers", yields)
-        return {**_width(state), "yields": yields}
+        return {**_width(state), "yields": yields, "widths": self.fingers.width_range_m}
 
 
 def _width(state: GripperState) -> Message:

@@ -70,6 +70,7 @@ class CellSafetyMonitor:
         self._descending = False
         self._borne_n = 0.0  # in a retreat: what presses may press on, but not harder
         self._way: Way | None = None
+        self._zeroed_n: list[float] | None = None  # since the first time; None before that
         self._stop_reason: str | None = None  # why a person has to look at the present protective stop
 
     @property
@@ -174,6 +175,27 @@ class CellSafetyMonitor:
     def is_free(self, state: ArmState) -> bool:
         """Whether less presses on the tool than ends a descent; always so without a force report."""
         return state.force_n < self._cell.contact.descend_n
+
+    def was_zeroed(self, before: ArmState, after: ArmState) -> str:
+        """Notes what the zeroing of a hanging tool's force took away; returns why nothing may move now, if so.
+
+        A cable that pulls a little more from one episode to the next would hide as much from the contact rules. All
+        that was taken away since the first time may therefore be less than what sends the tool up.
+        """
+        if before.wrench is None or after.wrench is None:
+            return ""
+        if self._zeroed_n is None:
+            self._zeroed_n = [0.0, 0.0, 0.0]
+        else:
+            forces = zip(self._zeroed_n, before.wrench[:3], after.wrench[:3], strict=True)
+            self._zeroed_n = [so_far + had - has for so_far, had, has in forces]
+        sum_n, most_n = math.hypot(*self._zeroed_n), self._cell.contact.retract_n
+        if sum_n < most_n:
+            return ""
+        return (
+            f"{sum_n:.0f} N more than at the start pull at a tool that should hang free, expected below {most_n:g} N: "
+            "see whether a cable or a hose holds it, or what it carries"
+        )
 
     def may_recover(self, state: ArmState, now_ns: int) -> Verdict:
         """Returns ALLOW, with the first motion afterwards, where a protective stop may be cleared without a person.

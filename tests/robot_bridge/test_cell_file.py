@@ -87,6 +87,11 @@ def test_the_hash_is_of_the_calibration_that_it_names_too(tmp_path):
         (TEXT.replace("0.11", "0.001"), "rim_z_m"),
         (TEXT.replace("rim_z_m = 0.11", ""), "rim_z_m"),
         (TEXT + "[limits]\nwall_m = 0.2", "must lie below high_m"),
+        (TEXT + "[episode]\nmax_steps = 25", "max_steps is 25; this program allows 1 to 20"),
+        (TEXT + "[episode]\nstep_penalty = nan", "step_penalty is nan"),
+        (TEXT + "[home]\nclear_pose_m = [450.0, 0.0, 360.0]", "clear_pose_m is .* a place in metres"),
+        (TEXT + "[home]\nclear_pose_m = [0.45, nan, 0.36]", "clear_pose_m is"),
+        (TEXT.replace('ur-socket"', 'ur-socket"\nhost = "192.168.1.11"'), "192.168.1.11', expected the arm's own"),
         ("schema = ", "is not TOML"),
     ],
 )

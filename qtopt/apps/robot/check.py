@@ -26,7 +26,7 @@ from robot_bridge.cell import parts
 from robot_bridge.cell.camera import ChildCamera
 from robot_bridge.cell.places import Places
 from robot_bridge.cell.processes import CellProcesses
-from robot_bridge.cell.records import Report, speed_m_s
+from robot_bridge.cell.records import STILL_M_S, Report, speed_m_s
 from robot_bridge.cell_file import CellFile, load_cell_file
 from robot_bridge.contracts import ArmMode, ArmState, Capability
 from robot_bridge.drivers.no_stop import NoStopChannel
@@ -35,7 +35,6 @@ from robot_bridge.success_config import Polygon
 
 OK, CONFIG, UNREACHABLE, UNSAFE, CAMERA, SUCCESS = 0, 2, 3, 4, 5, 6
 _LOOK_S: Final = 1.0
-_STILL_M_S: Final = 0.002
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ class Examination:
         text = f"{arm.mode.value}, program {'runs' if arm.program_running else 'does not run'}, codes {dict(arm.codes)}"
         safe = arm.mode in (ArmMode.READY, ArmMode.HOLD, ArmMode.IDLE) and arm.program_running
         (self._good if safe else self._unsafe)("mode", text)
-        (self._good if speed_m_s(arm) < _STILL_M_S else self._unsafe)("standstill", f"{speed_m_s(arm):.4f} m/s")
+        (self._good if speed_m_s(arm) < STILL_M_S else self._unsafe)("standstill", f"{speed_m_s(arm):.4f} m/s")
         if report.latch:
             self._bad("monitor", f"{report.latch}; motion is locked: see to it, then qtopt robot ack", UNSAFE)
         elif report.note:
@@ -184,7 +183,7 @@ class Examination:
             return
         try:
             line.connect(5.0)
-            stands = speed_m_s(line.state()) < _STILL_M_S
+            stands = speed_m_s(line.state()) < STILL_M_S
             accepted = line.stop() if stands else False
         except RobotError as error:
             self._bad("stop path", str(error), UNREACHABLE)

@@ -12,7 +12,7 @@ from qtopt.errors import ConfigError, RobotError
 from robot_bridge.cell import parts
 from robot_bridge.cell.places import Places
 from robot_bridge.cell.processes import arm_lives, arms_of
-from robot_bridge.cell.records import speed_m_s
+from robot_bridge.cell.records import STILL_M_S, speed_m_s
 from robot_bridge.cell_file import CellFile, load_cell_file
 from robot_bridge.contracts import StopChannel
 
@@ -20,7 +20,6 @@ _CONNECT_S: Final = 5.0
 _LOCK_S: Final = 10.0
 _WATCH_S: Final = 3.0
 _STILL_FOR_S: Final = 0.3
-_STILL_M_S: Final = 0.002
 
 
 def main(config: Estop) -> int:
@@ -101,7 +100,7 @@ def _stands(line: StopChannel) -> bool:
         with contextlib.suppress(RobotError):
             state = line.state()
             new = clock_s is None or state.t_controller_s > clock_s
-            if new and speed_m_s(state) < _STILL_M_S:
+            if new and speed_m_s(state) < STILL_M_S:
                 since = since if since is not None else time.monotonic()
                 if time.monotonic() - since >= _STILL_FOR_S and clock_s is not None:
                     return True

@@ -35,7 +35,7 @@ class Processes:
     def __init__(self, *ends):
         self.tool, self.ends, self.targets, self.speeds_m_s = HERE, list(ends), [], []
         self.held = self.gripped = 0  # so often nothing may move; so often the fingers were moved
-        self.took_s, self.widths_m = 0.0, (0.0, 0.085)
+        self.took_s = 0.0
 
     def report(self):
         now_ns = time.monotonic_ns()
@@ -66,6 +66,7 @@ class Processes:
 def robot_of(processes, config=None):
     robot = CellRobot(config or cell(), processes)
     robot.enter(Phase.EPISODE)
+    robot.widths_m = (0.0, 0.085)
     return robot
 
 

@@ -10,7 +10,7 @@ from robot_bridge.contracts import Pose, Reaction, SafetyMonitor
 from robot_bridge.displacement import to_pose
 from robot_bridge.safety.facts import Phase
 from robot_bridge.safety.limits import ContactLimits
-from tests.robot_bridge.safety.cells import HERE, Bench, cell, command, yaw_of
+from tests.robot_bridge.safety.cells import HERE, STILL, Bench, cell, command, yaw_of
 
 ALLOW, CLAMP, HOLD, STOP, LATCH = Reaction
 
@@ -329,3 +329,16 @@ class TestContact:
 
     def test_an_arm_without_wrench_has_no_contact_rule(self, bench):
         assert bench.step(wrench=None).reaction is ALLOW
+
+
+def test_what_is_zeroed_away_stays_below_what_sends_the_tool_up(bench):
+    wrenches = [(0.0, 12.0, 0.0, 0.0, 0.0, 0.0), STILL]
+    before, after = (bench.state(wrench=wrench) for wrench in wrenches)
+    assert bench.monitor.was_zeroed(bench.state(wrench=(0.0, 50.0, 0.0, 0.0, 0.0, 0.0)), after) == "", "the first time"
+    assert [bench.monitor.was_zeroed(before, after)[:4] for _ in range(3)] == ["", "", "36 N"]
+    assert "hose" in bench.monitor.was_zeroed(after, after), "and stays so"
+
+
+def test_an_arm_that_zeroes_nothing_hides_nothing(bench):
+    state = bench.state(wrench=(0.0, 12.0, 0.0, 0.0, 0.0, 0.0))
+    assert {bench.monitor.was_zeroed(state, state) for _ in range(10)} == {""}

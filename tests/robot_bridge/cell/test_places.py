@@ -1,0 +1,40 @@
+"""What two cells on one machine may not share."""
+
+import pytest
+
+from qtopt.errors import ConfigError
+from robot_bridge.cell.places import STATE_VARIABLE, Places
+from robot_bridge.cell_file import parse_cell_file
+from tests.robot_bridge.safety.cells import TEXT
+
+CELL = TEXT.replace('driver = "robotiq-ur-socket"', 'driver = "robotiq-rtu"\ndevice = "/dev/serial/by-id/a"')
+OTHER_ARM, OTHER_GRIPPER, OTHER_NAME = ("1.10", "1.11"), ("by-id/a", "by-id/b"), ("lab-a", "lab-b")
+
+
+def places(*changes):
+    text = CELL
+    for change in changes:
+        text = text.replace(*change)
+    return Places(parse_cell_file(text))
+
+
+@pytest.mark.parametrize(
+    ("changes", "shared"),
+    [
+        ((OTHER_GRIPPER, OTHER_NAME), "arm"),
+        ((OTHER_ARM, OTHER_NAME), "gripper"),
+        ((OTHER_ARM, OTHER_GRIPPER), "cell's name"),
+    ],
+)
+def test_neither_arm_nor_gripper_nor_name_has_two_users(tmp_path, monkeypatch, changes, shared):
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path))
+    with places().sole_client():
+        with (
+            pytest.raises(ConfigError, match=f"the {shared} is in use by process [0-9]+"),
+            places(*changes).sole_client(),
+        ):
+            pass
+        with places(OTHER_ARM, OTHER_GRIPPER, OTHER_NAME).sole_client():
+            pass
+    with places(*changes).sole_client():
+        pass
