@@ -161,7 +161,10 @@ class Arm(Protocol):
         ...
 
     def move_joints(self, target_rad: tuple[float, ...], speed_rad_s: float, deadline_s: float) -> MotionResult:
-        """Moves in joint space, for ``home``; REJECTED without ``Capability.JOINT_MOVE``."""
+        """Moves in joint space; REJECTED without ``Capability.JOINT_MOVE``.
+
+        For who sets an arm up: no box holds for it, so that no cell uses it.
+        """
         ...
 
     def servo(self, target: Pose, valid_for_s: float) -> MotionResult:
@@ -337,7 +340,7 @@ class Reaction(StrEnum):
 
     ALLOW = "allow"
     CLAMP = "clamp"  # go on with ``Verdict.command`` instead
-    HOLD = "hold"  # stand smoothly; what is commanded once the cause is gone is carried out again
+    HOLD = "hold"  # stand smoothly; new commands are accepted once the cause is gone, the interrupted one is not resumed
     STOP = "stop"  # stand now; an episode ends, unless the tool is led out of what stopped it
     LATCH = "latch"  # stand now; only a person's acknowledgement allows motion again
 

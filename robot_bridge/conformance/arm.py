@@ -7,12 +7,22 @@ worse, saying why.
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing, suppress
 from typing import ClassVar
 
 import pytest
 
-from robot_bridge.conformance.watch import Motion, Watch, distance_m, shifted, speed_m_s, wait_standing, wait_until
+from qtopt.errors import ConfigError, RobotError
+from robot_bridge.conformance.watch import (
+    Motion,
+    Watch,
+    distance_m,
+    is_old,
+    shifted,
+    speed_m_s,
+    wait_standing,
+    wait_until,
+)
 from robot_bridge.contracts import (
     Arm,
     ArmMode,
@@ -71,6 +81,11 @@ class ArmContract:
     @pytest.fixture
     def unready(self) -> Callable[[], AbstractContextManager[None]] | None:
         """Returns a maker of a context within which the controller will not move; None: cannot be brought about."""
+        return None
+
+    @pytest.fixture
+    def silent(self) -> Callable[[], AbstractContextManager[None]] | None:
+        """Returns a maker of a context within which the controller says nothing; None: cannot be brought about."""
         return None
 
     @pytest.fixture
@@ -258,6 +273,47 @@ class ArmContract:
             assert motion.result(10.0).outcome in (MotionOutcome.FAULT, MotionOutcome.STOPPED)
         self.assert_stays(arm, 0.8)
         assert distance_m(arm.state().pose, shifted(self.start(), y_m=0.12)) > 0.02
+
+    def test_what_was_not_ready_moves_again_once_it_was_recovered(
+        self, arm: Arm, unready: Callable[[], AbstractContextManager[None]] | None
+    ) -> None:
+        """``recover`` moves nothing; the next command does."""
+        if unready is None:
+            pytest.skip("this subject cannot be made unready")
+        with unready():
+            wait_until(lambda: not (arm.state().mode.can_move and arm.state().program_running), 3.0, "not ready")
+        arm.recover()
+        self.assert_stays(arm, 0.3)
+        assert self.go(arm, shifted(self.start(), y_m=0.03)).outcome is MotionOutcome.REACHED
+
+    def test_silence_is_seen_and_nothing_is_moved(
+        self, open_arm: Callable[[], Arm], silent: Callable[[], AbstractContextManager[None]] | None
+    ) -> None:
+        """No old report passes for a new one, and a motion asked for meanwhile ends in good time, never as REACHED."""
+        if silent is None:
+            pytest.skip("this subject cannot be made silent")
+        with closing(open_arm()) as arm:
+            arm.connect(self.DEADLINE_S)
+            assert self.go(arm, self.start(), speed_m_s=self.RETURN_M_S).outcome is MotionOutcome.REACHED
+            with silent():
+                wait_until(lambda: is_old(arm, 0.5), 5.0, "reports known to be old")
+                began_s = time.monotonic()
+                result = self.go(arm, shifted(self.start(), y_m=0.05), deadline_s=2.0)
+                assert result.outcome not in (MotionOutcome.REACHED, MotionOutcome.CONTACT), result
+                assert result.reason
+                assert time.monotonic() - began_s < 5.0
+        with closing(open_arm()) as again:
+            again.connect(self.DEADLINE_S)
+            assert distance_m(again.state().pose, self.start()) < 0.01
+
+    def test_a_second_client_is_refused_or_takes_nothing_over(self, arm: Arm, open_arm: Callable[[], Arm]) -> None:
+        """Its coming and going may stop the first one's motion, and leaves the arm to the first one."""
+        motion = self.under_way(arm)
+        with closing(open_arm()) as second, suppress(RobotError, ConfigError):
+            second.connect(3.0)
+        assert motion.result(10.0).outcome in (MotionOutcome.REACHED, MotionOutcome.STOPPED)
+        self.assert_stays(arm, 0.3)
+        assert self.go(arm, self.start(), speed_m_s=self.RETURN_M_S).outcome is MotionOutcome.REACHED
 
     def test_the_stop_channel_stops_without_the_driver(self, arm: Arm, stop_channel: StopChannel | None) -> None:
         """It sees the arm move, stops it within a bounded way, and nothing goes on by itself."""

@@ -79,6 +79,14 @@ def distance_m(first: Pose, second: Pose) -> float:
     return math.dist(first.position_m, second.position_m)
 
 
+def is_old(arm: Arm, age_s: float) -> bool:
+    """Returns whether the newest report is older [s], or the driver says that there is none."""
+    try:
+        return (time.monotonic_ns() - arm.state().t_host_ns) * 1e-9 > age_s
+    except RobotError:
+        return True
+
+
 def speed_m_s(state: ArmState) -> float:
     """Returns the speed of the tool point."""
     return math.hypot(*state.twist[:3])
