@@ -340,7 +340,7 @@ class Reaction(StrEnum):
 
     ALLOW = "allow"
     CLAMP = "clamp"  # go on with ``Verdict.command`` instead
-    HOLD = "hold"  # stand smoothly; new commands are accepted once the cause is gone, the interrupted one is not resumed
+    HOLD = "hold"  # stand smoothly; once the cause is gone new commands are taken, the interrupted one is not resumed
     STOP = "stop"  # stand now; an episode ends, unless the tool is led out of what stopped it
     LATCH = "latch"  # stand now; only a person's acknowledgement allows motion again
 

@@ -87,6 +87,15 @@ def is_old(arm: Arm, age_s: float) -> bool:
         return True
 
 
+def recovers(arm: Arm) -> bool:
+    """Asks the arm to recover; returns whether it did."""
+    try:
+        arm.recover()
+    except RobotError:
+        return False
+    return True
+
+
 def speed_m_s(state: ArmState) -> float:
     """Returns the speed of the tool point."""
     return math.hypot(*state.twist[:3])

@@ -1,20 +1,26 @@
 """What every arm and gripper does, asked of the HTTP driver and its server."""
 
+from contextlib import contextmanager
+
 import pytest
 
-from robot_bridge.cell.parts import make_arm
+from robot_bridge.cell.parts import make_arm, make_stop_channel
 from robot_bridge.cell_file import load_cell_file
-from robot_bridge.contracts import MotionOutcome
-from robot_bridge.drivers.http_arm import GRIPPER_DRIVER, HttpArm
+from robot_bridge.drivers.http_arm import GRIPPER_DRIVER
 from robot_bridge.drivers.http_gripper import HttpGripperOptions
-from robot_bridge.drivers.http_stop import HttpStopChannel
-from robot_bridge.robot import ToolPose
 from sim.faults.cells import SimulatedCell
 from tests.contracts.arm import ArmContract
 from tests.contracts.gripper import GripperContract
 from tests.robot_bridge.conftest import start_server, write_token
 
 pytestmark = pytest.mark.realtime
+
+
+@pytest.fixture(scope="module")
+def sim(tmp_path_factory):
+    """An arm with physics behind the server."""
+    with SimulatedCell("http", tmp_path_factory.mktemp("sim"), "127.0.91.8", None) as sim:
+        yield sim
 
 
 @pytest.fixture(scope="module")
@@ -26,26 +32,32 @@ def served(tmp_path_factory):
 
 
 class TestHttpArm(ArmContract):
-    START = ToolPose(0.5, 0.0, 0.3, 0.0)
+    @pytest.fixture
+    def open_arm(self, sim):
+        return lambda: make_arm(load_cell_file(sim.path))
 
     @pytest.fixture
-    def open_arm(self, served):
-        return lambda: HttpArm(served.options())
+    def stop_channel(self, sim):
+        return make_stop_channel(load_cell_file(sim.path))
 
     @pytest.fixture
-    def stop_channel(self, served):
-        return HttpStopChannel(served.options())
+    def unready(self, sim):
+        return lambda: fault(sim, "emergency_stop")
 
-    def test_it_turns(self, tmp_path):
-        """The arm behind the server above is a point; the simulator's has an azimuth."""
-        with SimulatedCell("http", tmp_path, "127.0.91.8", None) as sim:
-            arm = make_arm(load_cell_file(sim.path))
-            arm.connect(5.0)
-            try:
-                assert self.go(arm, self.start()).outcome is MotionOutcome.REACHED
-                super().test_it_turns(arm)
-            finally:
-                arm.close()
+    @pytest.fixture
+    def silent(self, sim):
+        return lambda: fault(sim, "silent")
+
+
+@contextmanager
+def fault(sim, name):
+    """Has something go wrong; afterwards a person has put it right."""
+    sim.inject(name)
+    try:
+        yield
+    finally:
+        sim.inject(name, on=False)
+        sim.inject("person")
 
 
 class TestHttpGripper(GripperContract):

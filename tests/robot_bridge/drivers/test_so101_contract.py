@@ -1,5 +1,7 @@
 """What every arm and gripper does, asked of the SO-101 on its simulated bus."""
 
+from contextlib import contextmanager
+
 import pytest
 
 from robot_bridge.drivers.so101 import GRIPPER_DRIVER, So101Arm
@@ -13,11 +15,16 @@ pytestmark = pytest.mark.realtime
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory):
+def servos():
     """Servos on a bus."""
     servos = Servos()
-    yield make_cell(servos, tmp_path_factory.mktemp("cell"))
+    yield servos
     servos.close()
+
+
+@pytest.fixture(scope="module")
+def options(servos, tmp_path_factory):
+    return make_cell(servos, tmp_path_factory.mktemp("cell"))
 
 
 class TestSo101Arm(ArmContract):
@@ -27,6 +34,18 @@ class TestSo101Arm(ArmContract):
     @pytest.fixture
     def open_arm(self, options):
         return lambda: So101Arm(options)
+
+    @pytest.fixture
+    def silent(self, servos):
+        @contextmanager
+        def silent_bus():
+            servos.ask(silent=True)
+            try:
+                yield
+            finally:
+                servos.ask(silent=False)
+
+        return silent_bus
 
 
 class TestSo101Gripper(GripperContract):

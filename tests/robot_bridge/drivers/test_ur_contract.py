@@ -54,6 +54,10 @@ class TestUrArm(ArmContract):
         assert self.go(kept[0], self.start(), speed_m_s=self.RETURN_M_S).outcome is MotionOutcome.REACHED
         return kept[0]
 
+    def test_a_second_client_is_refused_or_takes_nothing_over(self, arm, options):
+        """Here the arm of the test before is kept open."""
+        super().test_a_second_client_is_refused_or_takes_nothing_over(arm, lambda: DRIVER.open(options))
+
     @pytest.fixture
     def stop_channel(self, options):
         return DRIVER.open_stop_channel(options)

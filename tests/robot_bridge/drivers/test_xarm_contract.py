@@ -52,6 +52,18 @@ class TestXArm(ArmContract):
         yield emergency_stop
         arm.recover()
 
+    @pytest.fixture
+    def silent(self, server):
+        @contextmanager
+        def silent_reports():
+            server.inject("silent_reports", True)
+            try:
+                yield
+            finally:
+                server.inject("silent_reports", False)
+
+        return silent_reports
+
 
 class TestXArmGripper(GripperContract):
     SPEED_M_S = 0.12
