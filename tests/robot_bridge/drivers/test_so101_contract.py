@@ -1,5 +1,7 @@
 """What every arm and gripper does, asked of the SO-101 on its simulated bus."""
 
+import contextlib
+
 import pytest
 
 from robot_bridge.drivers.so101 import GRIPPER_DRIVER, So101Arm
@@ -32,9 +34,8 @@ class TestSo101Arm(ArmContract):
 class TestSo101Gripper(GripperContract):
     @pytest.fixture
     def gripper(self, options):
-        arm = So101Arm(options)
-        arm.connect(5.0)
-        gripper = GRIPPER_DRIVER.open(So101GripperOptions(), arm)
-        gripper.connect(5.0)
-        yield gripper
-        arm.close()
+        with contextlib.closing(So101Arm(options)) as arm:
+            arm.connect(5.0)
+            gripper = GRIPPER_DRIVER.open(So101GripperOptions(), arm)
+            gripper.connect(5.0)
+            yield gripper
