@@ -56,9 +56,8 @@ class Memory:
         self._map[start : start + len(content)] = content
 
     def close(self) -> None:
-        """Gives the memory back; a second call does nothing."""
+        """Can be passed on no more; a second call does nothing. Another thread may still read what is in it."""
         if self.fd >= 0:
-            self._map.close()
             os.close(self.fd)
             self.fd = -1
 

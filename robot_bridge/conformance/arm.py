@@ -4,10 +4,10 @@ A subclass gives ``open_arm`` and the place to begin, and widens the class's bou
 worse, saying why.
 """
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, suppress
 from typing import ClassVar
 
 import pytest
@@ -80,12 +80,12 @@ class ArmContract:
         return None
 
     @pytest.fixture
-    def unready(self) -> Callable[[], AbstractContextManager[None]] | None:
+    def unready(self) -> Callable[[], contextlib.AbstractContextManager[None]] | None:
         """Returns a maker of a context within which the controller will not move; None: cannot be brought about."""
         return None
 
     @pytest.fixture
-    def silent(self) -> Callable[[], AbstractContextManager[None]] | None:
+    def silent(self) -> Callable[[], contextlib.AbstractContextManager[None]] | None:
         """Returns a maker of a context within which the controller says nothing; None: cannot be brought about."""
         return None
 
@@ -250,7 +250,7 @@ class ArmContract:
         assert self.go(arm, self.start(), speed_m_s=self.RETURN_M_S).outcome is MotionOutcome.REACHED
 
     def test_an_arm_that_is_not_ready_refuses(
-        self, arm: Arm, unready: Callable[[], AbstractContextManager[None]] | None
+        self, arm: Arm, unready: Callable[[], contextlib.AbstractContextManager[None]] | None
     ) -> None:
         """Nothing moves then, nor by itself afterwards."""
         if unready is None:
@@ -264,7 +264,7 @@ class ArmContract:
         assert distance_m(arm.state().pose, self.start()) < 0.01
 
     def test_a_fault_in_motion_ends_it_for_good(
-        self, arm: Arm, unready: Callable[[], AbstractContextManager[None]] | None
+        self, arm: Arm, unready: Callable[[], contextlib.AbstractContextManager[None]] | None
     ) -> None:
         """The result says so; when the fault is over, the arm goes on standing."""
         if unready is None:
@@ -276,7 +276,7 @@ class ArmContract:
         assert distance_m(arm.state().pose, shifted(self.start(), y_m=0.12)) > 0.02
 
     def test_what_was_not_ready_moves_again_once_it_was_recovered(
-        self, arm: Arm, unready: Callable[[], AbstractContextManager[None]] | None
+        self, arm: Arm, unready: Callable[[], contextlib.AbstractContextManager[None]] | None
     ) -> None:
         """``recover`` moves nothing; the next command does."""
         if unready is None:
@@ -288,12 +288,12 @@ class ArmContract:
         assert self.go(arm, shifted(self.start(), y_m=0.03)).outcome is MotionOutcome.REACHED
 
     def test_silence_is_seen_and_nothing_is_moved(
-        self, open_arm: Callable[[], Arm], silent: Callable[[], AbstractContextManager[None]] | None
+        self, open_arm: Callable[[], Arm], silent: Callable[[], contextlib.AbstractContextManager[None]] | None
     ) -> None:
         """No old report passes for a new one, and a motion asked for meanwhile ends in good time, never as REACHED."""
         if silent is None:
             pytest.skip("this subject cannot be made silent")
-        with closing(open_arm()) as arm:
+        with contextlib.closing(open_arm()) as arm:
             arm.connect(self.DEADLINE_S)
             assert self.go(arm, self.start(), speed_m_s=self.RETURN_M_S).outcome is MotionOutcome.REACHED
             with silent():
@@ -303,14 +303,14 @@ class ArmContract:
                 assert result.outcome not in (MotionOutcome.REACHED, MotionOutcome.CONTACT), result
                 assert result.reason
                 assert time.monotonic() - began_s < 5.0
-        with closing(open_arm()) as again:
+        with contextlib.closing(open_arm()) as again:
             again.connect(self.DEADLINE_S)
             assert distance_m(again.state().pose, self.start()) < 0.01
 
     def test_a_second_client_is_refused_or_takes_nothing_over(self, arm: Arm, open_arm: Callable[[], Arm]) -> None:
         """Its coming and going may stop the first one's motion, and leaves the arm to the first one."""
         motion = self.under_way(arm)
-        with closing(open_arm()) as second, suppress(RobotError, ConfigError):
+        with contextlib.closing(open_arm()) as second, contextlib.suppress(RobotError, ConfigError):
             second.connect(3.0)
         result = motion.result(10.0)
         assert result.outcome in (MotionOutcome.REACHED, MotionOutcome.STOPPED, MotionOutcome.FAULT), result
@@ -346,32 +346,25 @@ class ArmContract:
 
     def test_closing_twice_does_nothing_more(self, open_arm: Callable[[], Arm]) -> None:
         """The arm can be opened again afterwards, and has not moved meanwhile."""
-        arm = open_arm()
-        arm.connect(self.DEADLINE_S)
-        where = arm.state().pose
-        arm.close()
-        arm.close()
-        again = open_arm()
-        again.connect(self.DEADLINE_S)
-        try:
+        with contextlib.closing(open_arm()) as arm:
+            arm.connect(self.DEADLINE_S)
+            where = arm.state().pose
+            arm.close()
+        with contextlib.closing(open_arm()) as again:
+            again.connect(self.DEADLINE_S)
             wait_until(lambda: again.state().mode is not ArmMode.OFFLINE, 3.0, "a report")
             assert distance_m(again.state().pose, where) < 0.002
-        finally:
-            again.close()
 
     def test_closing_in_motion_stops(self, open_arm: Callable[[], Arm]) -> None:
         """Every way out leaves the arm standing."""
-        arm = open_arm()
-        arm.connect(self.DEADLINE_S)
-        assert self.go(arm, self.start()).outcome is MotionOutcome.REACHED
-        motion = self.under_way(arm)
-        where = arm.state().pose
-        arm.close()
-        assert motion.result(10.0).outcome is not MotionOutcome.REACHED
-        again = open_arm()
-        again.connect(self.DEADLINE_S)
-        try:
+        with contextlib.closing(open_arm()) as arm:
+            arm.connect(self.DEADLINE_S)
+            assert self.go(arm, self.start()).outcome is MotionOutcome.REACHED
+            motion = self.under_way(arm)
+            where = arm.state().pose
+            arm.close()
+            assert motion.result(10.0).outcome is not MotionOutcome.REACHED
+        with contextlib.closing(open_arm()) as again:
+            again.connect(self.DEADLINE_S)
             self.assert_stays(again)
             assert distance_m(again.state().pose, where) < 2 * self.stop_way_m()
-        finally:
-            again.close()

@@ -15,7 +15,7 @@ class Dashboard:
 
     Args:
         host: the controller.
-        timeout_s: of each answer.
+        timeout_s: of each answer, unless it is asked for within another.
     """
 
     def __init__(self, host: str, timeout_s: float = 1.0) -> None:
@@ -25,24 +25,25 @@ class Dashboard:
         self._waiting = b""
 
     def connect(self, deadline_s: float) -> None:
-        """Connects. Raises RobotError."""
+        """Connects and waits for the greeting. Raises RobotError."""
         with self._lock:
             self._open(deadline_s)
 
-    def ask(self, request: str) -> str:
+    def ask(self, request: str, timeout_s: float | None = None) -> str:
         """Returns the answer to a request. Raises RobotError where none came in time."""
-        if not self._lock.acquire(timeout=self._timeout_s):
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        if not self._lock.acquire(timeout=timeout_s):
             raise RobotError(f"the dashboard of {self._host} is busy with another request")
         try:
             if self._socket is None:
-                self._open(self._timeout_s)
+                self._open(timeout_s)
             try:
-                return self._exchange(request)
+                return self._exchange(request, timeout_s)
             except TimeoutError:
                 raise
             except OSError:
-                self._open(self._timeout_s)
-                return self._exchange(request)
+                self._open(timeout_s)
+                return self._exchange(request, timeout_s)
         except OSError as error:
             self._drop()
             raise RobotError(f"no answer from the dashboard of {self._host} to {request!r}: {error}") from error
@@ -65,10 +66,10 @@ class Dashboard:
 
     def _open(self, deadline_s: float) -> None:
         self._drop()
+        until = time.monotonic() + deadline_s
         try:
             self._socket = socket.create_connection((self._host, PORT), timeout=deadline_s)
-            self._socket.settimeout(self._timeout_s)
-            greeting = self._line()
+            greeting = self._line(until)
         except OSError as error:
             self._drop()
             raise RobotError(
@@ -79,17 +80,20 @@ class Dashboard:
             self._drop()
             raise RobotError(f"{self._host}:{PORT} greets with {greeting!r}, expected a dashboard server")
 
-    def _exchange(self, request: str) -> str:
+    def _exchange(self, request: str, timeout_s: float) -> str:
         if self._socket is None:
             raise ConnectionError("no connection")
+        until = time.monotonic() + timeout_s
+        self._socket.settimeout(timeout_s)
         self._socket.sendall(request.encode("ascii") + b"\n")
-        return self._line()
+        return self._line(until)
 
-    def _line(self) -> str:
-        until = time.monotonic() + self._timeout_s
+    def _line(self, until: float) -> str:
         while b"\n" not in self._waiting:
-            if self._socket is None or time.monotonic() > until:
-                raise TimeoutError(f"no line in {self._timeout_s} s")
+            left_s = until - time.monotonic()
+            if self._socket is None or left_s <= 0.0:
+                raise TimeoutError("no line came in time")
+            self._socket.settimeout(left_s)
             data = self._socket.recv(4096)
             if not data:
                 raise ConnectionError("the dashboard closed the connection")

@@ -76,15 +76,23 @@ class UrArm:
             RobotError: nobody answers.
             NotReady: the arm is in no state to work; says which and what to do.
         """
+        try:
+            self._connect(deadline_s)
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self, deadline_s: float) -> None:
         until = time.monotonic() + deadline_s
         self._dashboard.connect(deadline_s)
-        if self._dashboard.ask("is in remote control").lower() == "false":
+        if self._dashboard.ask("is in remote control", _left_s(until)).lower() == "false":
             raise NotReady(
                 f"{self._options.host} is in local control; switch it to remote control at the top right of the pendant"
             )
         if self._options.serial:
-            require_serial(self._options.serial, self._dashboard.ask("get serial number"), self._options.host)
-        self._reader.connect(max(0.1, until - time.monotonic()))
+            number = self._dashboard.ask("get serial number", _left_s(until))
+            require_serial(self._options.serial, number, self._options.host)
+        self._reader.connect(_left_s(until))
         state = self.state()
         if state.mode is not ArmMode.PROTECTIVE_STOP:
             self._require_ready(state)
@@ -332,12 +340,14 @@ class UrArm:
         every_s = 1.0 / (3.0 * self._options.watchdog_hz)
         while not self._closing.wait(every_s) and not self._reader.lost:
             if self._control is not None and self._fresh() and self._lock.acquire(timeout=every_s):
-                try:
+                # Where no kick follows the controller stops the arm, as it should; ``recover`` needs them again.
+                with contextlib.suppress(Exception):
                     self._control.kickWatchdog()
-                except Exception:  # without the next kick the controller stops the arm, as it should
-                    return
-                finally:
-                    self._lock.release()
+                self._lock.release()
+
+
+def _left_s(until: float) -> float:
+    return max(0.1, until - time.monotonic())
 
 
 DRIVER = ArmDriver(UrOptions, UrArm, UrStopChannel, "ur", differences)

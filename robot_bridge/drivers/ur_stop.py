@@ -39,8 +39,12 @@ class UrStopChannel:
     def connect(self, deadline_s: float) -> None:
         """Connects; raises RobotError."""
         until = time.monotonic() + deadline_s
-        self._dashboard.connect(deadline_s)
-        self._reader.connect(max(0.1, until - time.monotonic()))
+        try:
+            self._dashboard.connect(deadline_s)
+            self._reader.connect(max(0.1, until - time.monotonic()))
+        except BaseException:
+            self.close()
+            raise
         threading.Thread(target=self._watch_control, name="ur-remote-control", daemon=True).start()
 
     def state(self) -> ArmState:

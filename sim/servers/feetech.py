@@ -21,6 +21,8 @@ import tty
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from robot_bridge.cell.launch import prefer
+
 PING, READ, WRITE, SYNC_READ, SYNC_WRITE, BROADCAST = 1, 2, 3, 0x82, 0x83, 0xFE
 TORQUE_ENABLE, GOAL, SPEED, TORQUE_LIMIT, PRESENT = 40, 42, 46, 48, 56
 TIME_CONSTANT_S: Final = 0.03
@@ -203,4 +205,5 @@ def serve(bus: Bus) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="A simulated bus of six Feetech servos.")
     parser.add_argument("--start", default=",".join(["2048"] * 6), help="six positions in steps")
+    prefer()  # in place of hardware, which no other program keeps waiting
     serve(Bus([float(one) for one in parser.parse_args().start.split(",")]))

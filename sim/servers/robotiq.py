@@ -15,6 +15,7 @@ import tty
 from collections.abc import Callable
 
 from qtopt.errors import ConfigError
+from robot_bridge.cell.launch import prefer
 from sim.servers.loopback import require_loopback
 from sim.servers.robotiq_model import GripperFault, PlainHand, RobotiqModel
 
@@ -184,6 +185,7 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     given = parser.parse_args()
+    prefer()  # in place of hardware, which no other program keeps waiting
     hand = PlainHand()
     model = RobotiqModel(hand)
     close: Callable[[], None]

@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import math
-import socket
 import sys
 import time
 from importlib.metadata import version
@@ -20,7 +19,8 @@ from robot_bridge.cell.places import STATE_VARIABLE
 from robot_bridge.cell.processes import arms_of
 from robot_bridge.cell_file import load_cell_file
 from sim.faults.cells import SLOW_M_S, SimulatedCell, until
-from tests.robot_bridge.cell.cells import processes_of, wait_still
+from tests.robot_bridge.cell.cells import bear_lateness, processes_of, wait_still
+from tests.robot_bridge.drivers.ur_server import at_dashboard
 from tests.rpc.stores import DictStore
 
 pytestmark = [pytest.mark.realtime, pytest.mark.timeout(300)]
@@ -30,6 +30,7 @@ EPISODES = 3
 @pytest.fixture(scope="module")
 def sim(tmp_path_factory):
     with SimulatedCell("ur", tmp_path_factory.mktemp("sim"), "127.0.92.1", speed_m_s=0.4) as sim:
+        bear_lateness(sim.path)
         yield sim
 
 
@@ -96,7 +97,7 @@ def test_what_cannot_be_reached_is_no_reason_to_lock(qtopt, sim, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "state",
+    "waits",
     [
         "emergency_stop",
         pytest.param("safeguard", marks=pytest.mark.drill),
@@ -104,16 +105,13 @@ def test_what_cannot_be_reached_is_no_reason_to_lock(qtopt, sim, tmp_path):
         "brakes_shut",
     ],
 )
-def test_an_arm_that_waits_for_a_person_is_not_ready_rather_than_out_of_reach(qtopt, sim, state):
-    if state == "local_control":
+def test_an_arm_that_waits_for_a_person_is_not_ready_rather_than_out_of_reach(qtopt, sim, waits):
+    if waits == "local_control":
         sim.inject("remote_control", on=False)
-    elif state == "brakes_shut":
-        with socket.create_connection((sim.host, 29999)) as dashboard:
-            dashboard.sendall(b"power off\npower on\nquit\n")
-            while dashboard.recv(1024):
-                pass
+    elif waits == "brakes_shut":
+        at_dashboard(sim.host, "power off", "power on")
     else:
-        sim.inject(state)
+        sim.inject(waits)
     try:
         code, out, _ = qtopt("robot", "check", sim.path, "--json")
     finally:
@@ -162,7 +160,7 @@ def test_estop_ends_the_arms_process_whatever_became_of_the_cell_file(qtopt, sim
     path = tmp_path / "cell.toml"
     path.write_text(sim.path.read_text())
     with contextlib.closing(PhysicalCell(path, 72)) as cell:
-        for content in ("no = [toml", sim.path.read_text().replace("watchdog_hz = 4.0", "watchdog_hz = 0.0")):
+        for content in ("no = [toml", sim.path.read_text().replace("watchdog_hz = 1.0", "watchdog_hz = 0.0")):
             path.write_text(content)
             code, out, err = qtopt("robot", "estop", path)
             assert (code in (3, 4), "Press the button" in out) == (True, True), (code, out, err)
@@ -195,10 +193,7 @@ def test_ack_is_refused_while_the_cause_is_there(qtopt, sim):
         assert (code, "emergency_stop" in err) == (7, True), err
     finally:
         sim.inject(fault="emergency_stop", on=False)
-        with socket.create_connection((sim.host, 29999)) as dashboard:
-            dashboard.sendall(b"power on\nbrake release\nquit\n")
-            while dashboard.recv(1024):
-                pass
+        at_dashboard(sim.host, "power on", "brake release")
 
 
 @pytest.mark.drill
@@ -230,7 +225,7 @@ def test_dry_run_needs_no_arm(qtopt, sim, tmp_path):
     code, out, _ = qtopt("robot", "collect", sim.path, "--dry-run")
     assert (code, "on paper" in out) == (0, True)
     path = tmp_path / "cell.toml"
-    path.write_text(sim.path.read_text().replace("watchdog_hz = 4.0", "watchdog_hz = 0.0"))
+    path.write_text(sim.path.read_text().replace("watchdog_hz = 1.0", "watchdog_hz = 0.0"))
     assert qtopt("robot", "collect", path, "--dry-run")[0] == 2
 
 

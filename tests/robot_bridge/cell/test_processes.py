@@ -3,6 +3,7 @@
 ``sim.faults`` does the same to the arm's and the safety process, in the middle of an episode.
 """
 
+import contextlib
 import json
 import math
 import signal
@@ -46,9 +47,12 @@ def places(sim, tmp_path, monkeypatch):
     assert not left, "processes were left behind"
 
 
-def check_stands(sim, before, reaction_s=REACTION_S):
-    """Asserts how far the tool went on: as far as the reaction time allows, and as this machine was late meanwhile."""
+@contextlib.contextmanager
+def coming_to_stand(sim, reaction_s=REACTION_S):
+    """Asserts how far the tool goes from the block on: as the reaction time allows, and as this machine is late."""
     with Lateness() as lateness:
+        before = sim.truth()
+        yield
         after = wait_still(sim)
     gone_m = math.dist(before["tool"][:3], after["tool"][:3])
     allowed_m = SPEED_M_S * (reaction_s + lateness.most_s) + STOPPING_M
@@ -60,15 +64,11 @@ def test_a_lock_outlives_the_processes_until_a_person_acknowledges(sim, places):
     cell = load_cell_file(sim.path)
     places.latch("estop", "for the test")
     robot = CellRobot(cell, CellProcesses(sim.path, cell, places))
-    try:
-        before = sim.truth()
+    with coming_to_stand(sim, 0.0), contextlib.closing(robot):
         with pytest.raises(RobotError, match="estop"):
             robot.enter(Phase.TRANSIT)
         with pytest.raises(RobotError, match="estop"):
             robot.grip(close=True)
-    finally:
-        robot.close()
-    check_stands(sim, before)
     places.latch_file.acknowledge("the test", "nothing was wrong")
     robot = CellRobot(cell, CellProcesses(sim.path, cell, places))
     try:
@@ -76,6 +76,17 @@ def test_a_lock_outlives_the_processes_until_a_person_acknowledges(sim, places):
         assert robot.move(ToolPose(0.6, 0.0, 0.3, 0.0)).x_m == pytest.approx(0.6, abs=0.01)
     finally:
         robot.close()
+
+
+def test_what_was_said_last_is_known_after_the_processes_have_ended(sim, places):
+    def last():
+        return processes.last_report(), processes.safety_report()
+
+    with contextlib.closing(CellProcesses(sim.path, load_cell_file(sim.path), places)) as processes:
+        assert until(lambda: all(each and each.arm for each in last()), 5.0)
+    with pytest.raises(RobotError, match="has ended"):
+        processes.report()
+    assert all(each.arm for each in last())
 
 
 @pytest.mark.parametrize(
@@ -93,10 +104,9 @@ def test_a_collector_that_dies_or_freezes_leaves_the_arm_standing(sim, places, n
     collector = subprocess.Popen([sys.executable, "-c", code, str(sim.path)])
     try:
         assert until(lambda: abs(sim.truth()["twist"][0]) > 0.02, 60.0)
-        before = sim.truth()
-        collector.send_signal(number)
         # A frozen collector is noticed after ``collector_hold_s``.
-        check_stands(sim, before, 0.9 if number == signal.SIGSTOP else REACTION_S)
+        with coming_to_stand(sim, 0.9 if number == signal.SIGSTOP else REACTION_S):
+            collector.send_signal(number)
         others = lambda: [each for each in processes_of(sim.path) if each.pid != collector.pid]  # noqa: E731
         assert until(lambda: not others(), 60.0), "arm or safety process outlived the collector"
     finally:

@@ -52,6 +52,7 @@ def test_the_longest_words_fit_a_record():
     board.arm.write(pack_report(Report(report.arm, report.gripper, latch=words, note=words)))
     assert unpack_report(board.arm.newest()).arm.mode is ArmMode.MOVING
     board.close()
+    assert unpack_report(board.arm.newest()).arm.mode is ArmMode.MOVING, "another thread may be reading just then"
 
 
 def test_a_ring_gives_the_newest_and_refuses_what_is_too_large():

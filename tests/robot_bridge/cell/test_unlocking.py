@@ -4,16 +4,15 @@ import contextlib
 import math
 import os
 import signal
-import socket
-import threading
 
 import pytest
 
 from qtopt.apps.robot import Ack, ack
-from qtopt.errors import RobotError, UnkeptLock
-from robot_bridge.cell.open import PhysicalCell
+from qtopt.errors import UnkeptLock
 from robot_bridge.cell.places import STATE_VARIABLE
 from sim.faults.cells import SimulatedCell, until
+from tests.robot_bridge.cell.cells import Beginning, bear_lateness
+from tests.robot_bridge.drivers.ur_server import at_dashboard
 
 pytestmark = [pytest.mark.realtime, pytest.mark.timeout(120)]
 
@@ -21,57 +20,15 @@ pytestmark = [pytest.mark.realtime, pytest.mark.timeout(120)]
 @pytest.fixture(scope="module")
 def sim(tmp_path_factory):
     with SimulatedCell("ur", tmp_path_factory.mktemp("sim"), "127.0.91.21", 0.25) as sim:
-        # No test of it: on a machine that is busy otherwise it would be one more thing that locks.
-        sim.path.write_text(sim.path.read_text().replace("watchdog_hz = 4.0", "watchdog_hz = 1.0"))
+        bear_lateness(sim.path)
         yield sim
 
 
 @pytest.fixture(autouse=True)
-def state(tmp_path, monkeypatch):
+def state(sim, tmp_path, monkeypatch):
     monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))
-
-
-class Beginning:
-    """The next episode, begun by a thread as a collector does; at the end of the block it is told to end.
-
-    Attributes:
-        raised: what it raised, if anything.
-        idle: how often it was idle while it waited.
-    """
-
-    def __init__(self, path):
-        self._stop = threading.Event()
-        self.raised, self.idle = None, 0
-        self.cell = PhysicalCell(path, 72, self._stop.is_set, idle=self._count)
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.end()
-        self.cell.close()
-
-    def start(self):
-        self._thread.start()
-
-    def end(self):
-        self._stop.set()
-        if self._thread.ident is not None:
-            self._thread.join(60.0)
-
-    def ended(self, seconds=0.0):
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
-
-    def _count(self):
-        self.idle += 1
-
-    def _run(self):
-        try:
-            self.cell.start_episode()
-        except RobotError as error:
-            self.raised = error
+    yield
+    sim.heal()
 
 
 @contextlib.contextmanager
@@ -143,10 +100,7 @@ def test_what_is_acknowledged_goes_on_once_the_brakes_are_released(sim):
         sim.inject("emergency_stop")
         assert until(cell.places.latch_file.is_kept, 5.0)
         sim.inject("emergency_stop", on=False)
-        with socket.create_connection((sim.host, 29999)) as dashboard:
-            dashboard.sendall(b"power on\nquit\n")
-            while dashboard.recv(1024):
-                pass
+        at_dashboard(sim.host, "power on")
         begun.start()
         acknowledge(sim.path)
         assert not moves(sim, place, 10.0)
@@ -204,12 +158,14 @@ def test_a_look_at_the_cell_is_not_good_for_ever(sim, monkeypatch):
 
 
 def test_a_person_unlocks_an_arm_that_only_its_own_process_could_see(tmp_path):
-    with SimulatedCell("so101", tmp_path, "127.0.91.22") as sim, Beginning(sim.path) as begun:
-        first = begun.cell.robot.processes
-        os.kill(first.arm.pid, signal.SIGKILL)
-        assert until(begun.cell.places.latch_file.is_kept, 5.0)
-        begun.start()
-        assert until(lambda: begun.idle > 2, 10.0)
-        acknowledge(sim.path)
-        assert until(lambda: begun.cell.robot.processes is not first, 60.0)
-        assert begun.raised is None
+    with SimulatedCell("so101", tmp_path, "127.0.91.22") as sim:
+        bear_lateness(sim.path)
+        with Beginning(sim.path) as begun:
+            first = begun.cell.robot.processes
+            os.kill(first.arm.pid, signal.SIGKILL)
+            assert until(begun.cell.places.latch_file.is_kept, 5.0)
+            begun.start()
+            assert until(lambda: begun.idle > 2, 10.0)
+            acknowledge(sim.path)
+            assert until(lambda: begun.cell.robot.processes is not first, 60.0)
+            assert begun.raised is None

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from qtopt.apps.drills.disks import small_disk
-from qtopt.errors import RobotError
 from qtopt.specs import make_action
 from qtopt.types import Outcome
 from robot_bridge.cell.open import PhysicalCell
@@ -18,7 +17,7 @@ from robot_bridge.contracts import Latch
 from robot_bridge.robot import ToolPose
 from sim.faults.cells import SimulatedCell, until
 from tests.mounting import mounted_or_skipped
-from tests.robot_bridge.cell.cells import wait_still
+from tests.robot_bridge.cell.cells import Beginning, after, bear_lateness, wait_still
 
 LOCKING = Latch("latch_file", "an empty file locks before it says why", 0.0)
 pytestmark = [pytest.mark.realtime, pytest.mark.timeout(200)]
@@ -27,18 +26,30 @@ pytestmark = [pytest.mark.realtime, pytest.mark.timeout(200)]
 @pytest.fixture(scope="module")
 def sim(tmp_path_factory):
     with SimulatedCell("ur", tmp_path_factory.mktemp("sim"), "127.0.91.5", 0.25) as sim:
+        bear_lateness(sim.path)
         yield sim
 
 
 @pytest.fixture(autouse=True)
-def state(tmp_path, monkeypatch):
+def state(sim, tmp_path, monkeypatch):
     monkeypatch.setenv(STATE_VARIABLE, str(tmp_path / "state"))
+    yield
+    sim.heal()
 
 
 @pytest.fixture
 def small(tmp_path):
     with mounted_or_skipped(small_disk(tmp_path / "small", 64)) as disk:
         yield disk
+
+
+@contextlib.contextmanager
+def slider_down(sim):
+    sim.inject("speed_slider", fraction=0.1)
+    try:
+        yield
+    finally:
+        sim.inject("speed_slider", fraction=1.0)
 
 
 def rewritten(sim, tmp_path, *changes):
@@ -54,80 +65,62 @@ def rewritten(sim, tmp_path, *changes):
 
 def test_a_full_disk_and_a_lock_are_waited_for(sim, small, tmp_path):
     path = rewritten(sim, tmp_path, ("dir = .*", f'dir = "{small}"'), ("min_free = .*", "min_free = 0.5"))
-    delivered = []
-    with contextlib.closing(PhysicalCell(path, 72, idle=lambda: delivered.append(1))) as cell:
-        before = sim.truth()["tool"]
+    with Beginning(path) as begun:
+        cell, before = begun.cell, sim.truth()["tool"]
         (small / "filling").write_bytes(bytes(48 << 20))
         cell.places.latch("estop", "for the test")
-        beginning = threading.Thread(target=cell.start_episode)
-        beginning.start()
-        assert until(lambda: delivered, 20.0)
+        begun.start()
+        assert until(lambda: begun.idle, 20.0)
         cell.places.latch_file.acknowledge("the test", "nothing was wrong")
-        delivered.clear()
-        assert until(lambda: len(delivered) > 3, 30.0)
-        assert beginning.is_alive()
+        delivered = begun.idle
+        assert until(lambda: begun.idle > delivered + 3, 30.0)
+        assert not begun.ended()
         assert sim.truth()["tool"] == pytest.approx(before, abs=1e-3)
         (small / "filling").unlink()
-        beginning.join(30.0)
-        assert not beginning.is_alive()
+        assert begun.ended(30.0)
+        assert begun.raised is None
         assert 0.15 < sim.truth()["tool"][2] < 0.21  # at an episode's start
 
 
 @pytest.mark.drill
 def test_what_cannot_begin_waits_for_a_person(sim):
-    stopping = threading.Event()
-    cell = PhysicalCell(sim.path, 72, stop=stopping.is_set)
-    with contextlib.closing(cell):
-        sim.inject("speed_slider", fraction=0.1)
-        refusals = []
-
-        def begin():
-            try:
-                cell.start_episode()
-            except RobotError as error:
-                refusals.append(str(error))
-
-        beginning = threading.Thread(target=begin)
-        beginning.start()
-        try:
-            assert until(lambda: (cell.places.latched() or LOCKING).rule == "no_episode", 60.0)
-            assert "speed_slider" in cell.places.latched().reason
-        finally:
-            sim.inject("speed_slider", fraction=1.0)
-            stopping.set()
-            beginning.join(30.0)
-        assert refusals == ["told to end while motion was locked"]
+    with Beginning(sim.path) as begun:
+        places = begun.cell.places
+        with slider_down(sim):
+            begun.start()
+            assert until(lambda: (places.latched() or LOCKING).rule == "no_episode", 60.0)
+            assert "speed_slider" in places.latched().reason
+        begun.end()
+        assert str(begun.raised) == "told to end while motion was locked"
 
 
 def test_its_processes_are_begun_anew_however_soon_a_person_acknowledges(sim):
-    with contextlib.closing(PhysicalCell(sim.path, 72)) as cell:
+    with Beginning(sim.path) as begun:
+        cell = begun.cell
         before = cell.robot.processes.arm.pid
-        sim.inject("speed_slider", fraction=0.1)
-        beginning = threading.Thread(target=cell.start_episode)
-        beginning.start()
-        try:
+        with slider_down(sim):
+            begun.start()
             assert until(lambda: (cell.places.latched() or LOCKING).rule == "no_episode", 60.0, 0.002)
             cell.places.latch_file.acknowledge("the test", "within milliseconds")
-        finally:
-            sim.inject("speed_slider", fraction=1.0)
-        beginning.join(60.0)
-        assert not beginning.is_alive()
+        assert begun.ended(60.0)
+        assert begun.raised is None
         assert cell.robot.processes.arm.pid != before
 
 
 def test_a_step_that_an_operator_held_is_not_gone_on_with(sim, tmp_path):
     path = rewritten(sim, tmp_path, ("speed_m_s = .*", "speed_m_s = 0.07"))
-    with contextlib.closing(PhysicalCell(path, 72)) as cell:
+    with contextlib.closing(PhysicalCell(path, 72, stop=after(60.0))) as cell:
         start = cell.start_episode(0).tool_pose
         away_m = -0.1 if start[1] > 0 else 0.1
         results = []
         acting = threading.Thread(target=lambda: results.append(cell.act(make_action((0.0, away_m, 0.0), close=True))))
         acting.start()
-        assert until(lambda: abs(sim.truth()["twist"][1]) > 0.03, 20.0, 0.002)
-        sim.inject("speed_slider", fraction=0.1)
-        stood = wait_still(sim)
-        sim.inject("speed_slider", fraction=1.0)
-        acting.join(20.0)
+        try:
+            assert until(lambda: abs(sim.truth()["twist"][1]) > 0.03, 20.0, 0.002)
+            with slider_down(sim):
+                stood = wait_still(sim)
+        finally:
+            acting.join(20.0)
         (result,) = results
         assert sim.truth()["tool"] == pytest.approx(stood["tool"], abs=1e-3)
         assert result.outcome is None
@@ -140,7 +133,7 @@ def test_a_step_that_an_operator_held_is_not_gone_on_with(sim, tmp_path):
 
 
 def test_a_pose_that_is_no_number_is_not_part_of_an_episode(sim):
-    with contextlib.closing(PhysicalCell(sim.path, 72)) as cell:
+    with contextlib.closing(PhysicalCell(sim.path, 72, stop=after(60.0))) as cell:
         cell.start_episode()
         sim.inject("nan", on=True)
         try:
@@ -155,19 +148,19 @@ def test_a_pose_that_is_no_number_is_not_part_of_an_episode(sim):
 def test_a_protective_stop_is_cleared_late_and_once_in_a_place_where_the_cell_allows_it(sim, tmp_path):
     path = tmp_path / "cell.toml"
     path.write_text(f"{sim.path.read_text()}\n[recovery]\nauto_recover = true\n")
-    stopping = threading.Event()
-    with contextlib.closing(PhysicalCell(path, 72, stop=stopping.is_set)) as cell:
-        cell.start_episode()
+    with Beginning(path) as begun:
+        cell = begun.cell
+        begun.start()
+        assert begun.ended(60.0)
         sim.inject("protective_stop")
         assert cell.act(make_action((0.0, 0.0, -0.02))).outcome is Outcome.ABORTED
         place = wait_still(sim)["tool"]
         began = time.monotonic()
-        beginning = threading.Thread(target=cell.start_episode)
-        beginning.start()
+        begun.start()
         time.sleep(4.5)
         assert sim.truth()["tool"] == pytest.approx(place, abs=1e-3)
-        beginning.join(30.0)
-        assert not beginning.is_alive()
+        assert begun.ended(30.0)
+        assert begun.raised is None
         assert time.monotonic() - began > 5.0
         assert cell.places.latched() is None
         cell.robot.rise()
@@ -178,16 +171,17 @@ def test_a_protective_stop_is_cleared_late_and_once_in_a_place_where_the_cell_al
 
 
 def test_a_gripper_that_is_silent_for_a_while_costs_an_episode_and_no_person(sim):
-    sim.heal()  # of what an earlier test left
-    with contextlib.closing(PhysicalCell(sim.path, 72)) as cell:
+    with contextlib.closing(PhysicalCell(sim.path, 72, stop=after(100.0))) as cell:
         cell.start_episode()
         sim.inject("gripper", what="silent")
         assert until(lambda: "silent" in cell.robot.processes.report().note, 5.0)
         assert cell.act(make_action((0.0, 0.0, -0.02))).outcome is Outcome.ABORTED
         heard = threading.Timer(3.0, lambda: sim.inject("gripper", on=False))
         heard.start()
-        cell.start_episode()
-        heard.join()
+        try:
+            cell.start_episode()
+        finally:
+            heard.join()
         assert cell.act(make_action((0.0, 0.0, -0.02))).outcome is None
         assert cell.places.latched() is None
 

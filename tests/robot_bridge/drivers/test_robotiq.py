@@ -191,28 +191,52 @@ def test_calibrations_that_cannot_work_are_refused(settings):
         Calibration(**settings)
 
 
+@contextlib.contextmanager
+def connected(wire):
+    process = GripperProcess(wire)
+    try:
+        process.gripper.connect(5.0)
+        yield process
+    finally:
+        process.gripper.close()
+        process.gripper.close()
+        process.kill()
+
+
 @pytest.fixture(scope="module", params=["socket", "rtu"])
 def served(request):
-    """A gripper's process for all tests of a wire; the last of them kills it."""
-    process = GripperProcess(request.param)
-    process.gripper.connect(5.0)
-    yield process
-    process.gripper.close()
-    process.gripper.close()
-    process.kill()
+    """A gripper's process for all tests of a wire that leave it alive."""
+    with connected(request.param) as process:
+        yield process
+
+
+@pytest.fixture
+def gripper(served):
+    """An active gripper with nothing between its fingers, whatever the test before has left."""
+    served.fault("object 0")
+    served.gripper.close()
+    served.gripper.connect(5.0)
+    served.gripper.activate(5.0)
+    return served.gripper
 
 
 @pytest.mark.realtime
-def test_a_gripper_over_either_wire(served):
-    gripper = served.gripper
+@pytest.mark.parametrize("wire", ["socket", "rtu"])
+def test_a_gripper_does_not_move_before_it_is_activated(wire):
+    with connected(wire) as served:
+        with pytest.raises(RobotError, match="activate"):
+            served.gripper.move(0.0, *FAST)
+        served.gripper.activate(5.0)
+        assert served.gripper.move(0.0, *FAST).width_m == 0.0
+
+
+@pytest.mark.realtime
+def test_a_gripper_over_either_wire(served, gripper):
     assert gripper.capabilities == {
         Capability.GRIPPER_WIDTH,
         Capability.GRIPPER_OBJECT_FLAG,
         Capability.GRIPPER_FORCE,
     }
-    with pytest.raises(RobotError, match="activate"):
-        gripper.move(0.0, *FAST)
-    gripper.activate(5.0)
     gripper.activate(0.0)
     closed = gripper.move(0.0, *FAST)
     assert (closed.width_m, closed.object_sensed, closed.moving) == (0.0, ObjectSensed.NO, False)
@@ -229,10 +253,7 @@ def test_a_gripper_over_either_wire(served):
 
 
 @pytest.mark.realtime
-def test_faults_over_either_wire(served):
-    gripper = served.gripper
-    served.fault("none")
-    gripper.activate(5.0)
+def test_faults_over_either_wire(served, gripper):
     gripper.move(0.085, *FAST)
     served.fault("jammed")
     jammed = gripper.move(0.0, *FAST)
@@ -259,8 +280,10 @@ def test_faults_over_either_wire(served):
 @pytest.mark.parametrize("code", [5, 7, 15])
 def test_a_gripper_that_wants_to_be_activated_is_not_refused_before(code):
     model = RobotiqModel(PlainHand(), activation_s=0.01)
-    with RobotiqSocketServer(model, "127.0.0.1", 0) as server:
-        gripper = RobotiqGripper(SocketWire(*server.address), Calibration())
+    with (
+        RobotiqSocketServer(model, "127.0.0.1", 0) as server,
+        contextlib.closing(RobotiqGripper(SocketWire(*server.address), Calibration())) as gripper,
+    ):
         gripper.connect(5.0)
         model.fault = GripperFault(code=code)
         assert gripper.state().fault == ""
@@ -269,20 +292,18 @@ def test_a_gripper_that_wants_to_be_activated_is_not_refused_before(code):
         model.fault = GripperFault(code=code)
         with pytest.raises(RobotError, match="activat"):
             gripper.state()
-        gripper.close()
 
 
 @pytest.mark.realtime
-def test_a_killed_gripper_is_an_error_soon(served):
-    served.fault("none")
-    served.gripper.close()
-    served.gripper.connect(5.0)
-    served.gripper.activate(5.0)
-    served.kill()
-    started = time.monotonic()
-    with pytest.raises(RobotError):
-        served.gripper.move(0.0, *FAST)
-    assert time.monotonic() - started < 3.0
+@pytest.mark.parametrize("wire", ["socket", "rtu"])
+def test_a_killed_gripper_is_an_error_soon(wire):
+    with connected(wire) as served:
+        served.gripper.activate(5.0)
+        served.kill()
+        started = time.monotonic()
+        with pytest.raises(RobotError):
+            served.gripper.move(0.0, *FAST)
+        assert time.monotonic() - started < 3.0
 
 
 def test_nobody_there_is_named():
@@ -299,14 +320,15 @@ def test_the_simulated_hand_behind_the_socket():
     calibration = Calibration(open_width_m=0.10)
     with Plant(SimConfig(object_count=(1, 1))) as plant:
         model = RobotiqModel(plant, open_width_m=0.10, active=True)
-        with RobotiqSocketServer(model, "127.0.0.1", 0) as server:
-            gripper = RobotiqGripper(SocketWire(*server.address), calibration)
+        with (
+            RobotiqSocketServer(model, "127.0.0.1", 0) as server,
+            contextlib.closing(RobotiqGripper(SocketWire(*server.address), calibration)) as gripper,
+        ):
             gripper.connect(5.0)
             gripper.activate(5.0)
             for width_m in (0.0, 0.06, 0.10):
                 assert gripper.move(width_m, 0.15, 40.0, 20.0).width_m == pytest.approx(width_m, abs=0.003)
                 assert plant.state().width_m == pytest.approx(width_m, abs=0.003)
-            gripper.close()
 
 
 @pytest.mark.parametrize("line", ["melt", "flag x", "object"])

@@ -1,5 +1,7 @@
 """What every gripper does, asked of Robotiq's over both of its wires, with a gripper's process behind them."""
 
+import contextlib
+
 import pytest
 
 from tests.contracts.gripper import GripperContract
@@ -20,7 +22,7 @@ class TestRobotiq(GripperContract):
 
     @pytest.fixture
     def gripper(self, served):
-        served.gripper.connect(5.0)
-        served.gripper.activate(5.0)
-        yield served.gripper
-        served.gripper.close()
+        with contextlib.closing(served.gripper) as gripper:
+            gripper.connect(5.0)
+            gripper.activate(5.0)
+            yield gripper

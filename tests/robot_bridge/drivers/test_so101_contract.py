@@ -1,6 +1,6 @@
 """What every arm and gripper does, asked of the SO-101 on its simulated bus."""
 
-from contextlib import contextmanager
+import contextlib
 
 import pytest
 
@@ -37,7 +37,7 @@ class TestSo101Arm(ArmContract):
 
     @pytest.fixture
     def silent(self, servos):
-        @contextmanager
+        @contextlib.contextmanager
         def silent_bus():
             servos.ask(silent=True)
             try:
@@ -51,9 +51,8 @@ class TestSo101Arm(ArmContract):
 class TestSo101Gripper(GripperContract):
     @pytest.fixture
     def gripper(self, options):
-        arm = So101Arm(options)
-        arm.connect(5.0)
-        gripper = GRIPPER_DRIVER.open(So101GripperOptions(), arm)
-        gripper.connect(5.0)
-        yield gripper
-        arm.close()
+        with contextlib.closing(So101Arm(options)) as arm:
+            arm.connect(5.0)
+            gripper = GRIPPER_DRIVER.open(So101GripperOptions(), arm)
+            gripper.connect(5.0)
+            yield gripper

@@ -5,19 +5,31 @@ lock. The child takes lines of JSON and answers each; the controller's fault por
 """
 
 import contextlib
+import itertools
 import os
 import signal
-import socket
+import sys
 import time
+from types import SimpleNamespace
+from unittest.mock import Mock
 
+import psutil
 import pytest
 
 pytest.importorskip("rtde_control", reason="needs ur_rtde: pip install qtopt[ur]")
 
-from qtopt.errors import RobotError
+from qtopt.errors import NotReady, RobotError
 from robot_bridge.contracts import ArmMode
 from robot_bridge.drivers.ur import DRIVER
-from tests.robot_bridge.drivers.ur_server import Controller, Keeper, at_rest, child_of, distance, wait_for
+from tests.robot_bridge.drivers.ur_server import (
+    Controller,
+    Keeper,
+    at_dashboard,
+    at_rest,
+    child_of,
+    distance,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.realtime, pytest.mark.timeout(100)]
 
@@ -36,10 +48,14 @@ def keeper(controller):
     keeper.close()
 
 
-@pytest.fixture
-def arm(controller, keeper):
-    """A connected driver at the start pose, everything right with the controller."""
+@pytest.fixture(autouse=True)
+def healed(controller):
     controller.heal()
+
+
+@pytest.fixture
+def arm(keeper):
+    """A connected driver at the start pose."""
     return keeper.get()
 
 
@@ -49,6 +65,21 @@ def channel(controller):
     channel.connect(5.0)
     yield channel
     channel.close()
+
+
+@pytest.fixture
+def library(monkeypatch):
+    """In place of ``ur_rtde``: it takes everything."""
+    library = Mock()
+    module = SimpleNamespace(RTDEControlInterface=lambda host, frequency_hz: library)
+    monkeypatch.setitem(sys.modules, "rtde_control", module)
+    return library
+
+
+def connections_to(controller):
+    """Returns how many connections this process has to the dashboard and the stream."""
+    peers = [each.raddr for each in psutil.Process().net_connections("tcp") if each.raddr]
+    return sum(peer.ip == controller.host and peer.port in (29999, 30004) for peer in peers)
 
 
 def test_a_straight_motion_ends_where_it_should(controller, arm):
@@ -148,25 +179,22 @@ def test_an_emergency_stop_is_named_and_nothing_connects_until_it_is_released(co
     with child_of(controller.host) as lines:
         assert "emergency_stop" in lines("connect", 30.0)["error"]
     controller("emergency_stop", on=False)
-    with socket.create_connection((controller.host, 29999)) as pendant:
-        pendant.sendall(b"power on\nbrake release\n")
-        time.sleep(0.2)
+    at_dashboard(controller.host, "power on", "brake release")
+    wait_for(lambda: arm("state")["mode"] == "ready")
 
 
 def test_a_silent_stream_shows_in_the_age_and_the_controller_stops_by_itself(controller, arm, channel):
-    number = arm.begin("move", [0.6, 0.0, 0.05, 0.0], 0.05, 1.0, 20.0)
-    wait_for(lambda: controller("truth")["twist"][2] < -0.03)
-    wait_for(lambda: channel.state().mode is ArmMode.MOVING)
-    controller("silent")
-    time.sleep(0.4)
-    assert time.monotonic_ns() - channel.state().t_host_ns > 0.3e9
-    assert arm.end(number)["outcome"] == "link_lost"
-    wait_for(lambda: at_rest(controller))
-    assert "watchdog" in controller("truth")["log"][-1]
-    assert controller("truth")["tool"][2] > 0.1
-    controller("silent", on=False)
-    arm.process.kill()  # a lost link is for good
-    arm.process.wait()
+    with contextlib.closing(arm):  # a lost link is for good
+        number = arm.begin("move", [0.6, 0.0, 0.05, 0.0], 0.05, 1.0, 20.0)
+        wait_for(lambda: controller("truth")["twist"][2] < -0.03)
+        wait_for(lambda: channel.state().mode is ArmMode.MOVING)
+        controller("silent")
+        time.sleep(0.4)
+        assert time.monotonic_ns() - channel.state().t_host_ns > 0.3e9
+        assert arm.end(number)["outcome"] == "link_lost"
+        wait_for(lambda: at_rest(controller))
+        assert "watchdog" in controller("truth")["log"][-1]
+        assert controller("truth")["tool"][2] > 0.1
 
 
 def test_a_frozen_clock_shows_in_the_reports(controller, channel):
@@ -204,24 +232,21 @@ def test_the_stop_channel_knows_when_nobody_would_listen_to_it(controller, chann
 
 
 def test_a_killed_driver_is_a_stopped_arm(controller, arm):
-    arm.begin("move", [0.6, 0.0, 0.05, 0.0], 0.05, 1.0, 20.0)
-    wait_for(lambda: controller("truth")["twist"][2] < -0.03)
-    os.kill(arm.process.pid, signal.SIGSTOP)
-    wait_for(lambda: at_rest(controller))
-    assert controller("truth")["tool"][2] > 0.1
-    assert "watchdog" in controller("truth")["log"][-1]
-    os.kill(arm.process.pid, signal.SIGKILL)
-    arm.process.wait()
+    with contextlib.closing(arm):
+        arm.begin("move", [0.6, 0.0, 0.05, 0.0], 0.05, 1.0, 20.0)
+        wait_for(lambda: controller("truth")["twist"][2] < -0.03)
+        os.kill(arm.process.pid, signal.SIGSTOP)
+        wait_for(lambda: at_rest(controller))
+        assert controller("truth")["tool"][2] > 0.1
+        assert "watchdog" in controller("truth")["log"][-1]
 
 
 def test_dropped_connections_end_the_driver_and_nobody_else(controller, keeper, arm):
-    controller("drop_connections")
     # The library may crash now. What answers until then says that the arm did not get there.
     answer = {"outcome": "link_lost"}
-    with contextlib.suppress(AssertionError, OSError):
+    with contextlib.closing(arm), contextlib.suppress(AssertionError, OSError):
+        controller("drop_connections")
         answer = arm("move", [0.6, 0.0, 0.2, 0.0], 0.2, 1.0, 5.0)
-    arm.process.kill()
-    arm.process.wait()
     assert answer.get("outcome") in {"link_lost", "rejected", "fault"}, answer
     assert at_rest(controller)
     assert keeper.get() is not arm, "a new driver connects and moves"
@@ -275,10 +300,32 @@ def test_a_register_in_use_is_named(controller):
     assert "could not take control" in answer["error"], answer
 
 
-def test_a_variable_that_is_not_found_is_named(controller, channel):
+def test_a_variable_that_is_not_found_is_named_and_nothing_is_left_open(controller):
     controller("not_found", names=["actual_TCP_force"])
-    other = DRIVER.open_stop_channel(DRIVER.options(host=controller.host))
-    with pytest.raises(RobotError, match="actual_TCP_force: NOT_FOUND"):
-        other.connect(5.0)
-    other.close()
-    controller("not_found", names=[])
+    for other in (DRIVER.open_stop_channel, DRIVER.open):
+        with pytest.raises(RobotError, match="actual_TCP_force: NOT_FOUND"):
+            other(DRIVER.options(host=controller.host)).connect(5.0)
+        wait_for(lambda: connections_to(controller) == 0)
+
+
+def test_an_arm_that_is_not_ready_is_left_without_a_connection(controller):
+    controller("safeguard")
+    with pytest.raises(NotReady, match="safeguard"):
+        DRIVER.open(DRIVER.options(host=controller.host)).connect(5.0)
+    wait_for(lambda: connections_to(controller) == 0)
+
+
+def test_a_control_program_that_cannot_be_set_up_is_ended(controller, library):
+    library.setPayload.return_value = False
+    with pytest.raises(RobotError, match="did not take tool point, payload and watchdog"):
+        DRIVER.open(DRIVER.options(host=controller.host)).connect(5.0)
+    library.stopScript.assert_called_once()
+    library.disconnect.assert_called_once()
+    wait_for(lambda: connections_to(controller) == 0)
+
+
+def test_the_watchdog_is_fed_on_after_the_library_has_failed_once(controller, library):
+    library.kickWatchdog.side_effect = itertools.chain([RuntimeError("not connected")], itertools.repeat(True))
+    with contextlib.closing(DRIVER.open(DRIVER.options(host=controller.host))) as arm:
+        arm.connect(5.0)
+        wait_for(lambda: library.kickWatchdog.call_count > 2)

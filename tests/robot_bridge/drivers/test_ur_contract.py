@@ -48,10 +48,15 @@ class TestUrArm(ArmContract):
     def arm(self, options, kept):
         """The driver of the test before, which may have stopped it: ``ur_rtde`` takes its time to connect."""
         if not kept:
-            kept.append(DRIVER.open(options))
-            kept[0].connect(self.DEADLINE_S)
-        kept[0].recover()
-        assert self.go(kept[0], self.start(), speed_m_s=self.RETURN_M_S).outcome is MotionOutcome.REACHED
+            arm = DRIVER.open(options)
+            arm.connect(self.DEADLINE_S)
+            kept.append(arm)
+        try:
+            kept[0].recover()
+            assert self.go(kept[0], self.start(), speed_m_s=self.RETURN_M_S).outcome is MotionOutcome.REACHED
+        except BaseException:
+            kept.pop().close()
+            raise
         return kept[0]
 
     def test_a_second_client_is_refused_or_takes_nothing_over(self, arm, options):

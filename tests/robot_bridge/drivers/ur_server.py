@@ -12,7 +12,10 @@ import sys
 import time
 
 HOME = [0.6, 0.0, 0.25, 0.0]
-FAULTS = ("silent", "frozen_clock", "split_frames", "duplicate_frames", "emergency_stop", "safeguard", "nan")
+FAULTS = (
+    "silent", "frozen_clock", "split_frames", "duplicate_frames", "emergency_stop", "safeguard", "nan", "pose_jump",
+    "unlock_refused", "unlock_lies", "in_use", "not_found",
+)  # fmt: skip
 
 
 class Lines:
@@ -67,10 +70,11 @@ class Controller:
         return answer
 
     def heal(self):
-        """Takes every fault back."""
+        """Takes every fault back, and does what a person does after a stop."""
         for fault in FAULTS:
             self(fault, on=False)
         self("speed_slider", fraction=1.0)
+        self("person")
 
     def close(self):
         self._port.close()
@@ -90,6 +94,19 @@ class Keeper:
         """Returns a driver that is connected, fit to move, and at ``HOME``."""
         if self._lines is not None and self._lines.process.poll() is not None:
             self.close()
+        try:
+            self._make_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self._lines
+
+    def close(self):
+        if self._lines is not None:
+            self._lines.close()
+            self._lines = None
+
+    def _make_ready(self):
         if self._lines is None:
             self._lines = start_child(self._host)
             answer = self._lines("connect", 30.0)
@@ -98,12 +115,6 @@ class Keeper:
         assert "error" not in answer, answer
         answer = self._lines("move", HOME, 0.5, 2.0, 20.0)
         assert answer["outcome"] == "reached", answer
-        return self._lines
-
-    def close(self):
-        if self._lines is not None:
-            self._lines.close()
-            self._lines = None
 
 
 def start_child(host, watchdog_hz=1.0):
@@ -121,6 +132,14 @@ def child_of(host):
         yield lines
     finally:
         lines.close()
+
+
+def at_dashboard(host, *orders):
+    """Sends orders to a controller's dashboard; returns once they have been carried out."""
+    with socket.create_connection((host, 29999)) as dashboard:
+        dashboard.sendall("\n".join([*orders, "quit", ""]).encode())
+        while dashboard.recv(1024):
+            pass
 
 
 def wait_for(condition, seconds=10.0):

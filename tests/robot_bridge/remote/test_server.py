@@ -23,13 +23,18 @@ pytestmark = pytest.mark.realtime
 
 def ask(served, method, path, message=None, token=TOKEN):
     """Returns status and answer of a bare request, independent of our client."""
-    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)
     body = message if isinstance(message, bytes) else json.dumps(message or {})
-    connection.request(method, path, body, {"Authorization": f"Bearer {token}"} if token else {})
-    response = connection.getresponse()
-    answer = json.loads(response.read())
-    connection.close()
-    return response.status, answer
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", served.port, timeout=10)) as connection:
+        connection.request(method, path, body, {"Authorization": f"Bearer {token}"} if token else {})
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+
+
+@contextlib.contextmanager
+def connections(served, count):
+    with contextlib.ExitStack() as opened:
+        where = "127.0.0.1", served.port
+        yield [opened.enter_context(socket.create_connection(where)) for _ in range(count)]
 
 
 def test_what_is_refused(serve, token_file):
@@ -77,26 +82,24 @@ def test_a_new_session_begins_without_the_results_of_the_one_before(serve):
 
 def test_garbage_and_idle_connections_block_nobody(serve):
     served = serve()
-    idle = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(8)]
-    idle[0].sendall(b"\x00\xff\x16\x03" * 100 + b"\r\n\r\n")
-    idle[1].sendall(b"POST /v1/stop HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n")
-    assert ask(served, "GET", "/v1/state")[0] == 200
-    for connection in idle:
-        connection.close()
+    with connections(served, 8) as idle:
+        idle[0].sendall(b"\x00\xff\x16\x03" * 100 + b"\r\n\r\n")
+        idle[1].sendall(b"POST /v1/stop HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n")
+        assert ask(served, "GET", "/v1/state")[0] == 200
 
 
 def test_who_takes_too_long_over_a_request_makes_room_for_others(token_file, monkeypatch):
     monkeypatch.setattr(server, "IDLE_S", 0.6)
-    with ArmServer(PointArm(), None, ServerOptions(port=0, token_file=token_file)) as served:
-        slow = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(server.CONNECTION_LIMIT)]
+    with (
+        ArmServer(PointArm(), None, ServerOptions(port=0, token_file=token_file)) as served,
+        connections(served, server.CONNECTION_LIMIT) as slow,
+    ):
         for _ in range(8):  # a byte now and then, so that no single wait is too long
             for connection in slow:
                 with contextlib.suppress(OSError):
                     connection.sendall(b"G")
             time.sleep(0.2)
         assert ask(served, "GET", "/v1/state")[0] == 200
-        for connection in slow:
-            connection.close()
 
 
 def test_sigterm_stops_the_arm_and_ends_the_server(serve, connect):
