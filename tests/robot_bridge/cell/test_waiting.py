@@ -86,10 +86,10 @@ def test_a_full_disk_and_a_lock_are_waited_for(sim, small, tmp_path):
 def test_what_cannot_begin_waits_for_a_person(sim):
     with Beginning(sim.path) as begun:
         places = begun.cell.places
-        with slider_down(sim):
+        with silent_gripper(sim):
             begun.start()
             assert until(lambda: (places.latched() or LOCKING).rule == "no_episode", 60.0)
-            assert "speed_slider" in places.latched().reason
+            assert "gripper" in places.latched().reason
         begun.end()
         assert str(begun.raised) == "told to end while motion was locked"
 
@@ -98,7 +98,7 @@ def test_its_processes_are_begun_anew_however_soon_a_person_acknowledges(sim):
     with Beginning(sim.path) as begun:
         cell = begun.cell
         before = cell.robot.processes.arm.pid
-        with slider_down(sim):
+        with silent_gripper(sim):
             begun.start()
             assert until(lambda: (cell.places.latched() or LOCKING).rule == "no_episode", 60.0, 0.002)
             cell.places.latch_file.acknowledge("the test", "within milliseconds")
@@ -187,22 +187,23 @@ def test_a_gripper_that_is_silent_for_a_while_costs_an_episode_and_no_person(sim
 
 
 def test_a_hot_joint_is_waited_for_until_it_has_cooled(sim):
-    with contextlib.closing(PhysicalCell(sim.path, 72)) as cell:
-        cell.start_episode()
-        sim.inject("hot_joint", celsius=71.0)
+    with Beginning(sim.path) as begun:
+        cell = begun.cell
+        begun.start()
+        assert begun.ended(60.0)
         try:
+            sim.inject("hot_joint", celsius=71.0)
             assert cell.act(make_action((0.0, 0.0, -0.02))).outcome is Outcome.ABORTED
             place = wait_still(sim)["tool"]
-            beginning = threading.Thread(target=cell.start_episode)
-            beginning.start()
+            begun.start()
             for celsius in (71.0, 66.0):
                 sim.inject("hot_joint", celsius=celsius)
                 time.sleep(2.5)
-                assert beginning.is_alive()
+                assert not begun.ended()
                 assert sim.truth()["tool"] == pytest.approx(place, abs=1e-3)
         finally:
             sim.inject("hot_joint", celsius=64.0)
-        beginning.join(30.0)
-        assert not beginning.is_alive()
+        assert begun.ended(30.0)
+        assert begun.raised is None
         assert cell.act(make_action((0.0, 0.0, -0.02))).outcome is None
         assert cell.places.latched() is None
