@@ -52,6 +52,15 @@ def slider_down(sim):
         sim.inject("speed_slider", fraction=1.0)
 
 
+@contextlib.contextmanager
+def silent_gripper(sim):
+    sim.inject("gripper", what="silent")
+    try:
+        yield
+    finally:
+        sim.inject("gripper", on=False)
+
+
 def rewritten(sim, tmp_path, *changes):
     """Returns a copy of the cell file with lines replaced."""
     text = sim.path.read_text()
