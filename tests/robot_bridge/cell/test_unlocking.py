@@ -94,6 +94,7 @@ def test_no_episode_begins_where_no_lock_could_be_written(sim):
         assert moves(sim, place)
 
 
+@pytest.mark.drill
 def test_what_is_acknowledged_goes_on_once_the_brakes_are_released(sim):
     with Beginning(sim.path) as begun:
         cell, place, first = begun.cell, sim.truth()["tool"], begun.cell.robot.processes

@@ -154,6 +154,7 @@ def test_a_pose_that_is_no_number_is_not_part_of_an_episode(sim):
         assert np.isfinite(result.observation.height_to_bottom)
 
 
+@pytest.mark.drill
 def test_a_protective_stop_is_cleared_late_and_once_in_a_place_where_the_cell_allows_it(sim, tmp_path):
     path = tmp_path / "cell.toml"
     path.write_text(f"{sim.path.read_text()}\n[recovery]\nauto_recover = true\n")
