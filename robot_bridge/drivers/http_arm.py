@@ -1,8 +1,8 @@
 """Any arm behind the remote-arm protocol: an HTTP client with a heartbeat, numbered commands and a token.
 
 One connection asks for the state all the time, which is the heartbeat that the server's watchdog wants; another one
-carries commands, a third stops. A motion is accepted at once and its end read from the state, so no request waits for
-it. When the reports stop, the link counts as lost for good: the object is to be thrown away.
+carries commands, two are kept open for stops. A motion is accepted at once and its end read from the state, so no
+request waits for it. When the reports stop, the link counts as lost for good: the object is to be thrown away.
 """
 
 import threading
@@ -15,7 +15,8 @@ from robot_bridge.contracts import Arm, ArmState, Capability, MotionOutcome, Mot
 from robot_bridge.driver import ArmDriver, GripperDriver
 from robot_bridge.drivers.http_gripper import HttpGripper, HttpGripperOptions
 from robot_bridge.drivers.http_stop import HttpStopChannel
-from robot_bridge.remote.link import Link, LinkOptions, Refused
+from robot_bridge.remote.endpoint import Endpoint, LinkOptions
+from robot_bridge.remote.link import Link, Refused
 from robot_bridge.remote.messages import (
     PROTOCOL,
     BadMessage,
@@ -27,6 +28,7 @@ from robot_bridge.remote.messages import (
     text,
     write_pose,
 )
+from robot_bridge.remote.stop_link import StopLink
 
 COMMAND_TIMEOUT_S: Final = 0.5
 STOP_TIMEOUT_S: Final = 0.3
@@ -41,7 +43,8 @@ class HttpArm:
 
     def __init__(self, options: LinkOptions) -> None:
         self._options = options
-        self._commands, self._stops, self._reports = Link(options), Link(options), Link(options)
+        endpoint = Endpoint(options)
+        self._commands, self._reports, self._stops = Link(endpoint), Link(endpoint), StopLink(endpoint)
         self._capabilities: frozenset[Capability] = frozenset()
         self._gripper: Json | None = None
         self._session = ""
@@ -82,6 +85,7 @@ class HttpArm:
             raise RobotError(f"the server speaks protocol {facts.get('protocol')!r}, expected {PROTOCOL}")
         self._capabilities = _capabilities(facts)
         self._gripper = facts.get("gripper")
+        self._stops.open(max(0.1, end_s - time.monotonic()))  # before anything can move
         opened = self._commands.post("/v1/session", {}, max(0.1, end_s - time.monotonic()))
         self._session, watchdog_s = text(opened, "session"), number(opened, "watchdog_s", 0.01)
         self._heard_s = time.monotonic()
@@ -165,8 +169,9 @@ class HttpArm:
         with self._news:
             self._closed = True
             self._news.notify_all()  # nobody will hear of the end of a motion that was under way
-        for link in (self._commands, self._stops, self._reports):
-            link.close()
+        self._stops.close()
+        self._commands.close()
+        self._reports.close()
 
     def command(self, path: str, message: Json) -> int:
         """Sends a numbered command and returns its number; raises RobotError."""
