@@ -119,13 +119,14 @@ class ArmServer:
         if self._closed:
             return
         self._closed = True
-        self._api.close()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join(2.0)
-        if self._gripper is not None:
-            self._gripper.close()
-        self._arm.close()
+        with contextlib.ExitStack() as last:  # whatever the arm's or gripper's own code raises, the rest is done
+            last.callback(self._arm.close)
+            if self._gripper is not None:
+                last.callback(self._gripper.close)
+            self._api.close()
+            self._http.shutdown()
+            self._http.server_close()
+            self._thread.join(2.0)
 
     def __enter__(self) -> Self:
         return self
