@@ -18,6 +18,8 @@ from robot_bridge.drivers.http_stop import HttpStopChannel
 from robot_bridge.remote.endpoint import Endpoint, LinkOptions
 from robot_bridge.remote.link import Link, Refused
 from robot_bridge.remote.messages import (
+    MAX_DECEL_M_S2,
+    MIN_DECEL_M_S2,
     PROTOCOL,
     BadMessage,
     Json,
@@ -32,6 +34,8 @@ from robot_bridge.remote.stop_link import StopLink
 
 COMMAND_TIMEOUT_S: Final = 0.5
 STOP_TIMEOUT_S: Final = 0.3
+OWN_DECEL_M_S2: Final = 2.0
+"""Of stops that nobody asked for: as hard as a stop brakes where the cell file says nothing."""
 GRACE_S: Final = 1.0
 SHORT_JOB_S: Final = 15.0
 RELEASE_TIMEOUT_S: Final = 1.0
@@ -135,9 +139,13 @@ class HttpArm:
         self._stops.post("/v1/hold", {"session": self._session, "number": self._next()}, STOP_TIMEOUT_S)
 
     def stop(self, decel_m_s2: float) -> None:
-        """Stops the arm; where the server does not answer, its watchdog will: the heartbeat ends with the link."""
+        """Stops the arm, braking with 0.01 to 10 m/s2, whichever is nearest to ``decel_m_s2``.
+
+        Where the server does not answer, its watchdog stops the arm: the heartbeat ends with the link.
+        """
+        decel_m_s2 = min(max(MIN_DECEL_M_S2, decel_m_s2), MAX_DECEL_M_S2)
         try:
-            message = {"session": self._session, "number": self._next(), "decel_m_s2": max(0.01, decel_m_s2)}
+            message = {"session": self._session, "number": self._next(), "decel_m_s2": decel_m_s2}
             self._stops.post("/v1/stop", message, STOP_TIMEOUT_S)
         except RobotError as error:
             self._lose(f"a stop was not answered: {error}")
@@ -203,7 +211,7 @@ class HttpArm:
         except (Refused, BadMessage) as error:
             return MotionResult(MotionOutcome.REJECTED, str(error))
         except RobotError as error:
-            self.stop(1e3)  # the command may have arrived
+            self.stop(OWN_DECEL_M_S2)  # the command may have arrived
             self._lose(str(error))
             return MotionResult(MotionOutcome.LINK_LOST, str(error))
         return self._wait(asked, end_s)
@@ -220,7 +228,7 @@ class HttpArm:
             return MotionResult(MotionOutcome.LINK_LOST, lost)
         if self._closed:
             return MotionResult(MotionOutcome.STOPPED, "the connection was closed, which stops the arm")
-        self.stop(1e3)
+        self.stop(OWN_DECEL_M_S2)
         return MotionResult(
             MotionOutcome.TIMEOUT, "the server did not report the motion's end in time", self.state().pose
         )

@@ -12,6 +12,8 @@ from typing import Final
 from qtopt.errors import RobotError
 from robot_bridge.contracts import Arm, Capability, Gripper, GripperState, MotionOutcome, MotionResult, ObjectSensed
 from robot_bridge.remote.messages import (
+    MAX_DECEL_M_S2,
+    MIN_DECEL_M_S2,
     PROTOCOL,
     Json,
     count,
@@ -271,9 +273,9 @@ class ArmApi:
         return {}
 
     def _stop(self, message: Json) -> Json:
-        decel = number({"decel_m_s2": self._decel} | message, "decel_m_s2", 0.01, math.inf)
+        decel = number({"decel_m_s2": self._decel} | message, "decel_m_s2", MIN_DECEL_M_S2)
         self._session.admit_stop(str(message.get("session", "")), count({"number": 0} | message, "number"))
-        self._halt(lambda: self._arm.stop(decel))
+        self._halt(lambda: self._arm.stop(min(decel, MAX_DECEL_M_S2)))  # no reason to refuse a stop
         return {}
 
     def _recover(self, message: Json) -> Json:

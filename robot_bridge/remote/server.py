@@ -20,7 +20,7 @@ from qtopt.config import STRICT
 from qtopt.errors import ConfigError, RobotError
 from robot_bridge.contracts import Arm, Gripper
 from robot_bridge.remote.api import ArmApi
-from robot_bridge.remote.messages import BadMessage, Json, dump, parse
+from robot_bridge.remote.messages import MAX_DECEL_M_S2, MIN_DECEL_M_S2, BadMessage, Json, dump, parse
 from robot_bridge.remote.secrets import is_loopback, read_token
 from robot_bridge.remote.session import SessionRefused
 from robot_bridge.remote.worker import Busy
@@ -45,7 +45,7 @@ class ServerOptions:
         cert_file: TLS certificate, PEM.
         key_file: its key, PEM.
         watchdog_s: the arm is stopped when its client was silent for so long.
-        stop_decel_m_s2: how hard it is stopped then.
+        stop_decel_m_s2: how hard it is stopped then, and by a stop that does not say; 0.01 to 10 m/s2.
         max_speed_m_s: commands that ask for more are refused.
     """
 
@@ -72,8 +72,10 @@ class ServerOptions:
             raise ConfigError(f"watchdog_s is {self.watchdog_s}, expected 0.1 to 5 s")
         if not 0 < self.max_speed_m_s <= 1.0:
             raise ConfigError(f"max_speed_m_s is {self.max_speed_m_s}, expected more than 0, at most 1 m/s")
-        if not 0 < self.stop_decel_m_s2 <= 20.0:
-            raise ConfigError(f"stop_decel_m_s2 is {self.stop_decel_m_s2}, expected more than 0, at most 20 m/s2")
+        if not MIN_DECEL_M_S2 <= self.stop_decel_m_s2 <= MAX_DECEL_M_S2:
+            raise ConfigError(
+                f"stop_decel_m_s2 is {self.stop_decel_m_s2}, expected {MIN_DECEL_M_S2:g} to {MAX_DECEL_M_S2:g} m/s2"
+            )
 
 
 class ArmServer:

@@ -15,7 +15,8 @@ from qtopt.errors import ConfigError, RobotError
 from robot_bridge.drivers.http_arm import HttpArm
 from robot_bridge.drivers.http_stop import HttpStopChannel
 from robot_bridge.remote import ArmServer, LinkOptions, ServerOptions, server
-from robot_bridge.remote.messages import write_pose
+from robot_bridge.remote.messages import MAX_DECEL_M_S2, write_pose
+from robot_bridge.safety.limits import LIMIT_BOUNDS
 from tests.robot_bridge.conftest import TOKEN
 from tests.robot_bridge.remote.point_arm import START, PointArm
 
@@ -135,6 +136,19 @@ def test_strangers_are_sent_away_soon_and_whoever_has_shown_the_token_is_not(tok
                 assert 0.5 < time.monotonic() - began_s < 2.0
             known.request("GET", "/v1/state", headers={"Authorization": f"Bearer {TOKEN}"})
             assert known.getresponse().read()
+
+
+def test_stops_are_bounded(token_file):
+    arm, braked = PointArm(), []
+    arm.stop = braked.append
+    with ArmServer(arm, None, ServerOptions(port=0, token_file=token_file)) as served:
+        for decel in (0.5, 10.0, 10.5, 1e3, 1e300):
+            assert ask(served, "POST", "/v1/stop", {"decel_m_s2": decel})[0] == 200, "no stop is refused for its number"
+        assert braked == [0.5, 10.0, 10.0, 10.0, 10.0]
+    assert LIMIT_BOUNDS["stop_decel_m_s2"][1] == MAX_DECEL_M_S2
+    for decel in (0.0, 10.5):
+        with pytest.raises(ConfigError, match=r"expected 0\.01 to 10 m/s2"):
+            ServerOptions(token_file=token_file, stop_decel_m_s2=decel)
 
 
 def test_sigterm_stops_the_arm_and_ends_the_server(serve, connect):
