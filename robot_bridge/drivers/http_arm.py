@@ -1,8 +1,8 @@
 """Any arm behind the remote-arm protocol: an HTTP client with a heartbeat, numbered commands and a token.
 
 One connection asks for the state all the time, which is the heartbeat that the server's watchdog wants; another one
-carries commands, a third stops. A motion is accepted at once and its end read from the state, so no request waits for
-it. When the reports stop, the link counts as lost for good: the object is to be thrown away.
+carries commands, two are kept open for stops. A motion is accepted at once and its end read from the state, so no
+request waits for it. When the reports stop, the link counts as lost for good: the object is to be thrown away.
 """
 
 import threading
@@ -15,8 +15,11 @@ from robot_bridge.contracts import Arm, ArmState, Capability, MotionOutcome, Mot
 from robot_bridge.driver import ArmDriver, GripperDriver
 from robot_bridge.drivers.http_gripper import HttpGripper, HttpGripperOptions
 from robot_bridge.drivers.http_stop import HttpStopChannel
-from robot_bridge.remote.link import Link, LinkOptions, Refused
+from robot_bridge.remote.endpoint import Endpoint, LinkOptions
+from robot_bridge.remote.link import Link, Refused
 from robot_bridge.remote.messages import (
+    MAX_DECEL_M_S2,
+    MIN_DECEL_M_S2,
     PROTOCOL,
     BadMessage,
     Json,
@@ -27,9 +30,12 @@ from robot_bridge.remote.messages import (
     text,
     write_pose,
 )
+from robot_bridge.remote.stop_link import StopLink
 
 COMMAND_TIMEOUT_S: Final = 0.5
 STOP_TIMEOUT_S: Final = 0.3
+OWN_DECEL_M_S2: Final = 2.0
+"""Of stops that nobody asked for: as hard as a stop brakes where the cell file says nothing."""
 GRACE_S: Final = 1.0
 SHORT_JOB_S: Final = 15.0
 RELEASE_TIMEOUT_S: Final = 1.0
@@ -41,7 +47,8 @@ class HttpArm:
 
     def __init__(self, options: LinkOptions) -> None:
         self._options = options
-        self._commands, self._stops, self._reports = Link(options), Link(options), Link(options)
+        endpoint = Endpoint(options)
+        self._commands, self._reports, self._stops = Link(endpoint), Link(endpoint), StopLink(endpoint)
         self._capabilities: frozenset[Capability] = frozenset()
         self._gripper: Json | None = None
         self._session = ""
@@ -82,6 +89,7 @@ class HttpArm:
             raise RobotError(f"the server speaks protocol {facts.get('protocol')!r}, expected {PROTOCOL}")
         self._capabilities = _capabilities(facts)
         self._gripper = facts.get("gripper")
+        self._stops.open(max(0.1, end_s - time.monotonic()))  # before anything can move
         opened = self._commands.post("/v1/session", {}, max(0.1, end_s - time.monotonic()))
         self._session, watchdog_s = text(opened, "session"), number(opened, "watchdog_s", 0.01)
         self._heard_s = time.monotonic()
@@ -131,9 +139,13 @@ class HttpArm:
         self._stops.post("/v1/hold", {"session": self._session, "number": self._next()}, STOP_TIMEOUT_S)
 
     def stop(self, decel_m_s2: float) -> None:
-        """Stops the arm; where the server does not answer, its watchdog will: the heartbeat ends with the link."""
+        """Stops the arm, braking with 0.01 to 10 m/s2, whichever is nearest to ``decel_m_s2``.
+
+        Where the server does not answer, its watchdog stops the arm: the heartbeat ends with the link.
+        """
+        decel_m_s2 = min(max(MIN_DECEL_M_S2, decel_m_s2), MAX_DECEL_M_S2)
         try:
-            message = {"session": self._session, "number": self._next(), "decel_m_s2": max(0.01, decel_m_s2)}
+            message = {"session": self._session, "number": self._next(), "decel_m_s2": decel_m_s2}
             self._stops.post("/v1/stop", message, STOP_TIMEOUT_S)
         except RobotError as error:
             self._lose(f"a stop was not answered: {error}")
@@ -165,8 +177,9 @@ class HttpArm:
         with self._news:
             self._closed = True
             self._news.notify_all()  # nobody will hear of the end of a motion that was under way
-        for link in (self._commands, self._stops, self._reports):
-            link.close()
+        self._stops.close()
+        self._commands.close()
+        self._reports.close()
 
     def command(self, path: str, message: Json) -> int:
         """Sends a numbered command and returns its number; raises RobotError."""
@@ -198,7 +211,7 @@ class HttpArm:
         except (Refused, BadMessage) as error:
             return MotionResult(MotionOutcome.REJECTED, str(error))
         except RobotError as error:
-            self.stop(1e3)  # the command may have arrived
+            self.stop(OWN_DECEL_M_S2)  # the command may have arrived
             self._lose(str(error))
             return MotionResult(MotionOutcome.LINK_LOST, str(error))
         return self._wait(asked, end_s)
@@ -215,7 +228,7 @@ class HttpArm:
             return MotionResult(MotionOutcome.LINK_LOST, lost)
         if self._closed:
             return MotionResult(MotionOutcome.STOPPED, "the connection was closed, which stops the arm")
-        self.stop(1e3)
+        self.stop(OWN_DECEL_M_S2)
         return MotionResult(
             MotionOutcome.TIMEOUT, "the server did not report the motion's end in time", self.state().pose
         )

@@ -1,4 +1,4 @@
-"""The stop channel of the remote-arm protocol: its own connection, no session, no way to move anything."""
+"""The stop channel of the remote-arm protocol: its own connections, no session, no way to move anything."""
 
 import threading
 import time
@@ -6,29 +6,37 @@ from typing import Final
 
 from qtopt.errors import RobotError
 from robot_bridge.contracts import ArmState
-from robot_bridge.remote.link import Link, LinkOptions
+from robot_bridge.remote.endpoint import Endpoint, LinkOptions
+from robot_bridge.remote.link import Link
 from robot_bridge.remote.messages import BadMessage, read_state
+from robot_bridge.remote.stop_link import StopLink
 
 STOP_TIMEOUT_S: Final = 0.3
 
 
 class HttpStopChannel:
-    """Satisfies ``robot_bridge.contracts.StopChannel``: a thread reads, ``stop`` has a connection of its own."""
+    """Satisfies ``robot_bridge.contracts.StopChannel``: a thread reads, ``stop`` has connections of its own."""
 
     def __init__(self, options: LinkOptions) -> None:
         self._options = options
-        self._reports, self._stops = Link(options), Link(options)
+        endpoint = Endpoint(options)
+        self._reports, self._stops = Link(endpoint), StopLink(endpoint)
         self._state: ArmState | None = None
         self._trouble = "connect() was not called"
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
     def connect(self, deadline_s: float) -> None:
-        """Reads the first report and goes on reading; raises RobotError."""
-        self._read(deadline_s)
-        if self._state is None:
+        """Reads the first report, opens what a stop will need, and goes on reading; raises RobotError."""
+        end_s = time.monotonic() + deadline_s
+        try:
+            self._read(deadline_s)
+            if self._state is None:
+                raise RobotError(self._trouble)
+            self._stops.open(max(0.1, end_s - time.monotonic()))
+        except RobotError:
             self.close()
-            raise RobotError(self._trouble)
+            raise
         self._thread = threading.Thread(target=self._poll, name="http-stop", daemon=True)
         self._thread.start()
 

@@ -3,7 +3,9 @@
 The protocol is described in docs/drivers-http.md, so that the server can be written for any robot, in any language.
 """
 
-from robot_bridge.remote.link import Link, LinkOptions, Refused
+from robot_bridge.remote.endpoint import Endpoint, LinkOptions
+from robot_bridge.remote.link import Link, Refused
 from robot_bridge.remote.server import ArmServer, ServerOptions
+from robot_bridge.remote.stop_link import StopLink
 
-__all__ = ["ArmServer", "Link", "LinkOptions", "Refused", "ServerOptions"]
+__all__ = ["ArmServer", "Endpoint", "Link", "LinkOptions", "Refused", "ServerOptions", "StopLink"]

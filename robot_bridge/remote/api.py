@@ -1,16 +1,19 @@
 """What each path of the remote-arm protocol does, without HTTP: JSON in, JSON out, errors raised."""
 
+import contextlib
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
 from qtopt.errors import RobotError
 from robot_bridge.contracts import Arm, Capability, Gripper, GripperState, MotionOutcome, MotionResult, ObjectSensed
 from robot_bridge.remote.messages import (
+    MAX_DECEL_M_S2,
+    MIN_DECEL_M_S2,
     PROTOCOL,
     Json,
     count,
@@ -32,6 +35,8 @@ MAX_JOINT_SPEED_RAD_S: Final = 2.0
 TICK_S: Final = 0.02
 SETTLE_S: Final = 3.0
 """How long a new client waits at most for what the one before had begun."""
+COMPLAIN_S: Final = 1.0
+"""A stop that the arm does not take is tried again with every tick, but told of only so often."""
 
 Route = Callable[[Json], Json]
 
@@ -60,6 +65,9 @@ class ArmApi:
         self._arriving = threading.Lock()
         """Held while a command is admitted and handed over, so that no stop falls between the two."""
         self._brake: Callable[[], None] = self._stand
+        self._brake_due = False
+        """Whether a brake was not taken: the arm's own code may raise anything, and the watchdog goes on trying."""
+        self._complained_s = -math.inf
         self._arm_worker = Worker("arm-commands")
         self._gripper_worker = Worker("gripper-commands", self._read_fingers)
         self._watchdog = threading.Thread(target=self._watch, name="watchdog", daemon=True)
@@ -87,10 +95,12 @@ class ArmApi:
 
     def close(self) -> None:
         """Stops the arm, whatever it does, and ends the threads; arm and gripper stay connected."""
-        self._halt(self._stand)
+        with self._surprises_noted():
+            self._halt(self._stand)
         self._closing.set()
         self._watchdog.join(2.0)
-        self._stand()
+        with self._surprises_noted():
+            self._stand()
         self._arm_worker.close(5.0)
         self._gripper_worker.close(1.0)
 
@@ -101,31 +111,55 @@ class ArmApi:
         with self._arriving:
             self._brake = brake
             self._arm_worker.call_off()
-        brake()
+        self._apply(brake)
+
+    def _apply(self, brake: Callable[[], None]) -> None:
+        try:
+            brake()
+        except Exception:
+            self._brake_due = True
+            raise
+        self._brake_due = False
 
     def _brake_again(self) -> None:
         """Brakes once more what was called off, because a stop just before a motion began has no effect on it."""
         try:
-            self._brake()
-        except RobotError as error:
-            _log.error("the arm is stopped, as it does not hold: %s", error)
-            self._stand()
+            self._apply(self._brake)
+        except Exception as error:
+            self._complain("the arm is stopped, as it does not hold", error)
+            self._apply(self._stand)
 
     def _watch(self) -> None:
         while not self._closing.wait(TICK_S):
-            if self._session.expire():
-                _log.error("the client was silent for %g s: the arm is stopped", self._watchdog_s)
-                self._end_session()
-            elif self._arm_worker.called_off:
-                self._brake_again()
+            with self._surprises_noted():
+                self._look()
+
+    def _look(self) -> None:
+        if self._session.expire():
+            _log.error("the client was silent for %g s: the arm is stopped", self._watchdog_s)
+            self._end_session()
+        elif self._arm_worker.called_off or self._brake_due:
+            self._brake_again()
+
+    @contextlib.contextmanager
+    def _surprises_noted(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._complain("the arm did not take a stop", error)
+
+    def _complain(self, what: str, error: Exception) -> None:
+        if time.monotonic() - self._complained_s > COMPLAIN_S:
+            self._complained_s = time.monotonic()
+            _log.error("%s: %s", what, error, exc_info=error)
 
     def _read_fingers(self) -> None:
         if self._gripper is None:
             return
         try:
             self._fingers, self._fingers_fault = self._gripper.state(), ""
-        except RobotError as error:
-            self._fingers_fault = str(error)
+        except Exception as error:  # a driver's surprise must not end the only thread that moves the fingers
+            self._fingers_fault = str(error) or type(error).__name__
 
     def _capabilities(self) -> Json:
         gripper: Json | None = None
@@ -167,6 +201,10 @@ class ArmApi:
         for worker in workers:
             if not self._session.held and not worker.settle(max(0.0, end_s - time.monotonic())):
                 raise Busy("what the client before had begun has not ended yet; try again")
+        while self._brake_due:
+            if time.monotonic() > end_s:
+                raise Busy("the arm does not take the stop that ended the motion before: see the server's log")
+            time.sleep(TICK_S)
         session = self._session.claim(max(0.0, end_s - time.monotonic()))
         for worker in workers:
             worker.forget()
@@ -235,9 +273,9 @@ class ArmApi:
         return {}
 
     def _stop(self, message: Json) -> Json:
-        decel = number({"decel_m_s2": self._decel} | message, "decel_m_s2", 0.01, math.inf)
+        decel = number({"decel_m_s2": self._decel} | message, "decel_m_s2", MIN_DECEL_M_S2)
         self._session.admit_stop(str(message.get("session", "")), count({"number": 0} | message, "number"))
-        self._halt(lambda: self._arm.stop(decel))
+        self._halt(lambda: self._arm.stop(min(decel, MAX_DECEL_M_S2)))  # no reason to refuse a stop
         return {}
 
     def _recover(self, message: Json) -> Json:

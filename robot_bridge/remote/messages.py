@@ -23,6 +23,10 @@ from robot_bridge.contracts import (
 PROTOCOL: Final = 1
 """Version of the protocol; the first part of every path is ``/v1``."""
 
+MIN_DECEL_M_S2: Final = 0.01
+MAX_DECEL_M_S2: Final = 10.0
+"""Of a stop [m/s2]; the largest is that of ``[limits] stop_decel_m_s2`` in a cell file."""
+
 Json = dict[str, Any]
 
 

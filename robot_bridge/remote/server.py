@@ -20,7 +20,7 @@ from qtopt.config import STRICT
 from qtopt.errors import ConfigError, RobotError
 from robot_bridge.contracts import Arm, Gripper
 from robot_bridge.remote.api import ArmApi
-from robot_bridge.remote.messages import BadMessage, Json, dump, parse
+from robot_bridge.remote.messages import MAX_DECEL_M_S2, MIN_DECEL_M_S2, BadMessage, Json, dump, parse
 from robot_bridge.remote.secrets import is_loopback, read_token
 from robot_bridge.remote.session import SessionRefused
 from robot_bridge.remote.worker import Busy
@@ -29,7 +29,9 @@ _log = logging.getLogger(__name__)
 
 BODY_LIMIT_BYTES: Final = 16_384
 IDLE_S: Final = 10.0
-CONNECTION_LIMIT: Final = 16
+STRANGER_S: Final = 3.0
+"""How long a connection may take over its first request with the token."""
+CONNECTION_LIMIT: Final = 32
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class ServerOptions:
         cert_file: TLS certificate, PEM.
         key_file: its key, PEM.
         watchdog_s: the arm is stopped when its client was silent for so long.
-        stop_decel_m_s2: how hard it is stopped then.
+        stop_decel_m_s2: how hard it is stopped then, and by a stop that does not say; 0.01 to 10 m/s2.
         max_speed_m_s: commands that ask for more are refused.
     """
 
@@ -70,8 +72,10 @@ class ServerOptions:
             raise ConfigError(f"watchdog_s is {self.watchdog_s}, expected 0.1 to 5 s")
         if not 0 < self.max_speed_m_s <= 1.0:
             raise ConfigError(f"max_speed_m_s is {self.max_speed_m_s}, expected more than 0, at most 1 m/s")
-        if not 0 < self.stop_decel_m_s2 <= 20.0:
-            raise ConfigError(f"stop_decel_m_s2 is {self.stop_decel_m_s2}, expected more than 0, at most 20 m/s2")
+        if not MIN_DECEL_M_S2 <= self.stop_decel_m_s2 <= MAX_DECEL_M_S2:
+            raise ConfigError(
+                f"stop_decel_m_s2 is {self.stop_decel_m_s2}, expected {MIN_DECEL_M_S2:g} to {MAX_DECEL_M_S2:g} m/s2"
+            )
 
 
 class ArmServer:
@@ -117,13 +121,14 @@ class ArmServer:
         if self._closed:
             return
         self._closed = True
-        self._api.close()
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join(2.0)
-        if self._gripper is not None:
-            self._gripper.close()
-        self._arm.close()
+        with contextlib.ExitStack() as last:  # whatever the arm's or gripper's own code raises, the rest is done
+            last.callback(self._arm.close)
+            if self._gripper is not None:
+                last.callback(self._gripper.close)
+            self._api.close()
+            self._http.shutdown()
+            self._http.server_close()
+            self._thread.join(2.0)
 
     def __enter__(self) -> Self:
         return self
@@ -146,8 +151,18 @@ def _tls(options: ServerOptions) -> ssl.SSLContext | None:
     return context
 
 
+@dataclass
+class _Guest:
+    since_s: float  # its begin, or its last good request
+    known: bool = False  # has shown the token
+    ended: bool = False  # by us; its thread is about to notice
+
+
 class _Http(ThreadingHTTPServer):
-    """Threads for a few connections; TLS is spoken in the connection's own thread, so nobody can block the port."""
+    """Threads for a few connections; TLS is spoken in the connection's own thread, so nobody can block the port.
+
+    Who has not shown the token has little time, and makes room for who comes: a stop may need a new connection.
+    """
 
     daemon_threads = True
     block_on_close = False
@@ -156,45 +171,67 @@ class _Http(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], token: str, tls: ssl.SSLContext | None) -> None:
         self.token, self._tls = token, tls
-        self._room = threading.Semaphore(CONNECTION_LIMIT)
-        self._open: dict[Any, tuple[socket.socket, float]] = {}  # by address: since its begin or last good request
+        self._guests: dict[socket.socket, _Guest] = {}
         super().__init__(address, _Handler)
 
-    def heard(self, address: Any, connection: socket.socket) -> None:
-        """Takes note of a new connection, or of a good request over an old one."""
-        self._open[address] = connection, time.monotonic()
+    def heard(self, connection: socket.socket) -> None:
+        """Takes note of a good request."""
+        guest = self._guests[connection]
+        guest.known, guest.since_s = True, time.monotonic()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        try:
+            connection.settimeout(IDLE_S)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        except OSError:  # it has left already
+            connection.close()
+            raise
+        return connection, address
 
     def service_actions(self) -> None:
         """Ends connections without a good request for too long, so that slow ones cannot take all the room."""
-        for connection, since_s in list(self._open.values()):
-            if time.monotonic() - since_s > IDLE_S:
-                with contextlib.suppress(OSError):  # TLS's own shutdown is for the connection's thread alone
-                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+        now_s = time.monotonic()
+        for connection, guest in list(self._guests.items()):
+            if now_s - guest.since_s > (IDLE_S if guest.known else STRANGER_S):
+                _end(connection, guest)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._room.acquire(blocking=False):
+        if len(self._guests) < CONNECTION_LIMIT or self._make_room():
+            self._guests[request] = _Guest(time.monotonic())
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
+    def _make_room(self) -> bool:
+        strangers = [(at, guest) for at, guest in list(self._guests.items()) if not guest.known and not guest.ended]
+        if strangers:
+            _end(*min(strangers, key=lambda one: one[1].since_s))
+        return bool(strangers)
+
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
-            request.settimeout(IDLE_S)
-            request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._tls is not None:
-                request = self._tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False)
-            self.heard(client_address, request)
             if isinstance(request, ssl.SSLSocket):
                 request.do_handshake()
-            super().process_request_thread(request, client_address)
-        except OSError:
+        except (OSError, ValueError):  # ended meanwhile, or no TLS at all
             self.shutdown_request(request)
-        finally:
-            self._open.pop(client_address, None)
-            self._room.release()
+        else:
+            super().process_request_thread(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self._guests.pop(request, None)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         _log.debug("connection from %s ended", client_address, exc_info=True)
+
+
+def _end(connection: socket.socket, guest: _Guest) -> None:
+    guest.ended = True
+    with contextlib.suppress(OSError):  # TLS's own shutdown is for the connection's thread alone
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 _STATUS: Final[tuple[tuple[type[Exception], int], ...]] = (
@@ -237,7 +274,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True  # the body was not read
             self._send(401, {"error": "no valid bearer token came with the request, expected the server's"})
             return
-        self.server.heard(self.client_address, self.connection)
+        self.server.heard(self.connection)
         try:
             status, reply = 200, work()
             body = dump(reply)

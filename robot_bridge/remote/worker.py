@@ -104,18 +104,18 @@ class Worker:
             if item is None:
                 return
             number, job = item
-            result = {"number": number, **write_result(self._carry_out(job))}
+            result = {"number": number, **self._carry_out(job)}
             with self._done, self._lock:
                 self._result, self._number = result, None
                 self._done.notify_all()
 
-    def _carry_out(self, job: Job) -> MotionResult:
+    def _carry_out(self, job: Job) -> Json:
         if self.called_off:
-            return MotionResult(MotionOutcome.STOPPED, "stopped before it began")
+            return write_result(MotionResult(MotionOutcome.STOPPED, "stopped before it began"))
         try:
-            return job() or MotionResult(MotionOutcome.REACHED)
+            return write_result(job() or MotionResult(MotionOutcome.REACHED))
         except RobotError as error:
-            return MotionResult(MotionOutcome.FAULT, str(error))
+            return write_result(MotionResult(MotionOutcome.FAULT, str(error)))
         except Exception as error:  # a driver's surprise must reach the client, not kill the only thread
             _log.exception("a command failed")
-            return MotionResult(MotionOutcome.FAULT, f"{type(error).__name__}: {error}")
+            return write_result(MotionResult(MotionOutcome.FAULT, f"{type(error).__name__}: {error}"))

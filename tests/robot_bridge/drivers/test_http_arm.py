@@ -1,5 +1,7 @@
 """The HTTP driver against a real server process: motions, stops, and what happens when either side dies."""
 
+import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -15,8 +17,10 @@ from robot_bridge.contracts import ArmMode, Capability, MotionOutcome, ObjectSen
 from robot_bridge.drivers.http_arm import DRIVER, GRIPPER_DRIVER, HttpArm
 from robot_bridge.drivers.http_gripper import HttpGripperOptions
 from robot_bridge.drivers.http_stop import HttpStopChannel
+from robot_bridge.remote import ArmServer, LinkOptions, ServerOptions
 from robot_bridge.remote.messages import write_pose
-from tests.robot_bridge.remote.point_arm import DOWN, START
+from tests.robot_bridge.remote.point_arm import DOWN, START, PointArm
+from tests.robot_bridge.remote.relay import Relay
 
 pytestmark = pytest.mark.realtime
 
@@ -172,6 +176,56 @@ def test_a_killed_client_leaves_the_arm_standing(served, channel, connect):
     assert killed_x_m < stopped_x_m < killed_x_m + 0.05 * 1.6
     arm = connect(served)  # the dead client's session is free again, and nothing moved by itself
     assert arm.state().mode is ArmMode.READY
+
+
+class Noted(PointArm):
+    """It writes down how it was told to brake, and may take longer than its deadline."""
+
+    def __init__(self):
+        super().__init__()
+        self.braked, self.late_s = [], 0.0
+
+    def stop(self, decel_m_s2):
+        self.braked.append(decel_m_s2)
+        super().stop(decel_m_s2)
+
+    def move_to(self, target, speed_m_s, accel_m_s2, deadline_s):
+        return super().move_to(target, speed_m_s, accel_m_s2, deadline_s + self.late_s)
+
+
+@pytest.fixture
+def noted(token_file):
+    """An arm that notes its stops, and a relay to its server."""
+    arm = Noted()
+    options = ServerOptions(port=0, token_file=token_file, stop_decel_m_s2=1.5)
+    with ArmServer(arm, None, options) as served, Relay(served.port) as relay:
+        yield arm, relay, LinkOptions(f"http://127.0.0.1:{relay.port}", token_file, link_timeout_s=2.0)
+
+
+def test_stops_that_nobody_asked_for_brake_as_any_stop_does(noted):
+    arm, relay, options = noted
+    with contextlib.closing(HttpArm(options)) as client:
+        client.connect(5.0)
+        arm.late_s = 60.0
+        assert client.move_to(place(5.0, 0.0, 0.3), 0.05, 0.5, 0.3).outcome is MotionOutcome.TIMEOUT
+        assert 2.0 in arm.braked
+        while client.state().mode is not ArmMode.READY:
+            time.sleep(0.01)
+        arm.braked.clear()
+        relay.mute(0)  # commands arrive, their answers do not
+        assert client.move_to(place(5.0, 0.0, 0.3), 0.05, 0.5, 5.0).outcome is MotionOutcome.LINK_LOST
+        assert 2.0 in arm.braked
+    assert max(arm.braked) == 2.0
+
+
+@pytest.mark.parametrize(("asked", "braked"), [(1.0, 1.0), (1e3, 10.0), (math.inf, 10.0), (0.0, 0.01)])
+def test_a_stop_brakes_within_bounds(noted, asked, braked):
+    arm, _, options = noted
+    with contextlib.closing(HttpArm(options)) as client:
+        client.connect(5.0)
+        client.stop(asked)
+        assert arm.braked == [braked]
+        assert client.move_to(START, 0.4, 0.5, 5.0).outcome is MotionOutcome.REACHED, "a stop loses no link"
 
 
 class TestASilentServer:

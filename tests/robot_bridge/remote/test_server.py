@@ -13,8 +13,10 @@ from qtopt.apps.certificates import host_name
 from qtopt.apps.certs import Keys
 from qtopt.errors import ConfigError, RobotError
 from robot_bridge.drivers.http_arm import HttpArm
+from robot_bridge.drivers.http_stop import HttpStopChannel
 from robot_bridge.remote import ArmServer, LinkOptions, ServerOptions, server
-from robot_bridge.remote.messages import write_pose
+from robot_bridge.remote.messages import MAX_DECEL_M_S2, write_pose
+from robot_bridge.safety.limits import LIMIT_BOUNDS
 from tests.robot_bridge.conftest import TOKEN
 from tests.robot_bridge.remote.point_arm import START, PointArm
 
@@ -89,7 +91,7 @@ def test_garbage_and_idle_connections_block_nobody(serve):
 
 
 def test_who_takes_too_long_over_a_request_makes_room_for_others(token_file, monkeypatch):
-    monkeypatch.setattr(server, "IDLE_S", 0.6)
+    monkeypatch.setattr(server, "STRANGER_S", 0.6)
     with (
         ArmServer(PointArm(), None, ServerOptions(port=0, token_file=token_file)) as served,
         connections(served, server.CONNECTION_LIMIT) as slow,
@@ -100,6 +102,56 @@ def test_who_takes_too_long_over_a_request_makes_room_for_others(token_file, mon
                     connection.sendall(b"G")
             time.sleep(0.2)
         assert ask(served, "GET", "/v1/state")[0] == 200
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_idle_connections_of_strangers_keep_no_stop_out(serve, tmp_path, scheme):
+    keys, own = Keys(tmp_path), tmp_path / "server"
+    keys.make_authority()
+    keys.make_server([host_name("127.0.0.1")], 1.0)
+    tls = {"cert_file": str(own / "server.crt"), "key_file": str(own / "server.key")} if scheme == "https" else {}
+    served = serve(**tls)
+    with contextlib.ExitStack() as idle:
+        for _ in range(2 * server.CONNECTION_LIMIT):
+            idle.enter_context(socket.create_connection(("127.0.0.1", served.port)))
+        began_s = time.monotonic()
+        channel = HttpStopChannel(served.options(ca_file=own / "ca.crt" if tls else None))
+        idle.callback(channel.close)
+        channel.connect(5.0)
+        assert channel.stop()
+        assert time.monotonic() - began_s < 1.0, "strangers must not be waited for"
+
+
+def test_strangers_are_sent_away_soon_and_whoever_has_shown_the_token_is_not(token_file, monkeypatch):
+    monkeypatch.setattr(server, "STRANGER_S", 0.6)
+    with contextlib.ExitStack() as opened:
+        served = opened.enter_context(ArmServer(PointArm(), None, ServerOptions(port=0, token_file=token_file)))
+        known = http.client.HTTPConnection("127.0.0.1", served.port, timeout=5)
+        opened.callback(known.close)
+        known.auto_open = 0
+        known.connect()
+        for strangers in (0, 2 * server.CONNECTION_LIMIT, 1):
+            began_s = time.monotonic()
+            for _ in range(strangers):
+                one = opened.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=5))
+            if strangers:
+                assert one.recv(1) == b""
+                assert 0.5 < time.monotonic() - began_s < 2.0
+            known.request("GET", "/v1/state", headers={"Authorization": f"Bearer {TOKEN}"})
+            assert known.getresponse().read()
+
+
+def test_stops_are_bounded(token_file):
+    arm, braked = PointArm(), []
+    arm.stop = braked.append
+    with ArmServer(arm, None, ServerOptions(port=0, token_file=token_file)) as served:
+        for decel in (0.5, 10.0, 10.5, 1e3, 1e300):
+            assert ask(served, "POST", "/v1/stop", {"decel_m_s2": decel})[0] == 200, "no stop is refused for its number"
+        assert braked == [0.5, 10.0, 10.0, 10.0, 10.0]
+    assert LIMIT_BOUNDS["stop_decel_m_s2"][1] == MAX_DECEL_M_S2
+    for decel in (0.0, 10.5):
+        with pytest.raises(ConfigError, match=r"expected 0\.01 to 10 m/s2"):
+            ServerOptions(token_file=token_file, stop_decel_m_s2=decel)
 
 
 def test_sigterm_stops_the_arm_and_ends_the_server(serve, connect):
