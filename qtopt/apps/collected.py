@@ -13,16 +13,16 @@ class Figures:
     """Sums up the episodes collected.
 
     Args:
-        clock: monotonic seconds, for the age of the policy.
+        clock: monotonic seconds.
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
         self._outcomes: Counter[Outcome] = Counter()
         self._version, self._version_since_s = -1, clock()
-        self._episodes, self._recent = Rate(60.0), Recent(200)
+        self._episodes, self._recent = Rate(60.0, clock), Recent(200)
         self._by = {Behaviour.SCRIPTED: Recent(200), Behaviour.GREEDY: Recent(200), Behaviour.NOISE: Recent(200)}
-        self._environment, self._policy, self._other = Rate(60.0), Rate(60.0), Rate(60.0)
+        self._environment, self._policy, self._other = (Rate(60.0, clock) for _ in range(3))
         self._last: Collected | None = None
         self._steps = Recent(200)
 

@@ -145,6 +145,13 @@ class Prefetch(Generic[T]):
             self._pool.submit(fetch) for _ in range(depth)
         )
 
+    def comes(self, stop: Stop) -> bool:
+        """Waits for the oldest answer; returns True when it is there, False where told to stop before."""
+        while not concurrent.futures.wait([self._pending[0]], _LOOK_S).done:
+            if stop():
+                return False
+        return True
+
     def next(self) -> T:
         """Returns the oldest answer, waiting for it if need be."""
         future = self._pending.popleft()

@@ -148,6 +148,8 @@ def train(
         while not stop() and not (config.steps and learner.step >= config.steps):
             started = clock()
             batch = _next(ahead, setback, stop)
+            if batch is None and stop():
+                break
             received = clock()
             turn = Trained(learner.step, {}, wait_s=received - started)
             if batch is None:  # nothing may be labelled before networks are published, and these wait for a checkpoint
@@ -166,11 +168,14 @@ def train(
             published = publish.if_due()
             version = published or version
             yield replace(turn, published=published)
-    yield Trained(learner.step, {}, checkpoint=save_first(), published=publish.now())
+        # Before the requests under way are waited for: who is told to stop is soon killed.
+        yield Trained(learner.step, {}, checkpoint=save_first(), published=publish.now())
 
 
 def _next(ahead: Prefetch[LabelledBatch], setback: Setback, stop: Stop) -> LabelledBatch | None:
-    """Returns the next batch; None, after a while, when there is none to be had."""
+    """Returns the next batch; None when told to stop, or, after a while, when there is none to be had."""
+    if not ahead.comes(stop):
+        return None
     try:
         batch = ahead.next()
     except ServerUnavailable:

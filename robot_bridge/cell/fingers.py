@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Final
 
 from qtopt.errors import RobotError
@@ -14,6 +14,7 @@ from robot_bridge.safety.rules import PRESSED
 
 _EVERY_S: Final = 0.05
 _SILENT_S: Final = 2.0
+_LOOK_AGAIN_S: Final = 0.2
 _OVERDUE_S, _HANGS = 1.5, "the gripper's library does not come back from a motion, whose time is long over"
 
 
@@ -81,6 +82,8 @@ class Fingers:
     def require_in_time(self, ask: Ask, moving: Future[GripperState], began_s: float) -> None:
         """Raises RobotError where a motion of the fingers is long over its time: it may never come back."""
         if time.monotonic() < began_s + ask.message["deadline_s"] + _OVERDUE_S:
+            return
+        if wait([moving], _LOOK_AGAIN_S).done:  # it ended while this process was frozen
             return
         self._fault = _HANGS  # until it comes back, and reports again
         ask.told = ask.told or Verdict(Reaction.STOP, "gripper", _HANGS)  # or what waits to begin would begin then

@@ -18,6 +18,7 @@ from qtopt.replay import EpisodeStore, StoreFormat
 from qtopt.replay.landing_log import LANDING, LandingLog, open_files
 from qtopt.rpc import BackgroundServer, ServerConfig, Services
 from tests.episodes import make_episode
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -133,9 +134,7 @@ def test_a_token_that_is_refused_at_the_start(qtopt, tmp_path):
 
 @pytest.fixture
 def unused_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
 
 
 def test_a_port_in_use(qtopt, tmp_path):

@@ -11,6 +11,7 @@ from qtopt.apps.benches.servers import process, serving
 from qtopt.rpc import ClientConfig
 from qtopt.rpc.health import LOOK_EVERY_S, check_health
 from tests.episodes import make_episode
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 IMAGE_PX = 72
@@ -40,7 +41,7 @@ def unreadable_catalogue(store):
 
 def health(connection):
     """Returns the name of the server's health."""
-    (status,) = check_health(ClientConfig(connection.address), ("",)).values()
+    (status,) = check_health(ClientConfig(connection.address), ("",), timeout_s=20.0).values()
     return status
 
 
@@ -59,7 +60,7 @@ def lines(log, event):
 )
 def test_a_collector_outlives_a_failing_disk_of_the_server(tmp_path, fault, said):
     spool, log = tmp_path / "spool", tmp_path / "collector.log"
-    with serving(tmp_path, IMAGE_PX) as (connection, _):
+    with serving(tmp_path, IMAGE_PX, free_port()) as (connection, _):
 
         def stored():
             return connection.replay.stats()["episodes"]
@@ -96,12 +97,12 @@ def test_a_collector_outlives_a_failing_disk_of_the_server(tmp_path, fault, said
 
 def test_a_server_that_starts_again_says_what_it_found_and_how_long_it_took(tmp_path, rng):
     log = tmp_path / "server.log"
-    with serving(tmp_path, IMAGE_PX) as (connection, server):
+    with serving(tmp_path, IMAGE_PX, free_port()) as (connection, server):
         assert lines(log, "store opened")[0]["episodes"] == 0
         for _ in range(3):
             connection.replay.append(make_episode(rng, 4, size_px=IMAGE_PX))
         server.kill()
-    with serving(tmp_path, IMAGE_PX):
+    with serving(tmp_path, IMAGE_PX, free_port()):
         _, again = lines(log, "store opened")
     assert (again["episodes"], again["landed_steps"], again["segments"], again["quarantined"]) == (3, 15, 0, 0)
     assert (again["level"], again["took_s"] < 30.0) == ("info", True)

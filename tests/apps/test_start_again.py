@@ -13,6 +13,7 @@ from qtopt.replay import MemoryStore, StoreFormat
 from qtopt.rpc import BackgroundServer, ModelRegistry, ServerConfig, Services
 from qtopt.types import Targets
 from tests.episodes import make_episode
+from tests.ports import free_port
 
 PX = 72
 
@@ -78,7 +79,7 @@ def test_a_trainer_that_was_killed_before_its_first_step_goes_on(train, registry
 
 
 def test_one_server_alone_publishes_in_a_directory(qtopt, tmp_path):
-    with serving(tmp_path, PX):
+    with serving(tmp_path, PX, free_port()):
         words = ["--store", tmp_path / "other", "--models", tmp_path / "models", "--listen.port", 0]
         code, _, err = qtopt("serve", *words)
     assert code == 4

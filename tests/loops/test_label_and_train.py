@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -158,6 +159,27 @@ def test_a_trainer_goes_on_when_publishing_fails(filled, tmp_path):
     turns = list(train(filled, learner, Away(), lambda: tmp_path, batch_size=BATCH, config=config))
     assert learner.step == 2
     assert turns[0].published is None
+
+
+def test_a_trainer_that_is_told_to_stop_saves_before_a_batch_comes(models, learner, tmp_path):
+    done, saved = [], threading.Event()
+
+    class Silent:
+        def sample_labelled(self, count, timeout_s):
+            saved.wait(30.0)
+            done.append("answered")
+            raise ServerUnavailable("no labels")
+
+    def save():
+        done.append("saved")
+        if len(done) == 2:
+            saved.set()
+        return tmp_path
+
+    stops = itertools.chain([False], itertools.repeat(True))
+    config = TrainLoopConfig(prefetch=1)
+    list(train(Silent(), learner, models, save, batch_size=BATCH, config=config, stop=lambda: next(stops)))
+    assert done == ["saved", "saved", "answered"]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,7 @@ from qtopt.types import Targets
 from robot_bridge.spool import Spool
 from tests.episodes import make_episode
 from tests.mounting import mounted_or_skipped
+from tests.ports import free_port
 from tests.waiting import wait_until
 
 NETWORKS = bytes(300_000)
@@ -256,11 +257,11 @@ def test_roles_go_on_with_the_new_networks_of_a_server_that_lost_its_old_ones(st
     (first,) = lost.iterdir()
     first.rename(lost / first.name.replace("v00000001", "v00004711"))
 
-    def serve(port=0):
+    def serve(port):
         return BackgroundServer(ServerConfig(port=port), Services((16, 16), lambda: store, ModelRegistry(lost)))
 
     with structlog.testing.capture_logs() as said, contextlib.ExitStack() as open_still:
-        with serve() as server:
+        with serve(free_port()) as server:
             remote = open_still.enter_context(connect(server.address))
             trainer = Loop(training(remote, learner, lambda: tmp_path, publish_every_s=0.2))
             updater = Loop(labelling(remote))

@@ -16,6 +16,8 @@ from tests.replay.landed import spoil_frame, spoil_frames
 from tests.waiting import wait_until
 
 FORMAT = StoreFormat.for_images(16)
+SEALS_SOON = ReplayConfig(seal_after_s=0.01)
+"""Given to a store once all is in place that its keeper is to meet: by itself it seals nothing so small."""
 HURT = 2
 """Which of the episodes is damaged, or on a bad sector."""
 
@@ -102,12 +104,10 @@ class TestUnreadable:
     def test_the_keeper_says_so_once_and_seals_when_it_can(self, path, episodes, monkeypatch):
         monkeypatch.setattr(episode_store, "_TICK_S", 0.01)
         monkeypatch.setattr(episode_store, "_RETRY_SEAL_S", 0.01)
-        with (
-            structlog.testing.capture_logs() as logs,
-            EpisodeStore(path, config=ReplayConfig(seal_after_s=0.5)) as store,
-        ):
+        with structlog.testing.capture_logs() as logs, EpisodeStore(path) as store:
             file, offset, _ = place_of(store, episodes[HURT])
             monkeypatch.setattr(os, "pread", BadSector(file, offset, times=3))
+            store.config = SEALS_SOON
             wait_until(lambda: store.stats()["segments"])
             wait_until(lambda: "what waited is sealed" in [entry["event"] for entry in logs])
         told = [entry["event"] for entry in logs if entry["log_level"] == "warning"]
@@ -120,10 +120,7 @@ class TestUnreadable:
         monkeypatch.setattr(episode_store, "_RETRY_SEAL_S", 0.01)
         monkeypatch.setattr(episode_store, "_LABELS_EVERY_S", 0.01)
         monkeypatch.setattr(episode_store, "_RETIRE_EVERY_S", 0.01)
-        with (
-            structlog.testing.capture_logs() as logs,
-            EpisodeStore(path, config=ReplayConfig(seal_after_s=0.5)) as store,
-        ):
+        with structlog.testing.capture_logs() as logs, EpisodeStore(path) as store:
             with monkeypatch.context() as patch:
                 for place, name in (
                     (sealing, "write_segment"),
@@ -131,6 +128,7 @@ class TestUnreadable:
                     (store._ring, "snapshot"),
                 ):
                     patch.setattr(place, name, _raising(failing))
+                store.config = SEALS_SOON
                 wait_until(lambda: len(store._failing) == 3)
             for done in ("sealed", "retired", "saved"):
                 wait_until(lambda done=done: f"what waited is {done}" in [entry["event"] for entry in logs])

@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2
 
 from qtopt.errors import RemoteError, SchemaMismatch, ServerUnavailable
 from qtopt.legal import MAX_METADATA
-from qtopt.rpc import BackgroundServer, Limits, ServerConfig, Services, codec, connect, policy
+from qtopt.rpc import BackgroundServer, Limits, ServerConfig, Services, codec, connect, inbox, policy
 from qtopt.rpc.gen import policy_pb2, replay_pb2
 from qtopt.rpc.inbox import SMALL_BYTES
 from tests.episodes import make_episode
@@ -153,7 +153,8 @@ def test_large_requests_to_a_method_that_needs_none_are_not_in_memory_together(t
     assert most - before < 400 << 20  # two at a time, each once in pieces and once whole; 720 MB were sent
 
 
-def test_requests_that_do_not_come_hold_up_no_other_clients_small_ones(serve, tmp_path):
+def test_requests_that_do_not_come_hold_up_no_other_clients_small_ones(serve, tmp_path, monkeypatch):
+    monkeypatch.setattr(inbox, "_SLOW_S", 60.0)  # no place is lent meanwhile
     server, _ = serve(tokens=False)
     over = threading.Event()
 
@@ -166,7 +167,7 @@ def test_requests_that_do_not_come_hold_up_no_other_clients_small_ones(serve, tm
         wait_until(lambda: server._server._gate._inbox._small.held == 2)
         for _ in range(10):
             with pytest.raises(grpc.RpcError, match="client and server differ"):
-                other.unary_unary("/qtopt.v1.ReplayService/Handshake")(b"", timeout=0.9)
+                other.unary_unary("/qtopt.v1.ReplayService/Handshake")(b"", timeout=20.0)
         assert not any(call.done() for call in stalled)
         over.set()
 

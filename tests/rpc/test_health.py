@@ -20,7 +20,7 @@ REPLAY, MODEL, MONITOR = (f"qtopt.v1.{name}Service" for name in ("Replay", "Mode
 def becomes(server, expected, seconds=20.0):
     """Waits until the services have this health."""
     deadline = time.monotonic() + seconds
-    while (found := check_health(ClientConfig(server.address), tuple(expected))) != expected:
+    while (found := check_health(ClientConfig(server.address), tuple(expected), 20.0)) != expected:
         assert time.monotonic() < deadline, found
         time.sleep(0.05)
 

@@ -218,8 +218,9 @@ class TestWorkers:
             assert len(begun) == workers.inside == 2
             release.set()
             assert await asyncio.wait_for(workers.run(lambda: "next"), 10.0) == "next"
-            await asyncio.sleep(0.05)
-            assert workers.inside == 0
+            async with asyncio.timeout(10.0):
+                while workers.inside:
+                    await asyncio.sleep(0.01)
             await workers.close()
 
         asyncio.run(impatient())

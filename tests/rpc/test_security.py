@@ -232,7 +232,7 @@ def test_files_that_are_left_aside_show_in_the_metrics_though_nobody_calls(keys,
 
 
 def test_a_client_whose_certificate_has_expired_goes_on_when_it_is_renewed(keys, tmp_path):
-    seconds = 3.0
+    seconds = 8.0
     brief = listening(tmp_path, tokens=False, limits=Limits(connection_age_s=0.2))
     with BackgroundServer(brief, Services(SIZE, DictStore)) as server:
         keys.make_client(make_identity("a-viewer", "viewer"), seconds / 86400)

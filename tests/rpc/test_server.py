@@ -13,17 +13,12 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from qtopt.errors import ConfigError, RemoteError, SchemaMismatch, ServerUnavailable, StoreError
 from qtopt.rpc import BackgroundServer, ClientConfig, ServerConfig, Services, connect, settings
 from qtopt.rpc.gen import model_pb2, model_pb2_grpc, replay_pb2
+from tests.ports import free_port
 from tests.rpc.conftest import SIZE
 from tests.rpc.slow import slow_link
 from tests.rpc.stores import DictStore
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def health_of(channel, service=""):
@@ -63,7 +58,7 @@ def test_networks_come_over_a_slow_link_in_the_time_that_they_need(server, conne
 def test_networks_are_published_over_a_slow_link(server, connection):
     payload = random.Random(0).randbytes(300_000)
     with (
-        slow_link(server.port, 100_000) as port,
+        slow_link(server.port, 200_000) as port,
         connect(ClientConfig(address=f"127.0.0.1:{port}", call_timeout_s=1.0), SIZE) as far,
     ):
         assert far.model.publish(1, payload) == 1
@@ -235,7 +230,7 @@ def test_stopping_lets_a_running_append_end_and_frees_the_port(rng, episode):
         return append(arrived, digest)
 
     store.append = slow
-    server = BackgroundServer(ServerConfig(port=0), Services(SIZE, lambda: store))
+    server = BackgroundServer(ServerConfig(port=free_port()), Services(SIZE, lambda: store))
     with connect(server.address, SIZE) as connection:
         answers = []
         thread = threading.Thread(target=lambda: answers.append(connection.replay.append(episode)))

@@ -18,6 +18,7 @@ from qtopt.rpc import (
     Services,
     connect,
     inbox,
+    knocks,
     replay,
 )
 from qtopt.rpc.gen import model_pb2, replay_pb2
@@ -216,7 +217,8 @@ def test_a_request_larger_than_the_stores_images_explain_is_dropped_unparsed(met
     assert expected < most
 
 
-def test_who_cannot_say_who_it_is_waits_for_its_refusals_and_the_others_do_not(keys, tmp_path):
+def test_who_cannot_say_who_it_is_waits_for_its_refusals_and_the_others_do_not(keys, tmp_path, monkeypatch):
+    monkeypatch.setattr(knocks, "PAUSE_S", 8.0)  # of which a call waits half at least
     services = Services(SIZE, DictStore)
     config = listening(tmp_path, certificates=False, limits=Limits(failures_per_s=1.0))
     authority = (tmp_path / "keys" / "server" / "ca.crt").read_bytes()
@@ -226,12 +228,12 @@ def test_who_cannot_say_who_it_is_waits_for_its_refusals_and_the_others_do_not(k
             grpc.secure_channel(address, credentials, OWN_CONNECTION) as channel,
             connect(client_of(server, tmp_path, "viewer", certificates=False)) as viewer,
         ):
-            calls = [channel.unary_unary(STATS).future(b"", timeout=20.0) for _ in range(60)]
+            calls = [channel.unary_unary(STATS).future(b"", timeout=60.0) for _ in range(60)]
             wait_until(lambda: len(refused(calls)) >= 10)
             begun = time.monotonic()
             for _ in range(5):
                 assert viewer.replay.stats()["episodes"] == 0
-            assert time.monotonic() - begun < 1.0
+            assert time.monotonic() - begun < 3.5
             assert len(refused(calls)) < 15  # ten at once and one a second; the others wait
             assert {call.code() for call in calls} == {grpc.StatusCode.UNAUTHENTICATED}
     assert metric(services, "qtopt_refusals_total", reason="identity") == 60
@@ -239,7 +241,7 @@ def test_who_cannot_say_who_it_is_waits_for_its_refusals_and_the_others_do_not(k
 
 def test_calls_that_a_role_may_not_make_count_for_their_client(keys, tmp_path):
     services = Services(SIZE, DictStore)
-    config = listening(tmp_path, certificates=False, limits=Limits(calls_per_s=5.0))
+    config = listening(tmp_path, certificates=False, limits=Limits(calls_per_s=2.0))
     with (
         BackgroundServer(config, services) as server,
         connect(client_of(server, tmp_path, "viewer", certificates=False)) as viewer,

@@ -37,6 +37,8 @@ _HUGE_PX: Final = 60_000
 _STREAMS: Final = 64
 """Streams of each of so many connections as, together, are more than the calls that a server handles at a time."""
 _STREAMING: Final = 9
+_LENT_S: Final = 3.5
+"""By then every place that there is for requests has been lent to another call."""
 _AT_ONCE: Final = 12
 _LARGE_BYTES: Final = 60 << 20
 _HEADER_LISTS: Final = 6_000_000
@@ -207,9 +209,10 @@ def slow_requests(site: Site) -> str:
     with channel(site, "collector") as caller, channel(site, "good") as other:
 
         def append() -> None:
-            time.sleep(0.7 * site.patience_s)  # by then every place that there is has been lent to another call
-            other.refused(APPEND, _GARBAGE, *BAD, within_s=0.2 * site.patience_s)
+            time.sleep(_LENT_S)
+            other.refused(APPEND, _GARBAGE, *BAD, within_s=site.patience_s - _LENT_S - 0.5)
 
+        other.refused(HANDSHAKE, b"", *BAD)  # its connection is there before the places are taken
         return caller.stalled(APPEND, _STREAMS, append)
 
 

@@ -38,7 +38,7 @@ from qtopt.rpc.roles import Role, make_identity
 from qtopt.types import JsonValue
 
 IMAGE_PX: Final = 72
-_PATIENCE_S: Final = 5.0
+_PATIENCE_S: Final = 8.0
 _UNSENT_MB: Final = 8.0
 _STARTING_S: Final = 180.0
 _LOG_WITHIN_S: Final = 20.0

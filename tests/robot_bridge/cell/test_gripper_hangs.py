@@ -1,9 +1,11 @@
 """A gripper whose library does not come back: the arm's thread does, and the safety layer is told."""
 
 import threading
+from concurrent.futures import Future
 
 import pytest
 
+from robot_bridge.cell.ask import Ask
 from sim.faults.cells import until
 from tests.robot_bridge.cell.test_worker import Bench, Fingers
 
@@ -30,6 +32,13 @@ def test_a_library_that_hangs_is_a_fault_and_keeps_nobody_waiting():
         assert "does not come back" in bench.worker.fingers.fault
     finally:
         fingers.freed.set()
+
+
+def test_a_motion_that_ended_while_this_process_was_frozen_does_not_hang():
+    fingers, ask, moving = Bench().worker.fingers, Ask({"deadline_s": 0.1}), Future()
+    moving.set_result(None)
+    fingers.require_in_time(ask, moving, began_s=-100.0)
+    assert (fingers.fault, ask.told) == ("", None)
 
 
 @pytest.fixture

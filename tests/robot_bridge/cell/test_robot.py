@@ -163,6 +163,16 @@ class Judged(Processes):
         return {**(BORNE if self.touched else ARRIVED), "pose": [*pose.position_m, *pose.quaternion_xyzw]}
 
 
+@pytest.fixture
+def clock_s(monkeypatch):
+    """A clock that goes on only as somebody sleeps: what it shows, in a list."""
+    shown = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: shown[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: shown.append(shown.pop() + seconds))
+    return shown
+
+
+@pytest.mark.usefixtures("clock_s")
 @pytest.mark.parametrize("outcome", ["stopped", "rejected"])
 def test_a_held_step_waits_for_its_cause_and_is_not_sent_again(outcome):
     processes = Processes(({**OLD_PICTURE, "outcome": outcome}, ToolPose(0.57, 0.0, 0.135, 0.1)))
@@ -173,6 +183,7 @@ def test_a_held_step_waits_for_its_cause_and_is_not_sent_again(outcome):
     assert (len(processes.targets), processes.held, robot.holds) == (1, -1, 1)
 
 
+@pytest.mark.usefixtures("clock_s")
 def test_fingers_do_not_begin_while_an_episode_is_held():
     processes = Processes()
     processes.held = 2
@@ -194,10 +205,7 @@ def test_it_tells_how_much_nearer_the_fingers_came_since_they_were_told_to_close
     assert robot.state().gripper_closed_by_m == math.inf
 
 
-def test_a_hold_is_sat_out_from_when_it_began(monkeypatch):
-    clock_s = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock_s[0])
-    monkeypatch.setattr(time, "sleep", lambda seconds: clock_s.append(clock_s.pop() + seconds))
+def test_a_hold_is_sat_out_from_when_it_began(clock_s):
     processes = Processes((OLD_PICTURE, HERE))
     processes.held, processes.took_s = 5, 3.0
     with pytest.raises(StepHeld):
@@ -205,6 +213,7 @@ def test_a_hold_is_sat_out_from_when_it_began(monkeypatch):
     assert clock_s[0] == pytest.approx(103.6)
 
 
+@pytest.mark.usefixtures("clock_s")
 def test_what_holds_a_step_for_too_long_is_a_fault():
     processes = Processes((OLD_PICTURE, HERE))
     processes.held = 1000
@@ -214,6 +223,7 @@ def test_what_holds_a_step_for_too_long_is_a_fault():
     assert len(processes.targets) == 1
 
 
+@pytest.mark.usefixtures("clock_s")
 def test_a_way_home_that_was_held_is_gone_on_with():
     processes = Processes((OLD_PICTURE, HERE))
     robot = robot_of(processes)
