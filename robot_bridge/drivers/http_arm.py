@@ -36,6 +36,8 @@ COMMAND_TIMEOUT_S: Final = 0.5
 STOP_TIMEOUT_S: Final = 0.3
 OWN_DECEL_M_S2: Final = 2.0
 """Of stops that nobody asked for: as hard as a stop brakes where the cell file says nothing."""
+OLD_S: Final = 0.5
+"""Where the newest report is older, nobody sees what a motion would do."""
 GRACE_S: Final = 1.0
 SHORT_JOB_S: Final = 15.0
 RELEASE_TIMEOUT_S: Final = 1.0
@@ -206,6 +208,9 @@ class HttpArm:
 
     def _motion(self, path: str, message: Json, deadline_s: float) -> MotionResult:
         end_s = time.monotonic() + deadline_s
+        state = self._state
+        if state is not None and not self._lost and (age_s := (time.monotonic_ns() - state.t_host_ns) / 1e9) > OLD_S:
+            return MotionResult(MotionOutcome.REJECTED, f"nothing new from the arm for {age_s:.2f} s")
         try:
             asked = self.command(path, message)
         except (Refused, BadMessage) as error:
