@@ -8,6 +8,7 @@ from qtopt.config import STRICT
 from qtopt.errors import ConfigError
 from robot_bridge.contracts import ArmMode, ArmState
 from robot_bridge.drivers.addresses import require_address
+from robot_bridge.drivers.bounds import SPEED_M_S, TURN_RAD_S, require_within
 from robot_bridge.drivers.rotvec import Six, from_rotvec_pose
 from robot_bridge.drivers.rtde import Value
 
@@ -46,14 +47,17 @@ _HINTS = {
     ArmMode.EMERGENCY_STOP: "release the emergency stop, switch the arm on and release the brakes at the pendant",
     ArmMode.FAULT: "restart the safety system at the pendant",
 }
-_MOST = {
-    "turn_rad_s": 1.6,
-    "servo_speed_m_s": 0.5,
-    "servo_accel_m_s2": 2.0,
-    "servo_turn_rad_s": 1.6,
-    "hold_decel_m_s2": 10.0,
+_BOUNDS = {
+    "frequency_hz": (10.0, 500.0),
+    "tcp_offset_m": (-1.0, 1.0),
+    "payload_kg": (0.0, 35.0),
+    "payload_centre_m": (-1.0, 1.0),
+    "turn_rad_s": TURN_RAD_S,
+    "servo_speed_m_s": SPEED_M_S,
+    "servo_accel_m_s2": (0.05, 2.0),
+    "servo_turn_rad_s": TURN_RAD_S,
+    "hold_decel_m_s2": (0.5, 10.0),
 }
-"""As high as the limits of a cell go (``robot_bridge.safety.limits``)."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +99,9 @@ class UrOptions:
 
     def __post_init__(self) -> None:
         require_address(self.host)
-        if not 10.0 <= self.frequency_hz <= 500.0:
-            raise ConfigError(f"frequency_hz is {self.frequency_hz}, expected 10 to 500")
-        if not 0.0 <= self.payload_kg <= 35.0:
-            raise ConfigError(f"payload_kg is {self.payload_kg}, expected 0 to 35")
-        if not all(abs(value) <= 1.0 for value in (*self.tcp_offset_m, *self.payload_centre_m)):
-            raise ConfigError(
-                "tcp_offset_m and payload_centre_m are metres: expected each number within plus and minus 1"
-            )
+        require_within(self, _BOUNDS)
         if not 1.0 <= self.watchdog_hz <= 60.0:
             raise ConfigError(f"watchdog_hz is {self.watchdog_hz}, expected 1 to 60; no cell file can switch it off")
-        for name, most in _MOST.items():
-            if not 0.0 < getattr(self, name) <= most:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected more than 0, at most {most:g}")
 
     @property
     def measures_force(self) -> bool:
