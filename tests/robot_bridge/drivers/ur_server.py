@@ -12,7 +12,16 @@ import sys
 import time
 
 HOME = [0.6, 0.0, 0.25, 0.0]
-FAULTS = ("silent", "frozen_clock", "split_frames", "duplicate_frames", "emergency_stop", "safeguard", "nan")
+FAULTS = (
+    "silent",
+    "frozen_clock",
+    "split_frames",
+    "duplicate_frames",
+    "emergency_stop",
+    "safeguard",
+    "nan",
+    "safety_told",
+)
 
 
 class Lines:
