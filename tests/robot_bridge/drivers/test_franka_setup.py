@@ -7,10 +7,12 @@ from types import SimpleNamespace
 import pytest
 
 from qtopt.errors import RobotError
+from robot_bridge.contracts import ObjectSensed
 from robot_bridge.drivers.franka import FrankaArm
 from robot_bridge.drivers.franka_frames import misplaced, times
+from robot_bridge.drivers.franka_gripper import FrankaGripper, FrankaGripperOptions
 from robot_bridge.drivers.franka_options import FrankaOptions
-from tests.robot_bridge.drivers.franky_fake import HAND, end_effector, franky
+from tests.robot_bridge.drivers.franky_fake import HAND, Hand, end_effector, franky
 
 TIP_M, TURN_RAD = 0.1034, -math.pi / 4
 
@@ -59,3 +61,49 @@ class TestEndEffector:
         monkeypatch.setattr(arm, "_open", lambda deadline_s: robot)
         with pytest.raises(RobotError, match="set the end effector in Desk"):
             arm.connect(1.0)
+
+
+class TestHand:
+    @pytest.fixture
+    def open_hand(self, monkeypatch):
+        def open_hand(**how):
+            hand = Hand(**how)
+            monkeypatch.setitem(sys.modules, "franky", franky(hand))
+            gripper = FrankaGripper(FrankaGripperOptions(), "192.0.2.1")
+            gripper.connect(1.0)
+            return gripper, hand
+
+        return open_hand
+
+    @pytest.mark.parametrize("told_m", [0.0, math.nan, 1e-4])
+    @pytest.mark.parametrize("width_m", [0.0, 0.08])
+    def test_fingers_that_were_not_homed_are_not_moved(self, open_hand, told_m, width_m):
+        gripper, hand = open_hand(max_width_m=told_m)
+        assert gripper.width_range_m == (0.0, 0.0)
+        with pytest.raises(RobotError, match=r"call activate\(\) first"):
+            gripper.move(width_m, 0.1, 20.0, 5.0)
+        assert hand.orders == []
+        assert gripper.state().object_sensed is ObjectSensed.UNKNOWN
+
+    def test_activating_homes_them_once(self, open_hand):
+        gripper, hand = open_hand()
+        gripper.activate(5.0)
+        gripper.activate(5.0)
+        assert gripper.width_range_m == (0.0, 0.08)
+        assert gripper.move(0.08, 0.1, 20.0, 5.0).width_m == 0.08
+        assert hand.orders == ["homing", ("move", 0.08)]
+
+    def test_those_that_were_homed_before_are_not_homed_again(self, open_hand):
+        gripper, hand = open_hand(max_width_m=0.079)
+        gripper.activate(5.0)
+        assert (gripper.width_range_m, hand.orders) == ((0.0, 0.079), [])
+
+    @pytest.mark.parametrize("how", [{"found_m": 0.0}, {"homes": False}, {"homes": None}])
+    def test_homing_that_finds_nothing_is_an_error_and_leaves_them_unmoved(self, open_hand, how):
+        gripper, hand = open_hand(**how)
+        with pytest.raises(RobotError, match="homing"):
+            gripper.activate(0.0)
+        before = list(hand.orders)
+        with pytest.raises(RobotError, match="activate"):
+            gripper.move(0.05, 0.1, 20.0, 5.0)
+        assert hand.orders == before
