@@ -5,6 +5,7 @@ the checksum is the inverted low byte of the sum of all before it but the two FF
 the place of the instruction. Words are little-endian; signed ones are sign and magnitude.
 """
 
+import termios
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,8 @@ class ServoBus:
         import serial  # part of an extra
 
         self._timeout_s = timeout_s
-        self._errors: tuple[type[Exception], ...] = (serial.SerialException, OSError)
+        # An unplugged port is flushed by termios, whose error is neither of the others.
+        self._errors: tuple[type[Exception], ...] = (serial.SerialException, OSError, termios.error)
         try:
             self._serial: Any = serial.Serial(port, baud_hz, timeout=timeout_s, write_timeout=0.1, exclusive=True)
         except self._errors as error:

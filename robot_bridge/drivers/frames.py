@@ -19,6 +19,7 @@ import numpy as np
 from qtopt.errors import ConfigError, FrozenFrame, RobotError, StaleFrame
 from qtopt.types import JsonValue, UInt8Array
 from robot_bridge.contracts import Capability, Frame
+from robot_bridge.drivers.bounds import Bounds
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +32,16 @@ _SETTINGS_EVERY_S = 1.0
 _JOIN_S = 3.0
 _OPEN_SHARE = 0.8
 """Of the time to start: opening must fail early enough to say why."""
+MOST_PX = 10_000
+"""No picture is wider or higher."""
+CAMERA_BOUNDS: Bounds = {
+    "size": (16, MOST_PX),
+    "fps": (1, 300),
+    "exposure": (0, 100_000),
+    "white_balance_k": (1_000, 20_000),
+    "latency_s": (0.0, 1.0),
+}
+"""Of what every camera's table has."""
 Crop = tuple[int, int, int, int]
 
 
@@ -76,8 +87,9 @@ def settings_hash(settings: Mapping[str, JsonValue]) -> str:
     return hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def check_crop(crop: Crop | None, size: tuple[int, int]) -> None:
+def check_crop(crop: Crop | None, size: tuple[int, int] | None) -> None:
     """Raises ConfigError unless ``crop`` (left, top, right, bottom) lies within ``size`` (width, height) [pixels]."""
+    size = size or (MOST_PX, MOST_PX)
     if crop is not None and not (0 <= crop[0] < crop[2] <= size[0] and 0 <= crop[1] < crop[3] <= size[1]):
         raise ConfigError(
             f"crop is {list(crop)}, expected left, top, right, bottom within {size[0]} x {size[1]} pixels"

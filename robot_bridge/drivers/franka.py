@@ -17,6 +17,7 @@ from robot_bridge.drivers.franka_frames import (
     force_condition,
     joint_motion,
     line_motion,
+    misplaced,
     out_of_reach,
     report,
     same_pose,
@@ -114,12 +115,9 @@ class FrankaArm:
     def _set_up(self) -> None:
         options, robot = self._options, self._robot
         robot.set_collision_behavior(options.collision_torque_nm, options.collision_force_n)
-        flange_z_m = float(robot.state.F_T_EE.translation[2])
-        if abs(flange_z_m - options.flange_to_tip_m) > 0.001:
-            raise RobotError(
-                f"Desk has the end effector {flange_z_m:.4f} m from the flange, expected flange_to_tip_m "
-                f"{options.flange_to_tip_m:.4f}; set the end effector in Desk, or the option"
-            )
+        wrong = misplaced(robot.state.F_T_EE, options.flange_to_tip_m, options.flange_to_tip_rad)
+        if wrong:
+            raise RobotError(f"{wrong}; set the end effector in Desk, or the options")
         self._state = self._report()
 
     def state(self) -> ArmState:

@@ -16,6 +16,7 @@ REACH_M: Final = 0.855
 """Of flange from shoulder, as the data sheet has it."""
 QUARTER: Final = (0.0, 0.0, math.sin(math.pi / 4), math.cos(math.pi / 4))
 QUARTER_BACK: Final = (0.0, 0.0, -math.sin(math.pi / 4), math.cos(math.pi / 4))
+_PLACED_M, _PLACED_RAD = 0.001, 0.01
 
 MODES: Final = {
     "Other": ArmMode.OFF,  # brakes shut, or Desk holds the arm
@@ -62,6 +63,22 @@ def steepest_share(here: Pose, target: Pose) -> float:
 def out_of_reach(target: Pose, flange_to_tip_m: float) -> bool:
     """Returns whether the flange would be further from the shoulder than the arm is long; the tool points anywhere."""
     return math.dist(target.position_m, SHOULDER_M) > REACH_M + flange_to_tip_m
+
+
+def misplaced(end_effector: Any, flange_to_tip_m: float, flange_to_tip_rad: float) -> str:
+    """Returns in words that Desk's end effector is not where the options have it, seen from the flange; else ''."""
+    x, y, z = (float(value) for value in end_effector.translation)
+    i, j, k, w = (float(value) for value in end_effector.quaternion)
+    half_rad = flange_to_tip_rad / 2
+    found = Pose((x, y, z), (i, j, k, w))
+    expected = Pose((0.0, 0.0, flange_to_tip_m), (0.0, 0.0, math.sin(half_rad), math.cos(half_rad)))
+    if math.isfinite(i + j + k + w) and same_pose(found, expected, _PLACED_M, _PLACED_RAD):
+        return ""
+    return (
+        f"Desk has the end effector at [{x:.4f}, {y:.4f}, {z:.4f}] m from the flange and turned by the quaternion "
+        f"[{i:.3f}, {j:.3f}, {k:.3f}, {w:.3f}], expected [0, 0, {flange_to_tip_m:.4f}] (flange_to_tip_m) and a turn by "
+        f"{math.degrees(flange_to_tip_rad):.1f} degrees about z alone (flange_to_tip_rad)"
+    )
 
 
 def line_motion(franky: Any, target: Pose) -> Any:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from qtopt.config import STRICT
-from qtopt.errors import ConfigError, RobotError
+from qtopt.errors import RobotError
 from robot_bridge.contracts import Capability, GripperState, ObjectSensed
+from robot_bridge.drivers.bounds import require_within
 
 EPSILON_M: Final = 0.08
 """Any width counts for ``grasp``, so that it holds whatever it meets; what it means is judged here."""
@@ -15,6 +16,8 @@ EPSILON_M: Final = 0.08
 MIN_FORCE_N: Final = 3.0
 MAX_FORCE_N: Final = 70.0
 MAX_SPEED_M_S: Final = 0.1
+_HOMED_M: Final = (0.01, 0.2)
+"""A hand that was homed tells a greatest width within; one that was not tells 0."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,7 @@ class FrankaGripperOptions:
     object_m: float = 0.003
 
     def __post_init__(self) -> None:
-        if not 0.0005 <= self.object_m <= 0.02:
-            raise ConfigError(f"object_m is {self.object_m}, expected 0.0005 to 0.02 m")
+        require_within(self, {"object_m": (0.0005, 0.02)})
 
 
 class FrankaGripper:
@@ -43,7 +45,7 @@ class FrankaGripper:
         self._franky: Any = franky
         self._options, self._host = options, host
         self._hand: Any = None
-        self._range_m = (0.0, 0.0)
+        self._range_m: tuple[float, float] | None = None
         self._moving = False
         self._sensed = ObjectSensed.UNKNOWN
 
@@ -54,8 +56,8 @@ class FrankaGripper:
 
     @property
     def width_range_m(self) -> tuple[float, float]:
-        """As found by homing; zeros before."""
-        return self._range_m
+        """As found by homing; before it no range at all, which two zeros say."""
+        return self._range_m or (0.0, 0.0)
 
     def connect(self, deadline_s: float) -> None:
         """Connects; raises RobotError."""
@@ -73,17 +75,30 @@ class FrankaGripper:
         if not made or isinstance(made[0], Exception):
             raise RobotError(f"no Franka Hand at {self._host}: {made[0] if made else f'silent for {deadline_s:g} s'}")
         self._hand = made[0]
-        self._range_m = (0.0, float(self._read().max_width))
+        self._range_m = self._read_range()
 
     def activate(self, deadline_s: float) -> None:
-        """Homes the hand where it does not know its range, which opens and closes the fingers."""
-        if self._range_m[1] > 0.0:
+        """Homes the hand where it does not know its range, which opens and closes the fingers; raises RobotError."""
+        if self._range_m is not None:
             return
-        self._carry_out(self._hand.homing_async(), deadline_s, "homing")
-        self._range_m = (0.0, float(self._read().max_width))
+        self._read()  # raises where it is not connected
+        try:
+            homed = self._carry_out(self._hand.homing_async(), deadline_s, "homing")
+        except self._franky.Exception as error:
+            raise RobotError(f"the hand's homing failed: {error}") from error
+        self._range_m = self._read_range()
+        if not homed or self._range_m is None:
+            self._range_m = None
+            raise RobotError(
+                f"the hand's homing found no range: its widest is {float(self._read().max_width):.4f} m; is something "
+                "between the fingers?"
+            )
 
     def move(self, width_m: float, speed_m_s: float, force_n: float, deadline_s: float) -> GripperState:
-        """Opens to a width, or closes with a force until the fingers stand."""
+        """Opens to a width, or closes with a force until the fingers stand; raises RobotError before homing."""
+        if self._range_m is None:
+            # Every width would be beyond a range of nothing, and opening a grasp with force.
+            raise RobotError("the Franka Hand has not been homed and does not know its range; call activate() first")
         speed = min(max(speed_m_s, 0.005), MAX_SPEED_M_S)
         goal = min(max(width_m, 0.0), self._range_m[1])
         closing = goal < float(self._read().width)
@@ -110,6 +125,11 @@ class FrankaGripper:
     def close(self) -> None:
         """Frees the connection; the fingers go on holding. A second call does nothing."""
         self._hand = None
+
+    def _read_range(self) -> tuple[float, float] | None:
+        """Returns the range that the hand tells; None where it was not homed since it was switched on."""
+        widest_m = float(self._read().max_width)
+        return (0.0, widest_m) if _HOMED_M[0] <= widest_m <= _HOMED_M[1] else None
 
     def _judge(self, goal_m: float) -> ObjectSensed:
         state = self._read()

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from qtopt.config import STRICT
-from qtopt.errors import ConfigError, RobotError
+from qtopt.errors import RobotError
 from qtopt.types import JsonValue
 from robot_bridge.contracts import Camera, Capability
 from robot_bridge.driver import CameraDriver
-from robot_bridge.drivers.frames import Captured, Crop, ThreadedCamera, check_crop
+from robot_bridge.drivers.bounds import require_within
+from robot_bridge.drivers.frames import CAMERA_BOUNDS, Captured, Crop, ThreadedCamera, check_crop
 
 READ_TIMEOUT_MS = 1000
 _CLOCK_WINDOW_S = 1.0
@@ -47,8 +48,7 @@ class RealSenseOptions:
     crop: Crop | None = None
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.latency_s <= 1.0:
-            raise ConfigError(f"camera latency_s is {self.latency_s}, expected 0 to 1 s")
+        require_within(self, CAMERA_BOUNDS)
         check_crop(self.crop, self.size)
 
     @property

@@ -12,6 +12,7 @@ from qtopt.config import STRICT
 from qtopt.errors import ConfigError, RobotError
 from robot_bridge.contracts import Arm, Capability, Gripper, GripperState, ObjectSensed
 from robot_bridge.driver import GripperDriver
+from robot_bridge.drivers.bounds import PORTS, require_within
 from robot_bridge.drivers.robotiq_wires import Registers, RtuWire, SocketWire, Wire
 
 FAULTS = {
@@ -34,6 +35,14 @@ _ACTIVE = 3
 _MOVING, _ON_OBJECT_OPENING, _ON_OBJECT_CLOSING = 0, 1, 2
 _POLL_S = 0.01
 _ECHO_S = 1.0
+_BOUNDS = {
+    "open_position": (0, 255),
+    "closed_position": (0, 255),
+    "open_width_m": (0.01, 0.2),
+    "closed_width_m": (0.0, 0.19),
+    "speed_m_s": (0.005, 0.5),
+    "force_n": (1.0, 300.0),
+}
 
 
 @dataclass(frozen=True)
@@ -59,17 +68,19 @@ class Calibration:
     force_n: tuple[float, float] = (20.0, 235.0)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.open_position < self.closed_position <= 255:
+        require_within(self, _BOUNDS)
+        if not self.open_position < self.closed_position:
             raise ConfigError(
                 f"gripper positions are {self.open_position} (open) and {self.closed_position} (closed), expected two "
                 "rising counts from 0 to 255"
             )
-        if not 0.0 <= self.closed_width_m < self.open_width_m:
+        if not self.closed_width_m <= self.open_width_m - 0.01:
             raise ConfigError(
-                f"gripper widths are {self.closed_width_m} and {self.open_width_m} m, expected closed below open"
+                f"gripper widths are {self.closed_width_m} and {self.open_width_m} m, expected closed below open by "
+                "10 mm or more"
             )
         for name, (low, high) in (("speed_m_s", self.speed_m_s), ("force_n", self.force_n)):
-            if not 0.0 <= low < high:
+            if not low < high:
                 raise ConfigError(f"gripper {name} is {low} to {high}, expected two rising numbers")
 
     def width_m(self, position: int) -> float:
@@ -116,6 +127,9 @@ class SocketOptions:
     port: int = 63352
     calibration: Calibration = field(default_factory=Calibration)
 
+    def __post_init__(self) -> None:
+        require_within(self, {"port": PORTS})
+
 
 @dataclass(frozen=True)
 class RtuOptions:
@@ -134,6 +148,9 @@ class RtuOptions:
     baud: int = 115200
     address: int = 9
     calibration: Calibration = field(default_factory=Calibration)
+
+    def __post_init__(self) -> None:
+        require_within(self, {"baud": (9_600, 115_200), "address": (1, 247)})
 
 
 class RobotiqGripper:

@@ -17,10 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from qtopt.config import STRICT
-from qtopt.errors import ConfigError
 from robot_bridge.contracts import Pose
+from robot_bridge.drivers.bounds import require_within
 
 Joints = tuple[float, float, float, float, float]
+_BOUNDS = {
+    **dict.fromkeys(("pan_x_m", "shoulder_r_m", "shoulder_z_m"), (-0.3, 0.3)),
+    **dict.fromkeys(("upper_m", "fore_m", "tool_m"), (0.02, 0.5)),
+}
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,7 @@ class Geometry:
     tool_m: float = 0.1592
 
     def __post_init__(self) -> None:
-        if min(self.upper_m, self.fore_m, self.tool_m) <= 0.01:
-            raise ConfigError("upper_m, fore_m and tool_m are lengths of more than 0.01 m")
+        require_within(self, _BOUNDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from qtopt.config import STRICT
-from qtopt.errors import ConfigError, RobotError
+from qtopt.errors import RobotError
 from robot_bridge.contracts import Capability, GripperState, ObjectSensed
+from robot_bridge.drivers.bounds import require_within
 from robot_bridge.drivers.so101_loop import BusLoop, Reading
 from robot_bridge.drivers.so101_options import JawCalibration
 
@@ -29,8 +30,7 @@ class So101GripperOptions:
     squeeze_steps: int = 60
 
     def __post_init__(self) -> None:
-        if not 0 <= self.squeeze_steps <= 300:
-            raise ConfigError(f"squeeze_steps is {self.squeeze_steps}, expected 0 to 300")
+        require_within(self, {"squeeze_steps": (0, 300)})
 
 
 class So101Gripper:

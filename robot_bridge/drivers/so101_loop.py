@@ -162,6 +162,12 @@ class BusLoop:
             _patiently(partial(bus.write, servo, Register.TORQUE_ENABLE, b"\x01"))
 
     def _run(self, bus: ServoBus) -> None:
+        try:
+            self._turn(bus)
+        except Exception as error:  # whatever ends this thread, the arm must not go on counting as ready
+            self._lose(f"{type(error).__name__}: {error}")
+
+    def _turn(self, bus: ServoBus) -> None:
         last_s = heard_s = time.monotonic()
         while not self._closing.wait(max(0.0, last_s + TICK_S - time.monotonic())):
             now_s = time.monotonic()

@@ -8,12 +8,24 @@ from typing import Final
 
 from qtopt.config import STRICT, from_plain
 from qtopt.errors import ConfigError
+from robot_bridge.drivers.bounds import TURN_RAD_S, require_within
 from robot_bridge.drivers.feetech import STEPS_PER_TURN
 from robot_bridge.drivers.so101_geometry import Geometry, Joints
 
 JOINT_NAMES: Final = ("pan", "lift", "elbow", "flex", "roll")
 SPEED_CAP_M_S: Final = 0.10
 STEPS_PER_RAD: Final = STEPS_PER_TURN / (2 * math.pi)
+_IDS, _STEPS = (1, 253), (0, STEPS_PER_TURN - 1)
+_JOINT_BOUNDS: Final = {"servo": _IDS, "zero_steps": _STEPS, "low_steps": _STEPS, "high_steps": _STEPS}
+_JAW_BOUNDS: Final = {"servo": _IDS, "closed_steps": _STEPS, "open_steps": _STEPS, "open_width_m": (0.01, 0.2)}
+_BOUNDS: Final = {
+    "baud_hz": (38_400, 1_000_000),
+    "torque_limit": (0.05, 1.0),
+    "gripper_torque_limit": (0.05, 1.0),
+    "yaw_rate_rad_s": TURN_RAD_S,
+    "joint_speed_rad_s": (0.05, 3.0),
+    "follow_error_rad": (0.05, 1.0),
+}
 
 
 @dataclass(frozen=True)
@@ -31,8 +43,9 @@ class JointCalibration:
     def __post_init__(self) -> None:
         if self.direction not in (-1, 1):
             raise ConfigError(f"direction is {self.direction}, expected 1 or -1")
-        if not 0 <= self.low_steps < self.high_steps < STEPS_PER_TURN:
-            raise ConfigError(f"low_steps {self.low_steps} and high_steps {self.high_steps} must rise within 0 to 4095")
+        require_within(self, _JOINT_BOUNDS)
+        if not self.low_steps < self.high_steps:
+            raise ConfigError(f"low_steps is {self.low_steps}, expected below high_steps, {self.high_steps}")
 
     def angle_rad(self, steps: int) -> float:
         """Returns the joint's angle in the model [rad]."""
@@ -56,10 +69,9 @@ class JawCalibration:
     open_width_m: float
 
     def __post_init__(self) -> None:
+        require_within(self, _JAW_BOUNDS)
         if abs(self.open_steps - self.closed_steps) < 100:
             raise ConfigError("closed_steps and open_steps are less than 100 apart; calibrate the gripper again")
-        if not 0.01 <= self.open_width_m <= 0.2:
-            raise ConfigError(f"open_width_m is {self.open_width_m}, expected 0.01 to 0.2 m")
 
     def width_m(self, steps: int) -> float:
         """Returns the opening [m], taken as proportional to the jaw's angle."""
@@ -86,8 +98,8 @@ class Calibration:
 
     def __post_init__(self) -> None:
         servos = self.servos
-        if len(set(servos)) != 6 or not all(0 < servo < 0xFE for servo in servos):
-            raise ConfigError(f"servo ids are {servos}, expected six different ones from 1 to 253")
+        if len(set(servos)) != 6:
+            raise ConfigError(f"servo ids are {servos}, expected six different ones")
 
     @property
     def joints(self) -> tuple[JointCalibration, ...]:
@@ -140,15 +152,7 @@ class So101Options:
     follow_error_rad: float = 0.25
 
     def __post_init__(self) -> None:
-        for name in ("torque_limit", "gripper_torque_limit"):
-            if not 0.05 <= getattr(self, name) <= 1.0:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)}, expected 0.05 to 1, a part of the servo's strength"
-                )
-        if not (0 < self.yaw_rate_rad_s <= 2.0 and 0 < self.joint_speed_rad_s <= 3.0):
-            raise ConfigError("yaw_rate_rad_s must be up to 2, joint_speed_rad_s up to 3 rad/s, both more than 0")
-        if not 0.05 <= self.follow_error_rad <= 1.0:
-            raise ConfigError(f"follow_error_rad is {self.follow_error_rad}, expected 0.05 to 1 rad")
+        require_within(self, _BOUNDS)
 
 
 def load_calibration(path: Path) -> Calibration:

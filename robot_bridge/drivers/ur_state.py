@@ -8,6 +8,7 @@ from qtopt.config import STRICT
 from qtopt.errors import ConfigError
 from robot_bridge.contracts import ArmMode, ArmState
 from robot_bridge.drivers.addresses import require_address
+from robot_bridge.drivers.bounds import SPEED_M_S, TURN_RAD_S, require_within
 from robot_bridge.drivers.rotvec import Six, from_rotvec_pose
 from robot_bridge.drivers.rtde import Value
 
@@ -32,28 +33,46 @@ _MODES = {
     -1: ArmMode.OFFLINE, 0: ArmMode.OFFLINE, 1: ArmMode.OFFLINE, 2: ArmMode.OFF, 3: ArmMode.OFF, 4: ArmMode.OFF,
     5: ArmMode.IDLE, 6: ArmMode.MANUAL, 7: ArmMode.READY, 8: ArmMode.OFFLINE,
 }  # fmt: skip
+_NORMAL_OR_REDUCED = (1, 2)
 _STOPS = {
     3: ArmMode.PROTECTIVE_STOP, 4: ArmMode.MANUAL, 5: ArmMode.SAFEGUARD_STOP, 6: ArmMode.EMERGENCY_STOP,
     7: ArmMode.EMERGENCY_STOP, 8: ArmMode.FAULT, 9: ArmMode.FAULT,
+    12: ArmMode.SAFEGUARD_STOP, 13: ArmMode.SAFEGUARD_STOP, 14: ArmMode.SAFEGUARD_STOP,  # automatic mode, 3 positions
+    15: ArmMode.EMERGENCY_STOP, 16: ArmMode.SAFEGUARD_STOP,  # of an injection moulding machine
+    18: ArmMode.SAFEGUARD_STOP, 19: ArmMode.SAFEGUARD_STOP, 20: ArmMode.EMERGENCY_STOP,  # of PROFIsafe
+    22: ArmMode.SAFEGUARD_STOP,  # of the safety API
 }  # fmt: skip
+"""By ``safety_mode``, as the ``SafetyMode`` of UR's client library counts them; any other stop is a fault."""
+_STOP_BITS = {
+    2: ArmMode.PROTECTIVE_STOP, 3: ArmMode.MANUAL, 4: ArmMode.SAFEGUARD_STOP, 5: ArmMode.EMERGENCY_STOP,
+    6: ArmMode.EMERGENCY_STOP, 7: ArmMode.EMERGENCY_STOP, 8: ArmMode.FAULT, 9: ArmMode.FAULT,
+}  # fmt: skip
+_NORMAL_OR_REDUCED_BITS, _STOPPED_BIT = 0b11, 1 << 10
+_WORST_FIRST = (
+    ArmMode.FAULT, ArmMode.EMERGENCY_STOP, ArmMode.SAFEGUARD_STOP, ArmMode.MANUAL, ArmMode.PROTECTIVE_STOP,
+)  # fmt: skip
+"""The last is the only one that can be ended from here."""
 _HINTS = {
     ArmMode.OFFLINE: "the controller is starting; wait for it",
     ArmMode.OFF: "switch the arm on at the pendant and release the brakes",
     ArmMode.IDLE: "release the brakes at the pendant",
     ArmMode.MANUAL: "end manual or recovery mode at the pendant",
     ArmMode.PROTECTIVE_STOP: "look why, then recover",
-    ArmMode.SAFEGUARD_STOP: "close the safeguard and reset it",
+    ArmMode.SAFEGUARD_STOP: "close the safeguard and reset it, or hold the enabling switch in its middle position",
     ArmMode.EMERGENCY_STOP: "release the emergency stop, switch the arm on and release the brakes at the pendant",
-    ArmMode.FAULT: "restart the safety system at the pendant",
+    ArmMode.FAULT: "look at the pendant, and restart the safety system there",
 }
-_MOST = {
-    "turn_rad_s": 1.6,
-    "servo_speed_m_s": 0.5,
-    "servo_accel_m_s2": 2.0,
-    "servo_turn_rad_s": 1.6,
-    "hold_decel_m_s2": 10.0,
+_BOUNDS = {
+    "frequency_hz": (10.0, 500.0),
+    "tcp_offset_m": (-1.0, 1.0),
+    "payload_kg": (0.0, 35.0),
+    "payload_centre_m": (-1.0, 1.0),
+    "turn_rad_s": TURN_RAD_S,
+    "servo_speed_m_s": SPEED_M_S,
+    "servo_accel_m_s2": (0.05, 2.0),
+    "servo_turn_rad_s": TURN_RAD_S,
+    "hold_decel_m_s2": (0.5, 10.0),
 }
-"""As high as the limits of a cell go (``robot_bridge.safety.limits``)."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +114,9 @@ class UrOptions:
 
     def __post_init__(self) -> None:
         require_address(self.host)
-        if not 10.0 <= self.frequency_hz <= 500.0:
-            raise ConfigError(f"frequency_hz is {self.frequency_hz}, expected 10 to 500")
-        if not 0.0 <= self.payload_kg <= 35.0:
-            raise ConfigError(f"payload_kg is {self.payload_kg}, expected 0 to 35")
-        if not all(abs(value) <= 1.0 for value in (*self.tcp_offset_m, *self.payload_centre_m)):
-            raise ConfigError(
-                "tcp_offset_m and payload_centre_m are metres: expected each number within plus and minus 1"
-            )
+        require_within(self, _BOUNDS)
         if not 1.0 <= self.watchdog_hz <= 60.0:
             raise ConfigError(f"watchdog_hz is {self.watchdog_hz}, expected 1 to 60; no cell file can switch it off")
-        for name, most in _MOST.items():
-            if not 0.0 < getattr(self, name) <= most:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected more than 0, at most {most:g}")
 
     @property
     def measures_force(self) -> bool:
@@ -115,9 +124,18 @@ class UrOptions:
         return self.model not in ("ur3", "ur5", "ur10")
 
 
-def arm_mode(robot_mode: int, safety_mode: int) -> ArmMode:
-    """Returns the mode of an arm that stands still; a stop of the safety system comes before everything else."""
-    return _STOPS.get(safety_mode) or _MODES.get(robot_mode, ArmMode.FAULT)
+def arm_mode(robot_mode: int, safety_mode: int, safety_bits: int) -> ArmMode:
+    """Returns the mode of an arm that stands still; a stop of the safety system comes before everything else.
+
+    It is told twice, as ``safety_mode`` and as ``safety_status_bits``, and the worse counts. A stop that neither names
+    is a fault.
+    """
+    stops = {mode for bit, mode in _STOP_BITS.items() if safety_bits >> bit & 1}
+    if safety_mode not in _NORMAL_OR_REDUCED:
+        stops.add(_STOPS.get(safety_mode, ArmMode.FAULT))
+    if not stops and (safety_bits & _STOPPED_BIT or not safety_bits & _NORMAL_OR_REDUCED_BITS):
+        return ArmMode.FAULT
+    return next((mode for mode in _WORST_FIRST if mode in stops), _MODES.get(robot_mode, ArmMode.FAULT))
 
 
 def mode_hint(mode: ArmMode) -> str:
@@ -130,7 +148,7 @@ def arm_state(t_host_ns: int, values: dict[str, Value]) -> ArmState:
     robot_mode, safety_mode = _int(values, "robot_mode"), _int(values, "safety_mode")
     twist = _six(values, "actual_TCP_speed")
     moving = math.hypot(*twist[:3]) > MOVING_M_S or math.hypot(*twist[3:]) > MOVING_RAD_S
-    mode = arm_mode(robot_mode, safety_mode)
+    mode = arm_mode(robot_mode, safety_mode, _int(values, "safety_status_bits"))
     return ArmState(
         t_host_ns=t_host_ns,
         t_controller_s=_float(values, "timestamp"),

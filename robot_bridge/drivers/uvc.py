@@ -12,7 +12,8 @@ from qtopt.errors import ConfigError, RobotError
 from qtopt.types import JsonValue
 from robot_bridge.contracts import Camera, Capability
 from robot_bridge.driver import CameraDriver
-from robot_bridge.drivers.frames import Captured, Crop, ThreadedCamera, check_crop
+from robot_bridge.drivers.bounds import require_within
+from robot_bridge.drivers.frames import CAMERA_BOUNDS, Captured, Crop, ThreadedCamera, check_crop
 
 READ_TIMEOUT_S = 1.0
 _V4L_TIMEOUT = "OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"
@@ -52,12 +53,10 @@ class UvcOptions:
             raise ConfigError(f"camera has device {self.device!r} and url {self.url!r}, expected exactly one of them")
         if self.url and not self.url.startswith(("http://", "https://")):
             raise ConfigError(f"camera url is {self.url!r}, expected http:// or https://")
-        if not 0.0 <= self.latency_s <= 1.0:
-            raise ConfigError(f"camera latency_s is {self.latency_s}, expected 0 to 1 s")
+        require_within(self, {**CAMERA_BOUNDS, "focus": (0, 10_000)})
         if self.url and (self.exposure, self.white_balance_k, self.focus, self.fps) != (None,) * 4:
             raise ConfigError("a camera behind a url takes no exposure, white_balance_k, focus or fps; set them there")
-        if self.size is not None:
-            check_crop(self.crop, self.size)
+        check_crop(self.crop, self.size)
 
     @property
     def name(self) -> str:

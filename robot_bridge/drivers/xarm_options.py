@@ -6,11 +6,20 @@ from dataclasses import dataclass
 from qtopt.config import STRICT
 from qtopt.errors import ConfigError
 from robot_bridge.drivers.addresses import require_address
+from robot_bridge.drivers.bounds import PORTS, SPEED_M_S, require_within
 from robot_bridge.drivers.xarm_wire import CONTROL_PORT
 
 Vector = tuple[float, float, float]
-TOP_SPEED_M_S = 0.5
 FENCE_MARGIN_M = 0.01
+_BOUNDS = {
+    "box_low_m": (-2.0, 2.0),
+    "box_high_m": (-2.0, 2.0),
+    "speed_limit_m_s": SPEED_M_S,
+    "joint_speed_limit_rad_s": (0.05, math.pi),
+    "collision_sensitivity": (1.0, 5.0),
+    "tcp_offset_m": (-1.0, 1.0),
+    "control_port": PORTS,
+}
 
 
 @dataclass(frozen=True)
@@ -25,8 +34,8 @@ class XArmOptions:
         box_high_m: largest x, y, z.
         speed_limit_m_s: of the tool, set in the controller's reduced mode; a faster motion is refused.
         joint_speed_limit_rad_s: the same for joints.
-        collision_sensitivity: 1 (dull) to 5 (jumpy), as in UFACTORY Studio.
-        tcp_offset_m: from the flange to the tool point, as it must stand in the controller.
+        collision_sensitivity: 1 (dull) to 5 (jumpy), as in UFACTORY Studio; 0, which is off, is refused.
+        tcp_offset_m: from the flange to the tool point, as it must stand in the controller, which may not turn it.
         control_port: where the controller takes commands; another than 502 only for a simulated one.
     """
 
@@ -44,20 +53,9 @@ class XArmOptions:
 
     def __post_init__(self) -> None:
         require_address(self.host)
+        require_within(self, _BOUNDS)
         if not all(low < high for low, high in zip(self.box_low_m, self.box_high_m, strict=True)):
             raise ConfigError(f"arm box_low_m {self.box_low_m} must lie below box_high_m {self.box_high_m} everywhere")
-        if max(map(abs, (*self.box_low_m, *self.box_high_m, *self.tcp_offset_m))) > 2.0:
-            raise ConfigError("arm box or tcp_offset_m reaches beyond 2 m: these are metres, not millimetres")
-        if not 0.0 < self.speed_limit_m_s <= TOP_SPEED_M_S:
-            raise ConfigError(
-                f"arm speed_limit_m_s is {self.speed_limit_m_s}, expected more than 0, {TOP_SPEED_M_S} at most"
-            )
-        if not 0.0 < self.joint_speed_limit_rad_s <= math.pi:
-            raise ConfigError(
-                f"arm joint_speed_limit_rad_s is {self.joint_speed_limit_rad_s}, expected 0 to {math.pi:.2f}"
-            )
-        if self.collision_sensitivity not in range(1, 6):
-            raise ConfigError(f"arm collision_sensitivity is {self.collision_sensitivity}, expected 1 to 5; 0 is off")
 
     def fence_mm(self) -> tuple[int, ...]:
         """Returns the controller's fence: x high, x low, y high, y low, z high, z low, whole millimetres."""
@@ -83,5 +81,4 @@ class XArmGripperOptions:
     full_width_m: float = 0.085
 
     def __post_init__(self) -> None:
-        if not 0.02 <= self.full_width_m <= 0.2:
-            raise ConfigError(f"gripper full_width_m is {self.full_width_m}, expected 0.02 to 0.2 metres")
+        require_within(self, {"full_width_m": (0.02, 0.2)})

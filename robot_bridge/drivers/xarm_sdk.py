@@ -12,7 +12,7 @@ from robot_bridge.drivers.xarm_wire import error_words
 COMMAND_TIMEOUT_S = 0.5
 HIDES_TOOL = range(1, 18)
 """While the controller has one of these errors, an emergency stop say, the library tells no tool offset."""
-_TCP_TOLERANCE_MM = 0.5
+_TCP_TOLERANCE_MM, _TCP_TOLERANCE_RAD = 0.5, 0.01
 _SETTINGS_S = 1.0
 _CODES = {
     -9: "the arm is stopped",
@@ -129,13 +129,15 @@ def check_limits(sdk: Any, options: XArmOptions) -> None:
 def check_settings(sdk: Any, options: XArmOptions) -> None:
     """Raises RobotError unless tool offset and collision sensitivity are those of the options, within a second.
 
-    Until the first report the library tells zeros.
+    The offset may not turn the tool: our tool point is never turned against the flange. Until the first report the
+    library tells zeros.
     """
     expected = [1000 * value for value in options.tcp_offset_m]
     until_s = time.monotonic() + _SETTINGS_S
     while True:
-        found = [float(value) for value in sdk.tcp_offset[:3]]
-        fits = all(abs(a - b) <= _TCP_TOLERANCE_MM for a, b in zip(found, expected, strict=True))
+        found = [float(value) for value in sdk.tcp_offset]
+        fits = all(abs(a - b) <= _TCP_TOLERANCE_MM for a, b in zip(found[:3], expected, strict=True))
+        fits = fits and all(abs(turn) <= _TCP_TOLERANCE_RAD for turn in found[3:6])
         if fits and sdk.collision_sensitivity == options.collision_sensitivity:
             return
         if time.monotonic() > until_s:
@@ -143,8 +145,8 @@ def check_settings(sdk: Any, options: XArmOptions) -> None:
         time.sleep(0.02)
     if not fits:
         raise RobotError(
-            f"the controller's tool offset is {found} mm, the cell file's {expected} mm: measure the tool, and set "
-            "whichever is wrong"
+            f"the controller's tool offset is {found[:3]} mm turned by {found[3:]} rad, the cell file's {expected} mm "
+            "not turned: measure the tool, and set whichever is wrong"
         )
     raise RobotError(
         f"the controller's collision sensitivity reads {sdk.collision_sensitivity}, expected "

@@ -85,6 +85,7 @@ class UrServer:
             "protective_stop": lambda: self._controller.protective_stop("asked for by a test"),
             "emergency_stop": lambda: self._controller.emergency_stop(pressed=switch),
             "safeguard": lambda: self._controller.safeguard(opened=switch),
+            "safety_told": lambda: self._tell_safety(request if switch else None),
             "remote_control": lambda: setattr(self._controller, "remote_control", switch),
             "pose_jump": lambda: self._jump(request.get("by_m", [0.0, 0.0, 0.08]) if switch else [0.0] * 3),
             "nan": lambda: setattr(self._controller, "not_a_number", switch),
@@ -132,6 +133,9 @@ class UrServer:
         now = self._controller.outputs()["timestamp"]
         assert isinstance(now, float)
         self._controller.frozen_time_s = now if on else None
+
+    def _tell_safety(self, request: dict[str, Any] | None) -> None:
+        self._controller.safety_told = (int(request["mode"]), int(request["bits"])) if request else None
 
     def _jump(self, by_m: list[float]) -> None:
         x, y, z = by_m

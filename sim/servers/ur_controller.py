@@ -54,6 +54,8 @@ class Controller:
         self.not_a_number = False
         self.units_in_m = 1.0
         """Reported lengths are told in so many units to the metre."""
+        self.safety_told: tuple[int, int] | None = None
+        """Safety mode and status bits that are told in place of the true ones."""
         self.unlock_refused = self.unlock_lies = False
         self.log: list[str] = []
         self._program: Program | None = None
@@ -299,6 +301,7 @@ class Controller:
         if self.not_a_number:
             shown = (math.nan,) * 6
         powered, running = self.robot_mode in (_RUNNING, _IDLE), self.program_running
+        safety_mode, safety_bits = self.safety_told or (self.safety_mode, _STATUS_BITS[self.safety_mode])
         still = (0.0,) * 6
         outputs: dict[str, object] = {
             f"output_{kind}_register_{n}": 0 for kind in ("int", "double") for n in range(REGISTERS)
@@ -320,9 +323,9 @@ class Controller:
             "joint_temperatures": (31.0, 32.0, self.hottest_joint_c, 30.0, 29.0, 28.5),
             "joint_mode": ((253,) if powered else (239,)) * 6,
             "robot_mode": self.robot_mode,
-            "safety_mode": self.safety_mode,
-            "safety_status": self.safety_mode,
-            "safety_status_bits": _STATUS_BITS[self.safety_mode],
+            "safety_mode": safety_mode,
+            "safety_status": safety_mode,
+            "safety_status_bits": safety_bits,
             "robot_status_bits": int(powered) | (int(running) << 1),
             "runtime_state": 2 if running else 1,
             "speed_scaling": self.slider if running else 0.0,

@@ -132,6 +132,18 @@ def test_a_bus_of_six(tmp_path):
         servos.close()
 
 
+def test_a_port_that_is_unplugged_is_an_error_of_the_bus():
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    bus = ServoBus(os.ttyname(slave), timeout_s=0.05)
+    os.close(slave)
+    os.close(master)
+    for ask in (lambda: bus.ping(1), lambda: bus.sync_write(Register.GOAL_POSITION, {1: to_word(2048)})):
+        with pytest.raises(BusError, match="failed"):
+            ask()
+    bus.close()
+
+
 def test_a_port_that_is_not_there(tmp_path):
     with pytest.raises(BusError, match="plugged in"):
         ServoBus(str(tmp_path / "none"))

@@ -176,7 +176,7 @@ class TestArm:
     def test_a_wrong_tool_length_is_refused(self, shared):
         pytest.importorskip("franky")
         arm = FrankaArm(FrankaOptions(shared.address, realtime=False, flange_to_tip_m=0.2))
-        with pytest.raises(RobotError, match=r"Desk has the end effector 0\.1034 m"):
+        with pytest.raises(RobotError, match=r"Desk has the end effector at \[-?0\.0000, -?0\.0000, 0\.1034\] m"):
             arm.connect(20.0)
         arm.close()
 

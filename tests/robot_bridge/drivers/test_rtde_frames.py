@@ -53,24 +53,60 @@ def test_what_is_no_stream_is_an_error():
         Frames().feed(bytes(8))
 
 
+NORMAL, STOPPED = 1 << 0, 1 << 10
+
+
 @pytest.mark.parametrize(
-    ("robot", "safety", "mode"),
+    ("robot", "safety", "bits", "mode"),
     [
-        (7, 1, ArmMode.READY),
-        (7, 2, ArmMode.READY),
-        (7, 3, ArmMode.PROTECTIVE_STOP),
-        (7, 5, ArmMode.SAFEGUARD_STOP),
-        (3, 6, ArmMode.EMERGENCY_STOP),
-        (3, 7, ArmMode.EMERGENCY_STOP),
-        (7, 9, ArmMode.FAULT),
-        (3, 1, ArmMode.OFF),
-        (5, 1, ArmMode.IDLE),
-        (-1, 1, ArmMode.OFFLINE),
-        (99, 1, ArmMode.FAULT),
+        (7, 1, NORMAL, ArmMode.READY),
+        (7, 2, 1 << 1, ArmMode.READY),
+        (7, 3, 1 << 2 | STOPPED, ArmMode.PROTECTIVE_STOP),
+        (7, 4, 1 << 3, ArmMode.MANUAL),
+        (7, 5, 1 << 4 | STOPPED, ArmMode.SAFEGUARD_STOP),
+        (3, 6, 1 << 5 | 1 << 7 | STOPPED, ArmMode.EMERGENCY_STOP),
+        (3, 7, 1 << 6 | 1 << 7 | STOPPED, ArmMode.EMERGENCY_STOP),
+        (7, 8, 1 << 8 | STOPPED, ArmMode.FAULT),
+        (7, 9, 1 << 9 | STOPPED, ArmMode.FAULT),
+        (3, 1, NORMAL, ArmMode.OFF),
+        (5, 1, NORMAL, ArmMode.IDLE),
+        (-1, 1, NORMAL, ArmMode.OFFLINE),
+        (99, 1, NORMAL, ArmMode.FAULT),
+        # The stops of newer software, for which there are no bits of their own.
+        (7, 12, STOPPED, ArmMode.SAFEGUARD_STOP),
+        (7, 13, STOPPED, ArmMode.SAFEGUARD_STOP),
+        (7, 14, STOPPED, ArmMode.SAFEGUARD_STOP),
+        (7, 15, STOPPED, ArmMode.EMERGENCY_STOP),
+        (7, 16, STOPPED, ArmMode.SAFEGUARD_STOP),
+        (7, 18, STOPPED, ArmMode.SAFEGUARD_STOP),
+        (7, 19, STOPPED, ArmMode.SAFEGUARD_STOP),
+        (7, 20, STOPPED, ArmMode.EMERGENCY_STOP),
+        (7, 22, STOPPED, ArmMode.SAFEGUARD_STOP),
+        # The worse of both counts.
+        (7, 1, NORMAL | 1 << 2, ArmMode.PROTECTIVE_STOP),
+        (7, 1, 1 << 4 | STOPPED, ArmMode.SAFEGUARD_STOP),
+        (7, 3, 1 << 2 | 1 << 7 | STOPPED, ArmMode.EMERGENCY_STOP),
+        (7, 7, NORMAL, ArmMode.EMERGENCY_STOP),
+        (7, 7, 1 << 9, ArmMode.FAULT),
+        (7, 9, 1 << 7, ArmMode.FAULT),
+        (7, 3, 1 << 3, ArmMode.MANUAL),
+        # An enabling switch that is used stops nothing by itself.
+        (7, 1, NORMAL | 1 << 11, ArmMode.READY),
     ],
 )
-def test_modes(robot, safety, mode):
-    assert arm_mode(robot, safety) is mode
+def test_modes(robot, safety, bits, mode):
+    assert arm_mode(robot, safety, bits) is mode
+
+
+@pytest.mark.parametrize("safety", [*range(-2, 1), 10, 11, 17, 21, *range(23, 40), 255])
+@pytest.mark.parametrize("bits", [NORMAL, 1 << 4 | STOPPED])
+def test_a_safety_mode_that_nobody_knows_is_a_fault(safety, bits):
+    assert arm_mode(7, safety, bits) is ArmMode.FAULT
+
+
+@pytest.mark.parametrize("bits", [0, STOPPED, NORMAL | STOPPED, 1 << 11])
+def test_a_stop_that_nothing_names_is_a_fault(bits):
+    assert arm_mode(7, 1, bits) is ArmMode.FAULT
 
 
 def test_the_reader_speaks_to_a_scripted_controller():

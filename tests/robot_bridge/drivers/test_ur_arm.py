@@ -183,6 +183,20 @@ def test_an_emergency_stop_is_named_and_nothing_connects_until_it_is_released(co
     wait_for(lambda: arm("state")["mode"] == "ready")
 
 
+@pytest.mark.parametrize(
+    ("mode", "bits", "seen"),
+    [(12, 1 << 10, ArmMode.SAFEGUARD_STOP), (11, 1, ArmMode.FAULT), (1, 1 << 9, ArmMode.FAULT)],
+)
+def test_a_stop_that_one_variable_alone_tells_of_is_one(controller, arm, channel, mode, bits, seen):
+    controller("safety_told", mode=mode, bits=bits)
+    wait_for(lambda: channel.state().mode is seen)
+    wait_for(lambda: arm("state")["mode"] == seen)
+    answer = arm("move", [0.6, 0.0, 0.2, 0.0], 0.2, 1.0, 5.0)
+    assert (answer["outcome"], seen in answer["reason"]) == ("rejected", True), answer
+    controller("safety_told", on=False)
+    wait_for(lambda: arm("state")["mode"] == "ready")
+
+
 def test_a_silent_stream_shows_in_the_age_and_the_controller_stops_by_itself(controller, arm, channel):
     with contextlib.closing(arm):  # a lost link is for good
         number = arm.begin("move", [0.6, 0.0, 0.05, 0.0], 0.05, 1.0, 20.0)

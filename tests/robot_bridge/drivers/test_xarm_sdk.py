@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from qtopt.errors import RobotError
+from robot_bridge.drivers.xarm import XArm
 from robot_bridge.drivers.xarm_sdk import keep_default_timeout
 from tests.robot_bridge.drivers.xarm_server import CONTROL_PORT, LIBRARY_WARNS, ROOT, Server, running, wait_for
 
@@ -110,6 +112,17 @@ def test_the_gripper_the_librarys_own_way(server: Server, sdk: Any):
     assert sdk.get_gripper_position() == (0, pytest.approx(420, abs=10))
     assert server.truth()["width_m"] == pytest.approx(0.042, abs=1e-3)
     assert sdk.get_gripper_version() == (0, "3.4.3")
+
+
+def test_a_controller_that_turns_the_tool_is_refused(server: Server, sdk: Any):
+    assert sdk.set_tcp_offset([0.0, 0.0, 172.0, 0.0, 0.0, 0.2]) == 0
+    arm = XArm(server.options)
+    with pytest.raises(RobotError, match=r"tool offset is \[0\.0, 0\.0, 172\.0\] mm turned by"):
+        arm.connect(10.0)
+    assert sdk.set_tcp_offset([0.0, 0.0, 172.0, 0.0, 0.0, 0.0]) == 0
+    again = XArm(server.options)
+    again.connect(10.0)
+    again.close()
 
 
 def test_a_killed_stream_leaves_the_arm_standing(server: Server, sdk: Any):

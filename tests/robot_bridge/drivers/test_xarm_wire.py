@@ -1,7 +1,9 @@
 """Bytes as the vendor's developer manual prints them, and as the vendor's library reads them; none are made by us."""
 
+import contextlib
 import math
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from qtopt.errors import ConfigError, RobotError
 from robot_bridge.contracts import Pose, quaternion_distance_rad
 from robot_bridge.drivers.xarm_motion import refusal_of, velocity_towards
 from robot_bridge.drivers.xarm_options import XArmOptions
+from robot_bridge.drivers.xarm_sdk import check_settings
 from robot_bridge.drivers.xarm_stop import rotation_between
 from robot_bridge.drivers.xarm_wire import Reports, parse_report, pose_from_wire, request_frame, wire_pose
 from robot_bridge.robot import ToolPose
@@ -178,6 +181,26 @@ def test_options_refuse_what_cannot_be_meant(change: dict[str, object], message:
     XArmOptions(**good)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=message):
         XArmOptions(**{**good, **change})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("offset", "fits"),
+    [
+        ((0.0, 0.0, 172.0, 0.0, 0.0, 0.0), True),
+        ((0.3, -0.3, 172.3, 0.005, -0.005, 0.005), True),
+        ((0.0, 0.0, 171.0, 0.0, 0.0, 0.0), False),
+        ((1.0, 0.0, 172.0, 0.0, 0.0, 0.0), False),
+        ((0.0, 0.0, 172.0, 0.1, 0.0, 0.0), False),
+        ((0.0, 0.0, 172.0, 0.0, -0.1, 0.0), False),
+        ((0.0, 0.0, 172.0, 0.0, 0.0, math.pi / 4), False),
+        ((0.0, 0.0, 172.0, 0.0, 0.0, math.nan), False),
+    ],
+)
+def test_the_whole_tool_offset_is_compared(monkeypatch: pytest.MonkeyPatch, offset: tuple[float, ...], fits: bool):
+    monkeypatch.setattr("robot_bridge.drivers.xarm_sdk._SETTINGS_S", 0.05)
+    sdk = SimpleNamespace(tcp_offset=list(offset), collision_sensitivity=3)
+    with contextlib.nullcontext() if fits else pytest.raises(RobotError, match="tool offset"):
+        check_settings(sdk, XArmOptions("10.0.0.1", *BOX))
 
 
 def test_the_fence_stands_a_centimetre_outside_the_box():

@@ -14,7 +14,7 @@ import time
 HOME = [0.6, 0.0, 0.25, 0.0]
 FAULTS = (
     "silent", "frozen_clock", "split_frames", "duplicate_frames", "emergency_stop", "safeguard", "nan", "pose_jump",
-    "unlock_refused", "unlock_lies", "in_use", "not_found",
+    "unlock_refused", "unlock_lies", "in_use", "not_found", "safety_told",
 )  # fmt: skip
 
 
