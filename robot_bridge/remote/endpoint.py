@@ -122,7 +122,7 @@ def _look_up(host: str, port: int, timeout_s: float) -> list[_Address]:
     try:
         answer = found.get(timeout=timeout_s)
     except queue.Empty:
-        raise TimeoutError(f"the address of {host} was not found within {timeout_s:g} s") from None
+        raise TimeoutError(f"the address of {host} was not found within {round(timeout_s, 2):g} s") from None
     if isinstance(answer, Exception):
         raise OSError(f"the address of {host} was not found: {answer}") from answer
     return answer

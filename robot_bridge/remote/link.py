@@ -45,13 +45,13 @@ class Link:
     def _ask(self, method: str, path: str, body: bytes | None, timeout_s: float) -> Json:
         end_s, where = time.monotonic() + timeout_s, self._endpoint.where
         if not self._lock.acquire(timeout=timeout_s):
-            raise RobotError(f"{where} did not answer an earlier request within {timeout_s:g} s")
+            raise RobotError(f"{where} did not answer an earlier request within {round(timeout_s, 2):g} s")
         try:
             status, reply = self._exchange(method, path, body, end_s)
         except (OSError, http.client.HTTPException) as error:
             self._drop()
             raise RobotError(
-                f"{method} {path}: no answer from the arm's server at {where} within {timeout_s:g} s "
+                f"{method} {path}: no answer from the arm's server at {where} within {round(timeout_s, 2):g} s "
                 f"({type(error).__name__}: {error}); is it running, and is the address right?"
             ) from error
         finally:

@@ -12,7 +12,7 @@ from qtopt.errors import RobotError
 from robot_bridge.contracts import ArmMode, Pose
 from robot_bridge.drivers.http_arm import HttpArm
 from robot_bridge.drivers.http_stop import HttpStopChannel
-from robot_bridge.remote import ArmServer, LinkOptions, ServerOptions, server, stop_link
+from robot_bridge.remote import ArmServer, Endpoint, LinkOptions, ServerOptions, server, stop_link
 from robot_bridge.remote.messages import write_pose
 from tests.robot_bridge.remote.point_arm import DOWN, PointArm
 from tests.robot_bridge.remote.relay import Relay
@@ -128,6 +128,12 @@ def test_looking_up_a_name_ends_with_the_deadline(token_file, monkeypatch):
             way(LinkOptions("http://localhost:1", token_file)).connect(0.5)
     assert time.monotonic() - began_s < 3.0
     answer.set()
+
+
+def test_what_is_left_of_a_deadline_is_told_in_round_numbers(token_file):
+    stops = stop_link.StopLink(Endpoint(LinkOptions("http://127.0.0.1:1", token_file)))
+    with pytest.raises(RobotError, match=r"within 0\.3 s \(ConnectionRefusedError"):
+        stops.post("/v1/stop", {}, 0.3)
 
 
 def test_connections_for_stops_are_open_before_and_stay_so(plant, relay, client, token_file):
