@@ -57,7 +57,8 @@ def test_check_names_what_is_wrong(qtopt, sim, tmp_path):
     wrong = [
         (2, "wall_m", text.replace("wall_m", "wal_m")),
         (2, "no such policy", f'{text}\n[policy]\nsource = "onnx:{tmp_path / "no such policy"}"\n'),
-        (3, "127.0.92.99", text.replace('driver = "ur"\nhost = "127.0.92.1"', 'driver = "ur"\nhost = "127.0.92.99"')),
+        (3, "127.0.92.99", text.replace('host = "127.0.92.1"', 'host = "127.0.92.99"')),
+        (2, "expected the arm's own", text.replace('"ur"\nhost = "127.0.92.1"', '"ur"\nhost = "127.0.92.99"')),
         (4, "payload is 1.00 kg, payload_kg is 2.00", text.replace("payload_kg = 1.0", "payload_kg = 2.0")),
         (
             4,
@@ -89,10 +90,10 @@ def test_check_writes_the_cameras_picture_with_the_bin_in_it(qtopt, sim, tmp_pat
 
 def test_what_cannot_be_reached_is_no_reason_to_lock(qtopt, sim, tmp_path):
     text, path = sim.path.read_text(), tmp_path / "cell.toml"
-    path.write_text(text.replace('-socket"\nhost = "127.0.92.1"', '-socket"\nhost = "127.0.92.99"'))
+    path.write_text(text.replace('-socket"\nhost = "127.0.92.1"', '-socket"\nhost = "127.0.92.1"\nport = 63399'))
     for _ in range(2):
         code, out, _ = qtopt("robot", "check", path)
-        assert (code, "gripper at 127.0.92.99" in out) == (3, True), out
+        assert (code, "gripper at 127.0.92.1:63399" in out) == (3, True), out
     assert qtopt("robot", "check", sim.path)[0] == 0
 
 
