@@ -184,7 +184,7 @@ class So101Arm:
             return f"the target tilts the tool by {tilt_rad(target):.2f} rad; five joints keep it vertical"
         tilt = tilt_rad(forward(self._options.geometry, self._loop.goal_joints()))
         if tilt > TILT_RAD:
-            return f"the tool is {tilt:.2f} rad from vertical; bring it there with move_joints (home) first"
+            return f"the tool is {tilt:.2f} rad from vertical; switch its power off and set it upright by hand"
         return ""
 
     def _mode(self, reading: Reading) -> ArmMode:
