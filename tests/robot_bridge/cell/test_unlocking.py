@@ -60,6 +60,7 @@ def moves(sim, place, seconds=40.0):
     return until(lambda: math.dist(sim.truth()["tool"][:3], place[:3]) > 0.005, seconds, 0.05)
 
 
+@pytest.mark.drill
 def test_a_lock_that_the_disk_did_not_take_is_written_later_and_waits_for_a_person(sim):
     with Beginning(sim.path) as begun:
         cell, place = begun.cell, sim.truth()["tool"]
@@ -158,6 +159,7 @@ def test_a_look_at_the_cell_is_not_good_for_ever(sim, monkeypatch):
         assert moves(sim, place)
 
 
+@pytest.mark.drill
 def test_a_person_unlocks_an_arm_that_only_its_own_process_could_see(tmp_path):
     with SimulatedCell("so101", tmp_path, "127.0.91.22") as sim:
         bear_lateness(sim.path)

@@ -103,6 +103,7 @@ def test_what_cannot_begin_waits_for_a_person(sim):
         assert str(begun.raised) == "told to end while motion was locked"
 
 
+@pytest.mark.drill
 def test_its_processes_are_begun_anew_however_soon_a_person_acknowledges(sim):
     with Beginning(sim.path) as begun:
         cell = begun.cell
@@ -180,6 +181,7 @@ def test_a_protective_stop_is_cleared_late_and_once_in_a_place_where_the_cell_al
         assert "in the same place before" in cell.places.latched().reason
 
 
+@pytest.mark.drill
 def test_a_gripper_that_is_silent_for_a_while_costs_an_episode_and_no_person(sim):
     with contextlib.closing(PhysicalCell(sim.path, 72, stop=after(100.0))) as cell:
         cell.start_episode()
@@ -196,6 +198,7 @@ def test_a_gripper_that_is_silent_for_a_while_costs_an_episode_and_no_person(sim
         assert cell.places.latched() is None
 
 
+@pytest.mark.drill
 def test_a_hot_joint_is_waited_for_until_it_has_cooled(sim):
     with Beginning(sim.path) as begun:
         cell = begun.cell
