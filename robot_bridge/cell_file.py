@@ -23,6 +23,7 @@ from qtopt.errors import ConfigError
 from qtopt.specs import MAX_STEPS
 from robot_bridge.config import CellConfig, MotionLimits
 from robot_bridge.safety.limits import (
+    BOX_TOLERANCE_M,
     BinGeometry,
     ContactLimits,
     RecoveryLimits,
@@ -297,13 +298,13 @@ def _build(values: dict[str, Any]) -> CellFile:
         )
     cell_config(cell)  # raises where bin, limits and heights do not fit together
     clear_m = cell.home.clear_pose_m
-    if clear_m is not None and not Region(cell.bin, cell.limits).outside_m(clear_m) == 0.0:
+    if clear_m is not None and not Region(cell.bin, cell.limits).outside_m(clear_m) <= BOX_TOLERANCE_M:
         raise ConfigError(
             f"[home] clear_pose_m is {clear_m}, expected a place in metres where the tool may be: over the bin, or up "
             f"to around_m {cell.bin.around_m} beside it and rim_clear_m {cell.limits.rim_clear_m} above its rim"
         )
     hosts = arm.options.get("host"), gripper.options.get("host")
-    if (arm.driver, gripper.driver) == ("ur", "robotiq-ur-socket") and None not in hosts and len(set(hosts)) == 2:
+    if (arm.driver, gripper.driver) == ("ur", "robotiq-ur-socket") and None not in hosts and hosts[0] != hosts[1]:
         raise ConfigError(
             f"[gripper] host is {hosts[1]!r}, expected the arm's own, {hosts[0]!r}: its controller serves the gripper, "
             "and another arm's fingers would be moved"

@@ -33,7 +33,8 @@ _GOOD_FOR_S: Final = 600.0
 """An acknowledgement means a look at the cell: one that cannot be started for so long waits for another."""
 _TRIES: Final = 3
 _COOLED_K: Final = 5.0
-"""A joint that was too hot cools by so much before it moves again, not to stop in the middle of the next episode."""
+"""A joint is so much below its limit when an episode begins, not to be too hot in the middle of it."""
+_SAY_AGAIN_S: Final = 300.0
 _CLEARED_S: Final = 10.0
 _ENDED: Final = "process_ended"
 """The rule by which motion is locked when arm's and safety process ended in order or at once, but not by our word."""
@@ -278,17 +279,18 @@ class PhysicalCell:
             self._wait(lambda: bool(self.places.latch_file.obstacle()), "no lock could be written")
 
     def _await_pause(self) -> None:
-        """Waits while a joint is hot or an operator's slider is low: that ends by itself, or by who is there anyway."""
-        if paused := self._paused():
+        """Waits while a joint is warm or an operator's slider low: it ends by itself, or by who is there anyway."""
+        while paused := self._paused():
             _log.error("%s: no episode begins before that is over", paused)
-            self._wait(lambda: bool(self._paused(_COOLED_K)), f"the arm paused: {paused}")
+            due = time.monotonic() + _SAY_AGAIN_S
+            self._wait(lambda: bool(self._paused()) and time.monotonic() < due, f"the arm paused: {paused}")  # noqa: B023
 
-    def _paused(self, cooled_k: float = 0.0) -> str:
+    def _paused(self) -> str:
         """Returns why the arm pauses; nothing where it must not move for another reason, or reports nothing."""
         if self._is_locked() or not self.robot.processes.alive:
             return ""
         try:
-            return rules.pause(self.robot.arm(), self.cell.limits, cooled_k).reason
+            return rules.pause(self.robot.arm(), self.cell.limits, _COOLED_K).reason
         except RobotError:
             return ""
 

@@ -52,11 +52,9 @@ class Places:
         chosen = os.environ.get(STATE_VARIABLE)
         self.root = Path(chosen) if chosen else Path.home() / ".local/state/qtopt/cells"
         self.directory = self.root / cell.cell
-        self._locks = {
-            "arm": self.root / f"{_device_name(cell.arm)}.lock",
-            "gripper": self.root / f"{_device_name(cell.gripper)}.lock",
-            "cell's name": self.directory / "lock",
-        }
+        self._locks = {"arm": self.root / f"{_device_name(cell.arm)}.lock", "cell's name": self.directory / "lock"}
+        if any(cell.gripper.options.get(key) for key in _ADDRESSES):  # others are reached through the arm
+            self._locks["gripper"] = self.root / f"gripper-{_device_name(cell.gripper)}.lock"
         arm = self.root / _device_name(cell.arm)
         try:
             # An arm stays locked also where another file, or another name, tells of it.

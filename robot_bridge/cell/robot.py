@@ -223,7 +223,7 @@ class CellRobot:
         if not self._prepared:
             # It may move the fingers: never before a person asked for motion.
             low_m, high_m = self._ask("activate", 12.0, deadline_s=10.0)["widths"]
-            if not 0.0 <= low_m < high_m:
+            if not -0.001 <= low_m < high_m:
                 raise RobotError(f"the gripper says that it opens from {low_m} to {high_m} m: it is not ready")
             self.widths_m = low_m, high_m
             self._prepared = True

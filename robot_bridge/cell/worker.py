@@ -45,6 +45,7 @@ _YIELDS: Final = 10
 _YIELD_LOOK_S: Final = 0.01
 _READY_S: Final = 3.0
 _ZERO_S: Final = 1.0
+_FORCES: Final = 20
 _READY_LOOK_S: Final = 0.05
 _MOVES: Final = ("move", "lead_out", "grip", "activate", "auto_recover")
 
@@ -171,7 +172,7 @@ class Worker:
 
     def _zero_wrench(self) -> None:
         """Takes the force on a tool that hangs free as zero, and sees that it is."""
-        before = self._arm.state()
+        before_n = self._mean_force_n()
         self._arm.zero_wrench()
         time.sleep(_READY_LOOK_S)  # the newest report may still be of before
         deadline = time.monotonic() + _ZERO_S
@@ -182,8 +183,20 @@ class Worker:
                     "expected next to none: see whether the payload is right, and whether this arm can zero its force"
                 )
             time.sleep(_READY_LOOK_S)
-        if refusal := self._monitor.was_zeroed(before, state):
+        if refusal := self._monitor.was_zeroed(before_n, self._mean_force_n()):
             raise RobotError(refusal)
+
+    def _mean_force_n(self) -> Point | None:
+        """Returns the mean force on a tool that stands [N]; None where the arm reports none."""
+        forces = []
+        for _ in range(_FORCES):
+            wrench = self._arm.state().wrench
+            if wrench is None:
+                return None
+            forces.append(wrench[:3])
+            time.sleep(_YIELD_LOOK_S)
+        x, y, z = (sum(axis) / _FORCES for axis in zip(*forces, strict=True))
+        return x, y, z
 
     def _move(self, message: Message) -> MotionResult:
         pose = message["target"]

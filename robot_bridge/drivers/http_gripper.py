@@ -60,10 +60,9 @@ class HttpGripper:
         facts = self._server.gripper_facts
         if facts is None:
             raise RobotError("the arm's server has no gripper, or the arm is not connected; connect the arm first")
-        low, high = numbers(facts, "width_range_m", 2)
+        self._take_range(facts)
         listed = facts.get("capabilities", [])
         self._capabilities = frozenset(Capability(name) for name in listed if name in set(Capability))
-        self._range_m = (low, high)
         end_s = time.monotonic() + deadline_s
         while True:
             try:
@@ -78,6 +77,14 @@ class HttpGripper:
     def activate(self, deadline_s: float) -> None:
         """Makes it ready; raises RobotError."""
         self._carry_out("/v1/gripper/activate", {}, deadline_s)
+        answer, _ = self._server.ask("/v1/capabilities")
+        facts = answer.get("gripper")
+        if isinstance(facts, dict):  # some know their range only now
+            self._take_range(facts)
+
+    def _take_range(self, facts: Json) -> None:
+        low, high = numbers(facts, "width_range_m", 2)
+        self._range_m = (low, high)
 
     def move(self, width_m: float, speed_m_s: float, force_n: float, deadline_s: float) -> GripperState:
         """Moves the fingers and returns when they stand; raises RobotError."""

@@ -126,8 +126,8 @@ class ArmApi:
         try:
             self._apply(self._brake)
         except Exception as error:
-            self._complain("the arm is stopped, as it does not hold", error)
             self._apply(self._stand)
+            self._complain("the arm is stopped, as it does not hold", error)
 
     def _watch(self) -> None:
         while not self._closing.wait(TICK_S):

@@ -25,6 +25,8 @@ _TRACKING_M = 0.003
 """A fast motion that ends, or runs, at the height where slow ones begin may be measured so far below it."""
 _WORSE_N = 8.0
 """A way out of a contact may begin with so much more force; what it makes worse ends it."""
+_KEPT = 0.98
+"""Of what was zeroed away, for each further time."""
 _NO_REPORT = Verdict(Reaction.HOLD, "state_age", "no report from the arm yet")
 
 
@@ -176,19 +178,20 @@ class CellSafetyMonitor:
         """Whether less presses on the tool than ends a descent; always so without a force report."""
         return state.force_n < self._cell.contact.descend_n
 
-    def was_zeroed(self, before: ArmState, after: ArmState) -> str:
-        """Notes what the zeroing of a hanging tool's force took away; returns why nothing may move now, if so.
+    def was_zeroed(self, before_n: Point | None, after_n: Point | None) -> str:
+        """Notes what the zeroing of a hanging tool's force took away [N]; returns why nothing may move now, if so.
 
-        A cable that pulls a little more from one episode to the next would hide as much from the contact rules. All
-        that was taken away since the first time may therefore be less than what sends the tool up.
+        A cable that pulls a little more from one episode to the next would hide as much from the contact rules. What
+        was taken away since the first time must therefore sum up to less than what sends the tool up. What is long ago
+        counts less and less, or the noise of a sensor would grow to that, too.
         """
-        if before.wrench is None or after.wrench is None:
+        if before_n is None or after_n is None:
             return ""
         if self._zeroed_n is None:
             self._zeroed_n = [0.0, 0.0, 0.0]
         else:
-            forces = zip(self._zeroed_n, before.wrench[:3], after.wrench[:3], strict=True)
-            self._zeroed_n = [so_far + had - has for so_far, had, has in forces]
+            forces = zip(self._zeroed_n, before_n, after_n, strict=True)
+            self._zeroed_n = [_KEPT * so_far + had - has for so_far, had, has in forces]
         sum_n, most_n = math.hypot(*self._zeroed_n), self._cell.contact.retract_n
         if sum_n < most_n:
             return ""

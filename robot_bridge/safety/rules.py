@@ -78,10 +78,10 @@ def mode(state: ArmState, *, was_ready: bool) -> Verdict:
 
 
 def pause(state: ArmState, limits: SafetyLimits, cooled_k: float = 0.0) -> Verdict:
-    """Judges temperature, which must be lower by ``cooled_k``, and the operator's slider."""
-    hot = state.joint_temperature_c
-    if hot is not None and not hot <= limits.joint_temperature_c - cooled_k:
-        reason = f"a joint is at {hot:.0f} C, above {limits.joint_temperature_c:.0f} C"
+    """Judges temperature, whose limit is lower by ``cooled_k``, and the operator's slider."""
+    hot, most = state.joint_temperature_c, limits.joint_temperature_c - cooled_k
+    if hot is not None and not hot <= most:
+        reason = f"a joint is at {hot:.0f} C, above {most:.0f} C"
         return Verdict(Reaction.HOLD, "temperature", reason)
     if not state.speed_scale >= limits.speed_scale_min:
         reason = f"the speed slider is at {state.speed_scale:.0%}, below {limits.speed_scale_min:.0%}"

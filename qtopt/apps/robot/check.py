@@ -214,8 +214,8 @@ class Examination:
         age_s = (time.monotonic_ns() - last.t_capture_ns) / 1e9
         height, width, _ = last.rgb.shape
         text = f"{width} x {height}, {rate:.0f} frames/s, {1000 * age_s:.0f} ms old, brightness {last.rgb.mean():.0f}"
-        oldest_s, hold_s = age_s + 1.0 / max(rate, 1e-3), cell.watchdog.camera_hold_s
-        if oldest_s < hold_s:
+        arrives_s, hold_s = (last.t_receive_ns - last.t_capture_ns) / 1e9, cell.watchdog.camera_hold_s
+        if max(age_s, arrives_s + 1.0 / max(rate, 1e-3)) < hold_s:
             self._good(f"camera {name}", text)
         else:
             self._bad(f"camera {name}", f"{text}; the arm holds where the newest is {hold_s:g} s old", CAMERA)

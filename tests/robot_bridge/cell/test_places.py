@@ -38,3 +38,18 @@ def test_neither_arm_nor_gripper_nor_name_has_two_users(tmp_path, monkeypatch, c
             pass
     with places(*changes).sole_client():
         pass
+
+
+def test_a_gripper_behind_its_arm_is_locked_with_that_arm(tmp_path, monkeypatch):
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path))
+    text = TEXT.replace('driver = "robotiq-ur-socket"', 'driver = "xarm"').replace('driver = "ur"', 'driver = "xarm"')
+    other = text.replace(*OTHER_ARM).replace(*OTHER_NAME)
+    with Places(parse_cell_file(text)).sole_client(), Places(parse_cell_file(other)).sole_client():
+        pass
+
+
+def test_arm_and_gripper_of_one_driver_and_address_are_two(tmp_path, monkeypatch):
+    monkeypatch.setenv(STATE_VARIABLE, str(tmp_path))
+    text = TEXT.replace('driver = "robotiq-ur-socket"', 'driver = "own"\nhost = "192.168.1.10"')
+    with Places(parse_cell_file(text.replace('driver = "ur"', 'driver = "own"'))).sole_client():
+        pass

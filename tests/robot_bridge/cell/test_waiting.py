@@ -209,7 +209,7 @@ def test_a_hot_joint_is_waited_for_until_it_has_cooled(sim):
             assert cell.act(make_action((0.0, 0.0, -0.02))).outcome is Outcome.ABORTED
             place = wait_still(sim)["tool"]
             begun.start()
-            for celsius in (71.0, 66.0):
+            for celsius in (69.0, 66.0):
                 sim.inject("hot_joint", celsius=celsius)
                 time.sleep(2.5)
                 assert not begun.ended()

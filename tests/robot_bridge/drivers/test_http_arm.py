@@ -114,6 +114,7 @@ def test_moves_servos_and_grips(served, connect):
 
     gripper = GRIPPER_DRIVER.open(HttpGripperOptions(), arm)
     gripper.connect(5.0)
+    assert gripper.width_range_m == (0.0, 0.0)
     gripper.activate(5.0)
     assert gripper.width_range_m == (0.0, 0.08)
     assert gripper.capabilities == {Capability.GRIPPER_WIDTH, Capability.GRIPPER_OBJECT_FLAG}

@@ -122,10 +122,10 @@ class PointArm:
 
 
 class PointGripper:
-    """Fingers that stop on an object of ``object_m``."""
+    """Fingers that stop on an object of ``object_m``, and know their range once they were made ready."""
 
     capabilities = frozenset({Capability.GRIPPER_WIDTH, Capability.GRIPPER_OBJECT_FLAG})
-    width_range_m = (0.0, 0.08)
+    width_range_m = (0.0, 0.0)
 
     def __init__(self, object_m):
         self._object_m, self.width_m, self.sensed = object_m, 0.08, ObjectSensed.NO
@@ -134,7 +134,7 @@ class PointGripper:
         pass
 
     def activate(self, deadline_s):
-        pass
+        self.width_range_m = (0.0, 0.08)
 
     def state(self):
         return GripperState(time.monotonic_ns(), self.width_m, False, self.sensed)
