@@ -98,14 +98,8 @@ def acting(cell, sim):
     return thread, results
 
 
-@pytest.mark.parametrize(
-    "number",
-    [
-        signal.SIGKILL,
-        pytest.param(signal.SIGSEGV, marks=pytest.mark.drill),
-        pytest.param(signal.SIGSTOP, marks=pytest.mark.drill),
-    ],
-)
+@pytest.mark.drill
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGSTOP])
 def test_the_arm_holds_and_the_next_episode_needs_no_hand(sim, number):
     with contextlib.closing(PhysicalCell(sim.path, 72, stop=lambda: True)) as cell:
         cell.start_episode(0)

@@ -115,7 +115,8 @@ def test_a_collector_that_dies_or_freezes_leaves_the_arm_standing(sim, places, n
     wait_still(sim)
 
 
-@pytest.mark.parametrize("close", [False, pytest.param(True, marks=pytest.mark.drill)])
+@pytest.mark.drill
+@pytest.mark.parametrize("close", [False, True])
 def test_what_a_frozen_collector_had_chosen_is_not_done_when_it_goes_on(sim, places, close):
     code = (
         "import json, os, signal, sys; from pathlib import Path; from qtopt.specs import make_action;"
