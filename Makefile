@@ -51,7 +51,7 @@ pytest: install ## Tests alone: first those that live by the clock, alone, then 
 	$(BIN)/pytest -q --reruns 1 -m "realtime and not drill" $(ARGS)
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not realtime and not drill" $(ARGS)
 
-drills: install ## Short forms of the drills, and what of the robots takes long: a quarter of an hour
+drills: install ## Short forms of the drills, and what of the robots takes long: well over half an hour
 	$(BIN)/pytest -q -m drill $(ARGS)
 
 protos: install ## Generate qtopt/rpc/gen from protos/
