@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -270,7 +271,9 @@ class PhysicalCell:
         least, spool = self.cell.spool.min_free, self.cell.spool.dir
         if self._disk_free() < least:
             _log.error(
-                "less than %.0f %% of the disk of %s is free: no episode begins before there is", 100 * least, spool
+                "less than %.0f %% of the disk of %s is free, or it cannot be asked: no episode begins before there is",
+                100 * least,
+                spool,
             )
             self._wait(lambda: self._disk_free() < least, "the disk was full")
         obstacle = self.places.latch_file.obstacle()
@@ -280,10 +283,12 @@ class PhysicalCell:
 
     def _await_pause(self) -> None:
         """Waits while a joint is warm or an operator's slider low: it ends by itself, or by who is there anyway."""
+        said_s = -math.inf
         while paused := self._paused():
-            _log.error("%s: no episode begins before that is over", paused)
-            due = time.monotonic() + _SAY_AGAIN_S
-            self._wait(lambda: bool(self._paused()) and time.monotonic() < due, f"the arm paused: {paused}")  # noqa: B023
+            if time.monotonic() - said_s > _SAY_AGAIN_S:
+                _log.error("%s: no episode begins before that is over", paused)
+                said_s = time.monotonic()
+            self._pause(_LOOK_S, f"the arm paused: {paused}")
 
     def _paused(self) -> str:
         """Returns why the arm pauses; nothing where it must not move for another reason, or reports nothing."""

@@ -52,7 +52,7 @@ class HttpGripper:
 
     @property
     def width_range_m(self) -> tuple[float, float]:
-        """Smallest and largest opening [m]; zeros before ``connect``."""
+        """Smallest and largest opening [m]; zeros before ``connect``, and for some grippers before ``activate``."""
         return self._range_m
 
     def connect(self, deadline_s: float) -> None:
