@@ -18,6 +18,7 @@ from robot_bridge.conformance.watch import (
     Watch,
     distance_m,
     is_old,
+    is_ready,
     recovers,
     shifted,
     speed_m_s,
@@ -256,7 +257,7 @@ class ArmContract:
         if unready is None:
             pytest.skip("this subject cannot be made unready")
         with unready():
-            wait_until(lambda: not (arm.state().mode.can_move and arm.state().program_running), 3.0, "not ready")
+            wait_until(lambda: not is_ready(arm), 3.0, "not ready")
             result = self.go(arm, shifted(self.start(), y_m=0.05), deadline_s=3.0)
             assert result.outcome in (MotionOutcome.REJECTED, MotionOutcome.FAULT), result
             assert result.reason
@@ -282,7 +283,7 @@ class ArmContract:
         if unready is None:
             pytest.skip("this subject cannot be made unready")
         with unready():
-            wait_until(lambda: not (arm.state().mode.can_move and arm.state().program_running), 3.0, "not ready")
+            wait_until(lambda: not is_ready(arm), 3.0, "not ready")
         wait_until(lambda: recovers(arm), 3.0, "an arm that recovers")
         self.assert_stays(arm, 0.3)
         assert self.go(arm, shifted(self.start(), y_m=0.03)).outcome is MotionOutcome.REACHED

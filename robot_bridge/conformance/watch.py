@@ -87,6 +87,12 @@ def is_old(arm: Arm, age_s: float) -> bool:
         return True
 
 
+def is_ready(arm: Arm) -> bool:
+    """Returns whether the controller would move the arm."""
+    state = arm.state()
+    return state.mode.can_move and state.program_running
+
+
 def recovers(arm: Arm) -> bool:
     """Asks the arm to recover; returns whether it did."""
     try:
